@@ -1,0 +1,78 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <span>
+#include <string>
+#include <string_view>
+#include <variant>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "kernels/data_type.h"
+
+namespace winnow {
+
+/// A GGUF v3 file, mapped read-only. Every count, length and offset is checked against the file's
+/// size before use, so that a truncated or hostile file yields an error, never a crash or a large
+/// allocation. Format: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md
+class GgufFile {
+ public:
+  /// One metadata value. Integers of all widths widen to 64 bits; arrays of integers, booleans and
+  /// floats widen likewise. Arrays of arrays are refused at open.
+  using Value = std::variant<uint64_t, int64_t, double, bool, std::string, std::vector<int64_t>,
+                             std::vector<double>, std::vector<std::string>>;
+
+  struct Tensor {
+    std::string name;
+    DataType type;
+    /// Outermost first, so a matrix is [rows, columns] with contiguous columns. 1 to 4 entries.
+    std::vector<int64_t> shape;
+    /// Points into the mapping; lives as long as the GgufFile.
+    std::span<const std::byte> data;
+  };
+
+  /// Maps and validates the file. NOT_FOUND when there is none, INVALID_ARGUMENT with the path and
+  /// the reason when it is no valid GGUF v3 file or holds a tensor type that Winnow can't compute.
+  static absl::StatusOr<std::unique_ptr<GgufFile>> Open(const std::string& path);
+
+  ~GgufFile();
+  GgufFile(const GgufFile&) = delete;
+  GgufFile& operator=(const GgufFile&) = delete;
+
+  const std::string& path() const { return path_; }
+  int64_t file_bytes() const { return static_cast<int64_t>(mapping_.size()); }
+  const std::map<std::string, Value, std::less<>>& metadata() const { return metadata_; }
+  const std::vector<Tensor>& tensors() const { return tensors_; }
+
+  /// The tensor of that name, or null.
+  const Tensor* FindTensor(std::string_view name) const;
+
+  /// Typed metadata. NOT_FOUND when the key is absent, INVALID_ARGUMENT when it has another type.
+  /// GetInt accepts every integer type in the range of int64; GetFloat accepts integers too.
+  absl::StatusOr<int64_t> GetInt(std::string_view key) const;
+  absl::StatusOr<double> GetFloat(std::string_view key) const;
+  absl::StatusOr<bool> GetBool(std::string_view key) const;
+  absl::StatusOr<std::string> GetString(std::string_view key) const;
+  /// Pointers into this object, not copies: vocabularies are large.
+  absl::StatusOr<const std::vector<std::string>*> GetStrings(std::string_view key) const;
+  absl::StatusOr<const std::vector<int64_t>*> GetInts(std::string_view key) const;
+  absl::StatusOr<const std::vector<double>*> GetFloats(std::string_view key) const;
+
+  /// Tells the kernel that the pages of the mapping are not needed for now; they are read again
+  /// from the file on the next access. Called once weights have been repacked.
+  void ReleasePages() const;
+
+ private:
+  GgufFile() = default;
+
+  std::string path_;
+  std::span<const std::byte> mapping_;
+  std::map<std::string, Value, std::less<>> metadata_;
+  std::vector<Tensor> tensors_;
+  std::map<std::string, size_t, std::less<>> tensor_index_;
+};
+
+}  // namespace winnow

@@ -1,0 +1,27 @@
+#pragma once
+
+#include <cstdint>
+#include <span>
+
+namespace winnow {
+
+/// The rows of one engine step and where their keys and values live: a view of arrays that the
+/// caller owns. Row = one token of one sequence that is computed in this step; the rows of a
+/// sequence are consecutive, at consecutive positions. A decoding sequence has one row, a prefill
+/// chunk many.
+struct StepBatch {
+  std::span<const int32_t> tokens;       ///< [rows] token ids
+  std::span<const int32_t> positions;    ///< [rows] position of the row in its sequence, from 0
+  std::span<const int32_t> query_begin;  ///< [sequences + 1] rows of sequence s: from [s] to [s + 1]
+  /// [sequences, max_blocks] KV block ids of each sequence, in the order of positions; entries past
+  /// those that the sequence's last row needs are not read.
+  std::span<const int32_t> block_tables;
+  int32_t max_blocks = 0;
+  /// Rows whose logits are wanted, ascending.
+  std::span<const int32_t> logit_rows;
+
+  int rows() const { return static_cast<int>(tokens.size()); }
+  int sequences() const { return static_cast<int>(query_begin.size()) - 1; }
+};
+
+}  // namespace winnow
