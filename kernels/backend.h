@@ -131,6 +131,10 @@ class Backend {
   virtual void CopyToHost(const Tensor& x, float* host) = 0;
   virtual void Copy(std::byte* destination, const std::byte* source, int64_t bytes) = 0;
 
+  /// Bytes per second that the device reads from its memory, measured now: the ceiling beside which
+  /// benchmarks print what they reached.
+  virtual double MeasureReadBandwidth() = 0;
+
   /// Waits for queued work; the first error since the last call.
   virtual absl::Status Synchronize() = 0;
 };

@@ -1,0 +1,139 @@
+#include "engine/bench/step_bench.h"
+
+#include <algorithm>
+#include <chrono>
+#include <numeric>
+#include <random>
+#include <vector>
+
+#include "kernels/float16.h"
+
+namespace winnow {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+double SecondsSince(Clock::time_point start) {
+  return std::chrono::duration<double>(Clock::now() - start).count();
+}
+
+double Median(std::vector<double> values) {
+  std::nth_element(values.begin(), values.begin() + values.size() / 2, values.end());
+  return values[values.size() / 2];
+}
+
+// Arrays behind a StepBatch in which sequence s owns consecutive blocks and all have the same rows.
+struct BenchBatch {
+  BenchBatch(int sequences, int first_position, int rows_each, int block_tokens, int vocab) {
+    max_blocks = (first_position + rows_each + block_tokens - 1) / block_tokens;
+    block_tables.resize(static_cast<size_t>(sequences) * max_blocks);
+    std::iota(block_tables.begin(), block_tables.end(), 0);
+    std::mt19937 random(1);
+    for (int s = 0; s < sequences; ++s) {
+      query_begin.push_back(s * rows_each);
+      for (int i = 0; i < rows_each; ++i) {
+        tokens.push_back(static_cast<int32_t>(random() % vocab));
+        positions.push_back(first_position + i);
+      }
+      logit_rows.push_back((s + 1) * rows_each - 1);
+    }
+    query_begin.push_back(sequences * rows_each);
+  }
+
+  StepBatch View() const {
+    return {tokens, positions, query_begin, block_tables, max_blocks, logit_rows};
+  }
+
+  std::vector<int32_t> tokens;
+  std::vector<int32_t> positions;
+  std::vector<int32_t> query_begin;
+  std::vector<int32_t> block_tables;
+  std::vector<int32_t> logit_rows;
+  int max_blocks;
+};
+
+void FillKvPool(const KvCache& cache, int blocks, Backend& backend) {
+  std::mt19937 random(2);
+  std::normal_distribution<float> normal;
+  std::vector<uint16_t> values(cache.block_bytes() / sizeof(uint16_t));
+  for (uint16_t& value : values) value = FloatToHalf(normal(random));
+  for (int layer = 0; layer < cache.layers; ++layer) {
+    for (int block = 0; block < blocks; ++block) {
+      backend.Copy(cache.block(layer, block), reinterpret_cast<const std::byte*>(values.data()),
+                   cache.block_bytes());
+    }
+  }
+}
+
+}  // namespace
+
+absl::StatusOr<DecodeBenchResult> BenchDecode(Transformer& transformer, Backend& backend, int batch,
+                                              int context, double seconds) {
+  const KvCache& cache = transformer.kv_cache();
+  const ModelConfig& config = transformer.config();
+  const BenchBatch arrays(batch, context, 1, cache.block_tokens, config.vocab);
+  FillKvPool(cache, batch * arrays.max_blocks, backend);
+  std::vector<float> logits(static_cast<size_t>(batch) * config.vocab);
+  std::vector<double> times;
+  const Clock::time_point begin = Clock::now();
+  while (times.size() < 6 || SecondsSince(begin) < seconds) {
+    const Clock::time_point start = Clock::now();
+    if (absl::Status status = transformer.Forward(arrays.View(), logits); !status.ok()) {
+      return status;
+    }
+    for (int s = 0; s < batch; ++s) {
+      const auto row = logits.begin() + static_cast<int64_t>(s) * config.vocab;
+      volatile auto chosen = std::max_element(row, row + config.vocab) - row;
+      (void)chosen;
+    }
+    times.push_back(SecondsSince(start));
+  }
+  times.erase(times.begin());  // the first step touches memory for the first time
+
+  DecodeBenchResult result;
+  result.step_seconds = Median(times);
+  result.tokens_per_second = batch / result.step_seconds;
+  result.kv_bytes_read = int64_t{batch} * (context + 1) * config.kv_bytes_per_token();
+  result.weight_bytes_read = transformer.weight_bytes();
+  result.achieved_bytes_per_second =
+      static_cast<double>(result.kv_bytes_read + result.weight_bytes_read) / result.step_seconds;
+  result.peak_bytes_per_second = backend.MeasureReadBandwidth();
+  return result;
+}
+
+absl::StatusOr<PrefillBenchResult> BenchPrefill(Transformer& transformer, int context,
+                                                int step_tokens, double seconds) {
+  const KvCache& cache = transformer.kv_cache();
+  const ModelConfig& config = transformer.config();
+  std::vector<BenchBatch> chunks;
+  for (int first = 0; first < context; first += step_tokens) {
+    chunks.emplace_back(1, first, std::min(step_tokens, context - first), cache.block_tokens,
+                        config.vocab);
+    if (first + step_tokens < context) chunks.back().logit_rows.clear();
+  }
+  std::vector<float> logits(config.vocab);
+  std::vector<double> times;
+  const Clock::time_point begin = Clock::now();
+  while (times.size() < 4 || SecondsSince(begin) < seconds) {
+    const Clock::time_point start = Clock::now();
+    for (const BenchBatch& chunk : chunks) {
+      if (absl::Status status = transformer.Forward(chunk.View(), logits); !status.ok()) {
+        return status;
+      }
+    }
+    times.push_back(SecondsSince(start));
+  }
+  times.erase(times.begin());
+
+  const double projections = static_cast<double>(transformer.layer_weights()) * context +
+                             static_cast<double>(config.vocab) * config.hidden;
+  const double attention = static_cast<double>(config.layers) * config.heads * config.head_dim *
+                           (static_cast<double>(context) * (context + 1));
+  PrefillBenchResult result;
+  const double median = Median(times);
+  result.tokens_per_second = context / median;
+  result.achieved_flops_per_second = 2 * (projections + attention) / median;
+  return result;
+}
+
+}  // namespace winnow

@@ -1,0 +1,89 @@
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "engine/model/config.h"
+#include "engine/model/forward_pass.h"
+#include "engine/model/gguf.h"
+#include "kernels/backend.h"
+
+namespace winnow {
+
+/// Size of the KV pool and of the largest step.
+struct KvOptions {
+  int blocks = 0;
+  int block_tokens = 0;     ///< divides 256
+  int max_step_tokens = 0;  ///< rows of one step
+};
+
+/// A decoder-only transformer on a backend: weights, KV pool, activations and the forward pass. One
+/// pass serves all model families; ModelConfig is the table of their differences.
+class Transformer : public ForwardPass {
+ public:
+  /// Loads the weights of `file`, whose tensors `config` has been checked against, and allocates the
+  /// KV pool. REQUIRES: `file` and `backend` outlive the transformer. RESOURCE_EXHAUSTED when memory
+  /// is short.
+  static absl::StatusOr<std::unique_ptr<Transformer>> Load(const GgufFile& file,
+                                                           const ModelConfig& config,
+                                                           Backend& backend, const KvOptions& kv);
+
+  absl::Status Forward(const StepBatch& batch, std::span<float> logits) override;
+  absl::Status CopyBlock(int32_t from, int32_t to, int tokens) override;
+  int vocab() const override { return config_.vocab; }
+
+  const ModelConfig& config() const { return config_; }
+  const KvCache& kv_cache() const { return kv_; }
+  /// Bytes of weights that one step reads, whatever its batch: layers and output matrix.
+  int64_t weight_bytes() const;
+  /// Number of weights that every token is multiplied with: those of the layers.
+  int64_t layer_weights() const;
+
+ private:
+  struct Layer {
+    std::unique_ptr<Buffer> attention_norm;  ///< [hidden]
+    std::unique_ptr<Matrix> qkv;             ///< [(heads + 2 kv_heads) head_dim, hidden]
+    std::unique_ptr<Buffer> qkv_bias;        ///< [(heads + 2 kv_heads) head_dim] or null
+    std::unique_ptr<Matrix> attention_out;   ///< [hidden, heads head_dim]
+    std::unique_ptr<Buffer> ffn_norm;        ///< [hidden]
+    std::unique_ptr<Matrix> gate_up;         ///< [2 ffn, hidden]
+    std::unique_ptr<Matrix> down;            ///< [hidden, ffn]
+
+    std::array<const Matrix*, 4> matrices() const {
+      return {qkv.get(), attention_out.get(), gate_up.get(), down.get()};
+    }
+  };
+
+  Transformer(const ModelConfig& config, Backend& backend) : config_(config), backend_(backend) {}
+
+  absl::Status LoadWeights(const GgufFile& file);
+  absl::Status AllocateState(const KvOptions& kv);
+
+  ModelConfig config_;
+  Backend& backend_;
+
+  std::unique_ptr<Matrix> embedding_;
+  std::vector<Layer> layers_;
+  std::unique_ptr<Buffer> output_norm_;  ///< [hidden]
+  std::unique_ptr<Matrix> output_;       ///< [vocab, hidden]
+  std::vector<float> rope_frequencies_;
+
+  std::unique_ptr<Buffer> kv_memory_;
+  KvCache kv_;
+
+  // Activations of one step, [max_step_tokens, ...] each.
+  std::unique_ptr<Buffer> activations_;
+  Tensor residual_;   ///< [rows, hidden]
+  Tensor normed_;     ///< [rows, hidden]
+  Tensor qkv_;        ///< [rows, (heads + 2 kv_heads) head_dim]
+  Tensor attended_;   ///< [rows, heads head_dim]
+  Tensor gate_up_;    ///< [rows, 2 ffn]
+  Tensor ffn_;        ///< [rows, ffn]
+  Tensor logits_;     ///< [logit rows of one round, vocab]
+};
+
+}  // namespace winnow

@@ -1,0 +1,55 @@
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+
+#include "kernels/backend.h"
+#include "kernels/cpu/packed_matrix.h"
+#include "kernels/cpu/quantized_rows.h"
+
+namespace winnow::cpu {
+
+/// Quantises row `row` of x into the same row of `out`.
+void QuantizeRow(const float* x, int64_t row, QuantizedRows* out);
+
+/// The part of a matrix product that one work item computes: panels [first_panel, last_panel) of a
+/// segment for rows [first_row, last_row) of x.
+///   out[t, n] = sum_k x[t, k] w[n, k] (+ bias[n]) (+ out[t, n])
+/// Every out[t, n] is accumulated over k in one fixed order, whatever the item's bounds.
+struct MatMulItem {
+  const PackedMatrix* w;
+  const Segment* segment;
+  int64_t first_panel;
+  int64_t last_panel;
+  int64_t first_row;
+  int64_t last_row;
+  const float* bias;  ///< [w rows] or null
+  bool accumulate;
+  Tensor out;
+};
+
+/// Stores a finished tile: `rows` rows of x from `row` on, times the rows of panel `panel`.
+inline void StoreTile(const MatMulItem& item, int64_t panel, int64_t row, int rows,
+                      const float (*tile)[kPanelRows]) {
+  const int64_t in_segment = panel * kPanelRows;
+  const int64_t first = item.segment->first_row + in_segment;
+  const auto columns =
+      static_cast<int>(std::min<int64_t>(kPanelRows, item.segment->rows - in_segment));
+  for (int t = 0; t < rows; ++t) {
+    float* out = item.out.data + (row + t) * item.out.stride + first;
+    for (int n = 0; n < columns; ++n) {
+      float value = tile[t][n];
+      if (item.bias != nullptr) value += item.bias[first + n];
+      if (item.accumulate) value += out[n];
+      out[n] = value;
+    }
+  }
+}
+
+/// Integer formats, on quantised activations.
+void MatMulInteger(const MatMulItem& item, const QuantizedRows& x);
+
+/// Float formats, on fp32 activations.
+void MatMulFloat(const MatMulItem& item, const Tensor& x);
+
+}  // namespace winnow::cpu

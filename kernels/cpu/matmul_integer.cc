@@ -1,0 +1,191 @@
+#include <algorithm>
+#include <cmath>
+
+#include "kernels/cpu/matmul.h"
+
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "kernels/cpu/matmul_integer.cc"
+#include "hwy/foreach_target.h"
+// After foreach_target:
+#include "hwy/highway.h"
+#include "kernels/cpu/integer_dot-inl.h"
+
+HWY_BEFORE_NAMESPACE();
+#if HWY_TARGET == HWY_AVX3_DL
+#pragma GCC target("avx512vnni")
+#endif
+namespace winnow::cpu {
+namespace HWY_NAMESPACE {
+namespace hn = hwy::HWY_NAMESPACE;
+
+using F32 = hn::CappedTag<float, kPanelRows>;
+using F16 = hn::Rebind<hwy::float16_t, F32>;
+using VF32 = hn::Vec<F32>;
+constexpr int kLanes = static_cast<int>(hn::MaxLanes(F32()));
+constexpr int kVectors = kPanelRows / kLanes;
+// Rows of x that share one pass over a panel: as many as registers hold sums for.
+constexpr int kTileRows = HWY_CAP_GE512 ? 8 : 4;
+
+VF32 LoadHalves(const uint8_t* p) {
+  return hn::PromoteTo(F32(), hn::LoadU(F16(), reinterpret_cast<const hwy::float16_t*>(p)));
+}
+
+// Adds code products of one block for one vector of weight rows and kRows rows of x:
+// sums[t] = sum_k code_w[lanes, k] code_x[t, k].
+template <PanelFormat kFormat, int kRows>
+HWY_INLINE void BlockDot(const uint8_t* codes, const int8_t* const* x, int64_t column,
+                         const int32_t* const* half_sums, VI32 (&sums)[kRows]) {
+  constexpr int kQuads = BlockColumns(kFormat) / 4;
+  if constexpr (kFormat == PanelFormat::kU4) {
+    UnsignedDot dots[kRows];
+    for (int pair = 0; pair < kQuads / 2; ++pair) {
+      const Raw packed = LoadRaw(codes + pair * 64);
+      const Raw even = LowNibbles(packed);
+      const Raw odd = HighNibbles(packed);
+      for (int t = 0; t < kRows; ++t) dots[t].Add(even, LoadQuad(x[t] + column + pair * 8));
+      for (int t = 0; t < kRows; ++t) dots[t].Add(odd, LoadQuad(x[t] + column + pair * 8 + 4));
+    }
+    for (int t = 0; t < kRows; ++t) sums[t] = dots[t].Sum();
+  } else {
+    SignedDot dots[kRows];
+    for (int quad = 0; quad < kQuads; ++quad) {
+      const Raw w = LoadRaw(codes + quad * 64);
+      for (int t = 0; t < kRows; ++t) dots[t].Add(w, LoadQuad(x[t] + column + quad * 4));
+    }
+    for (int t = 0; t < kRows; ++t) {
+      const int32_t* half = half_sums[t] + column / 16;
+      sums[t] = dots[t].Sum(kQuads == 8 ? half[0] + half[1] : half[0]);
+    }
+  }
+}
+
+// One panel times kRows rows of x: out[t, 16 panel rows].
+template <PanelFormat kFormat, int kRows>
+void PanelTile(const uint8_t* panel, const QuantizedRows& x, int64_t first_row,
+               float (*out)[kPanelRows]) {
+  constexpr int kColumns = BlockColumns(kFormat);
+  const F32 d;
+  const int8_t* codes[kRows];
+  const float* scales[kRows];
+  const float* sums[kRows];
+  const int32_t* half_sums[kRows];
+  VF32 total[kRows][kVectors];
+  for (int t = 0; t < kRows; ++t) {
+    codes[t] = x.codes(first_row + t);
+    scales[t] = x.scales(first_row + t);
+    sums[t] = x.sums(first_row + t);
+    half_sums[t] = x.half_sums(first_row + t);
+    for (int v = 0; v < kVectors; ++v) total[t][v] = hn::Zero(d);
+  }
+  for (int64_t column = 0; column < x.columns(); column += kColumns) {
+    const int64_t b = column / kActivationBlock;
+    const uint8_t* w_codes = panel + kPanelRows * (HasMinimum(kFormat) ? 4 : 2);
+    for (int v = 0; v < kVectors; ++v) {
+      VI32 dots[kRows];
+      BlockDot<kFormat, kRows>(w_codes + v * 4 * kLanes, codes, column, half_sums, dots);
+      const VF32 w_scale = LoadHalves(panel + v * 2 * kLanes);
+      for (int t = 0; t < kRows; ++t) {
+        const VF32 scale = hn::Mul(w_scale, hn::Set(d, scales[t][b]));
+        total[t][v] = hn::MulAdd(hn::ConvertTo(d, dots[t]), scale, total[t][v]);
+      }
+      if constexpr (HasMinimum(kFormat)) {
+        const VF32 w_min = LoadHalves(panel + 2 * kPanelRows + v * 2 * kLanes);
+        for (int t = 0; t < kRows; ++t) {
+          total[t][v] = hn::MulAdd(w_min, hn::Set(d, sums[t][b]), total[t][v]);
+        }
+      }
+    }
+    panel += PanelBlockBytes(kFormat);
+  }
+  for (int t = 0; t < kRows; ++t) {
+    for (int v = 0; v < kVectors; ++v) hn::StoreU(total[t][v], d, out[t] + v * kLanes);
+  }
+}
+
+template <PanelFormat kFormat>
+void PanelTileRows(int rows, const uint8_t* panel, const QuantizedRows& x, int64_t first_row,
+                   float (*out)[kPanelRows]) {
+  switch (rows) {
+    case 1: return PanelTile<kFormat, 1>(panel, x, first_row, out);
+    case 2: return PanelTile<kFormat, 2>(panel, x, first_row, out);
+    case 3: return PanelTile<kFormat, 3>(panel, x, first_row, out);
+    case 4: return PanelTile<kFormat, 4>(panel, x, first_row, out);
+#if HWY_CAP_GE512
+    case 5: return PanelTile<kFormat, 5>(panel, x, first_row, out);
+    case 6: return PanelTile<kFormat, 6>(panel, x, first_row, out);
+    case 7: return PanelTile<kFormat, 7>(panel, x, first_row, out);
+    case 8: return PanelTile<kFormat, 8>(panel, x, first_row, out);
+#endif
+  }
+}
+
+void MatMulInteger(const MatMulItem& item, const QuantizedRows& x) {
+  for (int64_t p = item.first_panel; p < item.last_panel; ++p) {
+    const uint8_t* panel = item.w->panel(*item.segment, p);
+    for (int64_t row = item.first_row; row < item.last_row; row += kTileRows) {
+      const int rows = static_cast<int>(std::min<int64_t>(kTileRows, item.last_row - row));
+      float tile[kTileRows][kPanelRows];
+      switch (item.segment->format) {
+        case PanelFormat::kU4: PanelTileRows<PanelFormat::kU4>(rows, panel, x, row, tile); break;
+        case PanelFormat::kS8: PanelTileRows<PanelFormat::kS8>(rows, panel, x, row, tile); break;
+        case PanelFormat::kS8Min:
+          PanelTileRows<PanelFormat::kS8Min>(rows, panel, x, row, tile);
+          break;
+        default: PanelTileRows<PanelFormat::kS8Half>(rows, panel, x, row, tile); break;
+      }
+      StoreTile(item, p, row, rows, tile);
+    }
+  }
+}
+
+// code = round(x / scale), scale = max |x| / 127 per block.
+void QuantizeRow(const float* x, int64_t row, QuantizedRows* out) {
+  const hn::CappedTag<float, 16> d;
+  const hn::Rebind<int32_t, decltype(d)> d32;
+  const hn::Rebind<int8_t, decltype(d)> d8;
+  constexpr int kStep = static_cast<int>(hn::MaxLanes(d));
+  int8_t* codes = out->codes(row);
+  for (int64_t b = 0; b < out->blocks(); ++b) {
+    const float* block = x + b * kActivationBlock;
+    auto largest = hn::Zero(d);
+    for (int i = 0; i < kActivationBlock; i += kStep) {
+      largest = hn::Max(largest, hn::Abs(hn::LoadU(d, block + i)));
+    }
+    const float scale = hn::GetLane(hn::MaxOfLanes(d, largest)) / 127;
+    const auto inverse = hn::Set(d, scale > 0 ? 1 / scale : 0);
+    int32_t half_sums[2];
+    for (int half = 0; half < 2; ++half) {
+      auto sum = hn::Zero(d32);
+      for (int i = half * 16; i < half * 16 + 16; i += kStep) {
+        const auto code = hn::NearestInt(hn::Mul(hn::LoadU(d, block + i), inverse));
+        hn::StoreU(hn::DemoteTo(d8, code), d8, codes + b * kActivationBlock + i);
+        sum = hn::Add(sum, code);
+      }
+      half_sums[half] = hn::GetLane(hn::SumOfLanes(d32, sum));
+      out->half_sums(row)[2 * b + half] = half_sums[half];
+    }
+    out->scales(row)[b] = scale;
+    out->sums(row)[b] = scale * static_cast<float>(half_sums[0] + half_sums[1]);
+  }
+}
+
+}  // namespace HWY_NAMESPACE
+}  // namespace winnow::cpu
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
+namespace winnow::cpu {
+
+HWY_EXPORT(MatMulInteger);
+HWY_EXPORT(QuantizeRow);
+
+void MatMulInteger(const MatMulItem& item, const QuantizedRows& x) {
+  HWY_DYNAMIC_DISPATCH(MatMulInteger)(item, x);
+}
+
+void QuantizeRow(const float* x, int64_t row, QuantizedRows* out) {
+  HWY_DYNAMIC_DISPATCH(QuantizeRow)(x, row, out);
+}
+
+}  // namespace winnow::cpu
+#endif  // HWY_ONCE
