@@ -11,10 +11,10 @@
 namespace winnow {
 namespace {
 
-constexpr DataType kAllTypes[] = {
-    DataType::kF32,  DataType::kF16,  DataType::kBF16, DataType::kQ4_0, DataType::kQ4_1,
-    DataType::kQ5_0, DataType::kQ5_1, DataType::kQ8_0, DataType::kQ4_K, DataType::kQ5_K,
-    DataType::kQ6_K};
+constexpr DataType kAllTypes[] = {DataType::kF32,  DataType::kF16,  DataType::kBF16,
+                                  DataType::kQ4_0, DataType::kQ4_1, DataType::kQ5_0,
+                                  DataType::kQ5_1, DataType::kQ8_0, DataType::kQ4_K,
+                                  DataType::kQ5_K, DataType::kQ6_K};
 
 std::vector<std::byte> FromHex(const std::string& hex) {
   std::vector<std::byte> bytes;
@@ -61,9 +61,10 @@ TEST_P(DequantizeTest, RowBytesAreThoseOfTheStoredRow) {
             static_cast<int64_t>(golden.at("stored_hex").get<std::string>().size() / 2));
 }
 
-INSTANTIATE_TEST_SUITE_P(
-    Types, DequantizeTest, testing::ValuesIn(kAllTypes),
-    [](const testing::TestParamInfo<DataType>& info) { return DataTypeName(info.param); });
+INSTANTIATE_TEST_SUITE_P(Types, DequantizeTest, testing::ValuesIn(kAllTypes),
+                         [](const testing::TestParamInfo<DataType>& info) {
+                           return DataTypeName(info.param);
+                         });
 
 }  // namespace
 }  // namespace winnow
