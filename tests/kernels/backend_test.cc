@@ -1,0 +1,356 @@
+// The operators of a backend against direct float64 computations.
+
+#include <cstring>
+#include <memory>
+#include <numeric>
+#include <tuple>
+#include <vector>
+
+#include "gtest/gtest.h"
+#include "kernels/cpu/cpu_backend.h"
+#include "tests/kernels/reference.h"
+
+namespace winnow::test {
+namespace {
+
+constexpr DataType kAllTypes[] = {DataType::kF32,  DataType::kF16,  DataType::kBF16, DataType::kQ4_0,
+                                  DataType::kQ4_1, DataType::kQ5_0, DataType::kQ5_1, DataType::kQ8_0,
+                                  DataType::kQ4_K, DataType::kQ5_K, DataType::kQ6_K};
+
+std::vector<float> Widen(DataType type, const std::vector<std::byte>& data, int64_t rows,
+                         int64_t columns) {
+  std::vector<float> weights(rows * columns);
+  for (int64_t r = 0; r < rows; ++r) {
+    Dequantize(type, data.data() + r * RowBytes(type, columns), columns, &weights[r * columns]);
+  }
+  return weights;
+}
+
+class MatMulTest : public testing::TestWithParam<std::tuple<DataType, bool>> {};
+
+TEST_P(MatMulTest, EqualsTheDoublePrecisionProductOfDequantisedWeights) {
+  const auto [type, f32] = GetParam();
+  const auto backend = CreateCpuBackend({.threads = 2, .f32_matmul = f32});
+  std::mt19937 random(7);
+  for (const int64_t rows : {1, 2, 5, 9, 33, 200}) {
+    const int64_t columns = 512;
+    const int64_t outputs = rows % 2 == 0 ? 48 : 53;  // a partly filled last panel, too
+    const auto data = RandomWeights(type, outputs, columns, random);
+    const auto weights = Widen(type, data, outputs, columns);
+    const HostMatrix part{type, outputs, columns, data};
+    const auto matrix = backend->LoadMatrix({&part, 1});
+    ASSERT_TRUE(matrix.ok()) << matrix.status();
+    auto x = RandomFloats(rows * columns, random);
+    auto bias = RandomFloats(outputs, random);
+    auto out = RandomFloats(rows * outputs, random);
+    const auto before = out;
+    backend->MatMul(View(x, columns), **matrix, bias.data(), /*accumulate=*/true,
+                    View(out, outputs));
+    double error = 0;
+    double scale = 0;
+    for (int64_t t = 0; t < rows; ++t) {
+      for (int64_t n = 0; n < outputs; ++n) {
+        double product = 0;
+        for (int64_t k = 0; k < columns; ++k) {
+          product += double{x[t * columns + k]} * weights[n * columns + k];
+        }
+        const double want = product + bias[n] + before[t * outputs + n];
+        error += std::pow(out[t * outputs + n] - want, 2);
+        scale += product * product;
+      }
+    }
+    // Rounding of activations to 8 bits costs about 0.5 %; fp32 arithmetic nothing to speak of.
+    const bool exact = f32 || type == DataType::kF32 || type == DataType::kF16 ||
+                       type == DataType::kBF16;
+    EXPECT_LT(std::sqrt(error / scale), exact ? 1e-5 : 1e-2) << rows << " rows";
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Types, MatMulTest,
+                         testing::Combine(testing::ValuesIn(kAllTypes), testing::Bool()),
+                         [](const auto& info) {
+                           return std::string(DataTypeName(std::get<0>(info.param))) +
+                                  (std::get<1>(info.param) ? "_f32" : "_native");
+                         });
+
+TEST(MatMulRowInvariance, ARowIsTheSameWhateverElseIsInTheCall) {
+  const auto backend = CreateCpuBackend({.threads = 2});
+  std::mt19937 random(8);
+  constexpr int64_t kRows = 77;
+  constexpr int64_t kColumns = 256;
+  constexpr int64_t kOutputs = 80;
+  for (const DataType type : kAllTypes) {
+    const auto data = RandomWeights(type, kOutputs, kColumns, random);
+    const HostMatrix part{type, kOutputs, kColumns, data};
+    const auto matrix = backend->LoadMatrix({&part, 1});
+    ASSERT_TRUE(matrix.ok());
+    auto x = RandomFloats(kRows * kColumns, random);
+    std::vector<float> together(kRows * kOutputs);
+    backend->MatMul(View(x, kColumns), **matrix, nullptr, false, View(together, kOutputs));
+    for (int64_t t = 0; t < kRows; ++t) {
+      std::vector<float> alone(kOutputs);
+      backend->MatMul({x.data() + t * kColumns, 1, kColumns, kColumns}, **matrix, nullptr, false,
+                      View(alone, kOutputs));
+      ASSERT_EQ(std::memcmp(alone.data(), &together[t * kOutputs], kOutputs * sizeof(float)), 0)
+          << DataTypeName(type) << " row " << t;
+    }
+  }
+}
+
+TEST(MatMul, StacksPartsOfDifferentTypes) {
+  const auto backend = CreateCpuBackend({.threads = 1});
+  std::mt19937 random(9);
+  const auto first = RandomWeights(DataType::kQ4_0, 24, 256, random);
+  const auto second = RandomWeights(DataType::kQ6_K, 8, 256, random);
+  const HostMatrix parts[] = {{DataType::kQ4_0, 24, 256, first}, {DataType::kQ6_K, 8, 256, second}};
+  const auto stacked = backend->LoadMatrix(parts);
+  ASSERT_TRUE(stacked.ok());
+  EXPECT_EQ((*stacked)->rows(), 32);
+  auto x = RandomFloats(256, random);
+  std::vector<float> out(32);
+  backend->MatMul(View(x, 256), **stacked, nullptr, false, View(out, 32));
+  std::vector<float> separate(32);
+  for (int i = 0; i < 2; ++i) {
+    const auto part = backend->LoadMatrix({&parts[i], 1});
+    Tensor view{separate.data() + i * 24, 1, parts[i].rows, parts[i].rows};
+    backend->MatMul(View(x, 256), **part, nullptr, false, view);
+  }
+  EXPECT_EQ(out, separate);
+}
+
+TEST(MatMul, RefusesPartsOfDifferentWidth) {
+  const auto backend = CreateCpuBackend({.threads = 1});
+  const std::vector<std::byte> data(4096);
+  const HostMatrix parts[] = {{DataType::kF32, 2, 64, std::span(data).first(512)},
+                              {DataType::kF32, 2, 32, std::span(data).first(256)}};
+  EXPECT_EQ(backend->LoadMatrix(parts).status().code(), absl::StatusCode::kInvalidArgument);
+}
+
+TEST(RmsNorm, EqualsTheDoublePrecisionFormula) {
+  const auto backend = CreateCpuBackend({.threads = 2});
+  std::mt19937 random(10);
+  for (const int64_t columns : {16, 576, 1001}) {
+    auto x = RandomFloats(3 * columns, random, 5);
+    auto weight = RandomFloats(columns, random);
+    std::vector<float> out(x.size());
+    backend->RmsNorm(View(x, columns), weight.data(), 1e-5f, View(out, columns));
+    for (int64_t t = 0; t < 3; ++t) {
+      double squares = 0;
+      for (int64_t c = 0; c < columns; ++c) squares += std::pow(double{x[t * columns + c]}, 2);
+      const double norm = std::sqrt(squares / static_cast<double>(columns) + 1e-5);
+      for (int64_t c = 0; c < columns; ++c) {
+        ASSERT_NEAR(out[t * columns + c], x[t * columns + c] / norm * weight[c], 2e-6);
+      }
+    }
+  }
+}
+
+TEST(SwiGlu, EqualsTheDoublePrecisionFormula) {
+  const auto backend = CreateCpuBackend({.threads = 2});
+  std::mt19937 random(11);
+  constexpr int64_t kFfn = 99;
+  auto gate_up = RandomFloats(2 * 2 * kFfn, random, 4);
+  std::vector<float> out(2 * kFfn);
+  backend->SwiGlu(View(gate_up, 2 * kFfn), View(out, kFfn));
+  for (int64_t t = 0; t < 2; ++t) {
+    for (int64_t c = 0; c < kFfn; ++c) {
+      const double gate = gate_up[t * 2 * kFfn + c];
+      const double want = gate / (1 + std::exp(-gate)) * gate_up[t * 2 * kFfn + kFfn + c];
+      ASSERT_NEAR(out[t * kFfn + c], want, 1e-5 * std::max(1.0, std::abs(want)));
+    }
+  }
+}
+
+// A pool with several sequences of random contexts whose blocks are scattered, and the keys and
+// values that were written, in fp32 as fp16 rounds them.
+class AttentionTest : public testing::Test {
+ protected:
+  struct Sequence {
+    int context;  // after this step
+    int rows;     // computed in this step: the last ones
+  };
+
+  // Runs RopeAndStoreKv (frequency 0: no rotation) over every position, then Attention over the last
+  // `rows` of each sequence in one batch; compares with a float64 reference. Returns the outputs.
+  std::vector<float> Run(const std::vector<Sequence>& sequences, int heads, int kv_heads,
+                         int head_dim, int block_tokens, uint32_t seed) {
+    const auto backend = CreateCpuBackend({.threads = 2});
+    int max_blocks = 0;
+    int blocks = 1;
+    for (const Sequence& s : sequences) {
+      const int needed = (s.context + block_tokens - 1) / block_tokens;
+      max_blocks = std::max(max_blocks, needed);
+      blocks += needed;
+    }
+    KvCache cache{nullptr, 2, blocks, kv_heads, block_tokens, head_dim};
+    auto memory = *backend->Allocate(cache.bytes());
+    cache.data = memory->data();
+    std::memset(cache.data, 0xff, cache.bytes());  // NaNs: what was not written must not be used
+    std::vector<int32_t> ids(blocks);
+    std::iota(ids.begin(), ids.end(), 0);
+    std::mt19937 shuffle(seed + 99);
+    std::shuffle(ids.begin(), ids.end(), shuffle);
+
+    const int columns = (heads + 2 * kv_heads) * head_dim;
+    std::vector<float> outputs;
+    std::vector<std::vector<float>> all_qkv;
+    std::vector<int32_t> tables(sequences.size() * max_blocks, -1);
+    int next = 0;
+    for (size_t s = 0; s < sequences.size(); ++s) {
+      // Its own generator: a sequence's numbers do not depend on its neighbours.
+      std::mt19937 random(seed + sequences[s].context);
+      all_qkv.push_back(RandomFloats(int64_t{sequences[s].context} * columns, random));
+      for (int b = 0; b * block_tokens < sequences[s].context; ++b) {
+        tables[s * max_blocks + b] = ids[next++];
+      }
+    }
+    const std::vector<float> frequencies(head_dim / 2, 0.0f);
+    std::vector<int32_t> tokens, positions, query_begin{0};
+    std::vector<float> qkv;
+    for (size_t s = 0; s < sequences.size(); ++s) {
+      const auto [context, rows] = sequences[s];
+      // The past, alone.
+      const int past = context - rows;
+      if (past > 0) {
+        std::vector<int32_t> past_tokens(past), past_positions(past), past_begin{0, past};
+        std::iota(past_positions.begin(), past_positions.end(), 0);
+        std::vector<float> past_qkv(all_qkv[s].begin(), all_qkv[s].begin() + past * columns);
+        const StepBatch batch{past_tokens, past_positions, past_begin,
+                              std::span(tables).subspan(s * max_blocks, max_blocks), max_blocks, {}};
+        backend->RopeAndStoreKv(batch, View(past_qkv, columns), heads, RopePairing::kAdjacent,
+                                frequencies, cache, 0);
+        backend->RopeAndStoreKv(batch, View(past_qkv, columns), heads, RopePairing::kAdjacent,
+                                frequencies, cache, 1);
+      }
+      for (int i = past; i < context; ++i) {
+        tokens.push_back(0);
+        positions.push_back(i);
+      }
+      qkv.insert(qkv.end(), all_qkv[s].begin() + past * columns, all_qkv[s].end());
+      query_begin.push_back(static_cast<int32_t>(tokens.size()));
+    }
+    const StepBatch batch{tokens, positions, query_begin, tables, max_blocks, {}};
+    for (const int layer : {0, 1}) {
+      backend->RopeAndStoreKv(batch, View(qkv, columns), heads, RopePairing::kAdjacent, frequencies,
+                              cache, layer);
+    }
+    outputs.resize(tokens.size() * heads * head_dim);
+    backend->Attention(batch, View(qkv, columns), heads, cache, 1, View(outputs, heads * head_dim));
+
+    for (size_t s = 0; s < sequences.size(); ++s) {
+      for (int row = query_begin[s]; row < query_begin[s + 1]; ++row) {
+        for (int h = 0; h < heads; ++h) {
+          Check(all_qkv[s], columns, positions[row], heads, kv_heads, head_dim, h,
+                &outputs[(int64_t{row} * heads + h) * head_dim]);
+        }
+      }
+    }
+    return outputs;
+  }
+
+  static void Check(const std::vector<float>& qkv, int columns, int position, int heads,
+                    int kv_heads, int head_dim, int h, const float* got) {
+    const int g = h * kv_heads / heads;
+    const auto half = [](float value) { return double{HalfToFloat(FloatToHalf(value))}; };
+    std::vector<double> weights(position + 1);
+    double sum = 0;
+    for (int j = 0; j <= position; ++j) {
+      double dot = 0;
+      for (int c = 0; c < head_dim; ++c) {
+        dot += double{qkv[int64_t{position} * columns + h * head_dim + c]} *
+               half(qkv[int64_t{j} * columns + (heads + g) * head_dim + c]);
+      }
+      weights[j] = std::exp(dot / std::sqrt(head_dim));
+      sum += weights[j];
+    }
+    for (int c = 0; c < head_dim; ++c) {
+      double want = 0;
+      for (int j = 0; j <= position; ++j) {
+        want += weights[j] / sum *
+                half(qkv[int64_t{j} * columns + (heads + kv_heads + g) * head_dim + c]);
+      }
+      ASSERT_NEAR(got[c], want, 2e-5) << "position " << position << " head " << h << " dim " << c;
+    }
+  }
+};
+
+TEST_F(AttentionTest, EqualsTheDoublePrecisionSoftmaxOverScatteredBlocks) {
+  Run({{1, 1}, {33, 1}, {256, 1}, {257, 1}, {700, 1}}, 9, 3, 64, 32, 1);
+  Run({{40, 40}, {300, 20}, {517, 33}, {90, 1}}, 6, 2, 32, 16, 2);
+  Run({{70, 5}, {600, 1}}, 4, 4, 128, 32, 3);
+  Run({{70, 70}}, 8, 1, 48, 64, 4);
+  Run({{29, 29}, {513, 2}}, 2, 1, 80, 32, 5);
+}
+
+TEST_F(AttentionTest, ARowIsTheSameDecodedAloneOrPrefilledInAnyChunking) {
+  constexpr int kContext = 600;
+  const auto prefilled = Run({{kContext, 300}, {50, 7}}, 9, 3, 64, 32, 6);
+  const auto decoded = Run({{kContext, 1}}, 9, 3, 64, 32, 6);
+  const auto chunk = Run({{80, 80}, {kContext, 17}}, 9, 3, 64, 32, 6);
+  constexpr int kRow = 9 * 64;
+  EXPECT_EQ(std::memcmp(&prefilled[299 * kRow], decoded.data(), kRow * sizeof(float)), 0);
+  EXPECT_EQ(std::memcmp(&prefilled[(300 - 17) * kRow], &chunk[80 * kRow], 17 * kRow * sizeof(float)),
+            0);
+}
+
+TEST(Rope, RotatesEachPairByPositionTimesFrequency) {
+  const auto backend = CreateCpuBackend({.threads = 1});
+  constexpr int kHeads = 3;
+  constexpr int kKvHeads = 1;
+  constexpr int kDim = 32;
+  constexpr int kRopeDim = 16;
+  std::mt19937 random(12);
+  for (const RopePairing pairing : {RopePairing::kAdjacent, RopePairing::kHalves}) {
+    KvCache cache{nullptr, 1, 4, kKvHeads, 32, kDim};
+    auto memory = *backend->Allocate(cache.bytes());
+    cache.data = memory->data();
+    constexpr int kColumns = (kHeads + 2 * kKvHeads) * kDim;
+    auto qkv = RandomFloats(2 * kColumns, random);
+    const auto before = qkv;
+    std::vector<float> frequencies(kRopeDim / 2);
+    for (int i = 0; i < kRopeDim / 2; ++i) {
+      frequencies[i] = static_cast<float>(std::pow(10000.0, -2.0 * i / kRopeDim));
+    }
+    const std::vector<int32_t> tokens{0, 0}, positions{70, 71}, begin{0, 2}, table{3, 1, 2};
+    backend->RopeAndStoreKv({tokens, positions, begin, table, 3, {}}, View(qkv, kColumns), kHeads,
+                            pairing, frequencies, cache, 0);
+    for (int t = 0; t < 2; ++t) {
+      for (int h = 0; h < kHeads + 2 * kKvHeads; ++h) {
+        for (int c = 0; c < kDim; ++c) {
+          const int at = t * kColumns + h * kDim;
+          double want = before[at + c];
+          if (c < kRopeDim && h < kHeads + kKvHeads) {
+            const int i = pairing == RopePairing::kAdjacent ? c / 2 : c % (kRopeDim / 2);
+            const int a = pairing == RopePairing::kAdjacent ? 2 * i : i;
+            const int b = pairing == RopePairing::kAdjacent ? 2 * i + 1 : i + kRopeDim / 2;
+            const double angle = double{frequencies[i]} * positions[t];
+            want = c == a ? before[at + a] * std::cos(angle) - before[at + b] * std::sin(angle)
+                          : before[at + a] * std::sin(angle) + before[at + b] * std::cos(angle);
+          }
+          ASSERT_NEAR(qkv[at + c], want, 1e-5);
+          if (h < kHeads) continue;  // keys and values are stored, at their block and slot
+          const auto* block = reinterpret_cast<const uint16_t*>(cache.block(0, 2));
+          const int slot = positions[t] % 32;
+          const float stored =
+              HalfToFloat(block[(h - kHeads) * cache.head_block_elements() + slot * kDim + c]);
+          ASSERT_EQ(stored, HalfToFloat(FloatToHalf(qkv[at + c])));
+        }
+      }
+    }
+  }
+}
+
+TEST(Float16, ConvertsEveryHalfBackAndForth) {
+  for (uint32_t half = 0; half < 0x10000; ++half) {
+    const float value = HalfToFloat(static_cast<uint16_t>(half));
+    if (std::isnan(value)) continue;
+    ASSERT_EQ(FloatToHalf(value), half);
+  }
+  EXPECT_EQ(FloatToHalf(65519.0f), 0x7bff);
+  EXPECT_EQ(FloatToHalf(65520.0f), 0x7c00);
+  EXPECT_EQ(FloatToHalf(1.0f + 0x1p-11f), 0x3c00);  // a tie goes to the even neighbour
+  EXPECT_EQ(FloatToHalf(1.0f + 3 * 0x1p-11f), 0x3c02);
+}
+
+}  // namespace
+}  // namespace winnow::test
