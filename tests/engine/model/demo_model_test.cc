@@ -1,5 +1,7 @@
+#include <cmath>
 #include <cstdlib>
 
+#include "engine/model/config.h"
 #include "engine/model/gguf.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
@@ -35,6 +37,33 @@ TEST(DemoModelTest, FileHoldsWhatTheReferenceReaderFinds) {
   ASSERT_NE(down, nullptr);
   EXPECT_EQ(down->type, DataType::kQ4_1);
   EXPECT_THAT(down->shape, ElementsAre(576, 1536));
+}
+
+TEST(DemoModelTest, ConfigIsTheModelsPublishedOne) {
+  const char* path = std::getenv("WINNOW_DEMO_MODEL");
+  ASSERT_NE(path, nullptr) << "set WINNOW_DEMO_MODEL to the demo model's file";
+  const auto file = GgufFile::Open(path);
+  ASSERT_TRUE(file.ok()) << file.status();
+  const auto config = ModelConfig::FromGguf(**file);
+  ASSERT_TRUE(config.ok()) << config.status();
+
+  EXPECT_EQ(config->architecture, "llama");
+  EXPECT_EQ(config->name, "Smollm2 135M 8k Lc100K Mix1 Ep2");
+  EXPECT_EQ(config->layers, 30);
+  EXPECT_EQ(config->hidden, 576);
+  EXPECT_EQ(config->ffn, 1536);
+  EXPECT_EQ(config->heads, 9);
+  EXPECT_EQ(config->kv_heads, 3);
+  EXPECT_EQ(config->head_dim, 64);
+  EXPECT_EQ(config->vocab, 49152);
+  EXPECT_EQ(config->max_context, 8192);
+  EXPECT_EQ(config->norm_epsilon, 1e-5f);
+  EXPECT_EQ(config->rope_dim, 64);
+  ASSERT_EQ(config->rope_frequencies.size(), 32u);
+  EXPECT_EQ(config->rope_frequencies[0], 1);
+  EXPECT_NEAR(config->rope_frequencies[16], 1 / std::sqrt(100000.0), 1e-12);
+  EXPECT_TRUE(config->tied_embeddings);
+  EXPECT_EQ(config->kv_bytes_per_token(), 23040);
 }
 
 }  // namespace
