@@ -16,10 +16,10 @@ struct ModelConfig {
   std::string architecture;  ///< "llama", "qwen2", ...
   std::string name;          ///< for people: general.name, else the file's name
   int layers = 0;
-  int hidden = 0;     ///< width of the residual stream
-  int ffn = 0;        ///< width of the feed-forward network
-  int heads = 0;      ///< query heads
-  int kv_heads = 0;   ///< key and value heads; divides heads
+  int hidden = 0;    ///< width of the residual stream
+  int ffn = 0;       ///< width of the feed-forward network
+  int heads = 0;     ///< query heads
+  int kv_heads = 0;  ///< key and value heads; divides heads
   int head_dim = 0;
   int vocab = 0;
   int max_context = 0;  ///< tokens, as trained
@@ -31,7 +31,7 @@ struct ModelConfig {
   /// Llama-3 frequency factors) is folded in.
   std::vector<double> rope_frequencies;
 
-  bool qkv_bias = false;       ///< Qwen2
+  bool qkv_bias = false;         ///< Qwen2
   bool tied_embeddings = false;  ///< no output.weight: the embedding table is the output matrix
 
   /// Reads and checks the configuration. INVALID_ARGUMENT names the key that is missing, of another
@@ -39,9 +39,20 @@ struct ModelConfig {
   /// sliding windows, logit soft caps, ...).
   static absl::StatusOr<ModelConfig> FromGguf(const GgufFile& file);
 
+  /// Bytes of keys and values, fp16, that one token keeps in the KV cache.
   int64_t kv_bytes_per_token() const {
     return int64_t{2} * layers * kv_heads * head_dim * static_cast<int64_t>(sizeof(uint16_t));
   }
 };
+
+/// A tensor that the forward pass reads.
+struct ExpectedTensor {
+  std::string name;
+  std::vector<int64_t> shape;  ///< outermost first
+};
+
+/// All tensors that a model of this configuration consists of, in the order of the forward pass.
+/// ModelConfig::FromGguf has checked that the file holds exactly these.
+std::vector<ExpectedTensor> ExpectedTensors(const ModelConfig& config);
 
 }  // namespace winnow

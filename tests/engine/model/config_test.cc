@@ -1,0 +1,266 @@
+#include "engine/model/config.h"
+
+#include <cmath>
+#include <functional>
+#include <limits>
+#include <string>
+
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+#include "tests/engine/model/tiny_model.h"
+
+namespace winnow {
+namespace {
+
+using testing::DoubleNear;
+using testing::ElementsAre;
+using testing::HasSubstr;
+using testing::Pointwise;
+
+MATCHER_P(NearlyEqual, tolerance, "") {
+  const auto [actual, expected] = arg;
+  return std::abs(actual - expected) <= tolerance * std::abs(expected);
+}
+
+absl::StatusOr<ModelConfig> Read(const TinyModel& model) {
+  const TemporaryFile temporary(model.Write().Bytes());
+  const auto file = GgufFile::Open(temporary.path());
+  if (!file.ok()) return file.status();
+  return ModelConfig::FromGguf(**file);
+}
+
+TEST(ModelConfigTest, LlamaRotatesAdjacentPairsWithoutBiases) {
+  const auto config = Read(TinyModel("llama"));
+  ASSERT_TRUE(config.ok()) << config.status();
+  EXPECT_EQ(config->architecture, "llama");
+  EXPECT_EQ(config->name, "Tiny");
+  EXPECT_EQ(config->layers, 2);
+  EXPECT_EQ(config->hidden, 32);
+  EXPECT_EQ(config->ffn, 64);
+  EXPECT_EQ(config->heads, 2);
+  EXPECT_EQ(config->kv_heads, 1);
+  EXPECT_EQ(config->head_dim, 16);
+  EXPECT_EQ(config->vocab, 4);
+  EXPECT_EQ(config->max_context, 128);
+  EXPECT_EQ(config->norm_epsilon, 1e-5f);
+  EXPECT_EQ(config->rope_pairing, RopePairing::kAdjacent);
+  EXPECT_EQ(config->rope_dim, 16);
+  EXPECT_FALSE(config->qkv_bias);
+  EXPECT_TRUE(config->tied_embeddings);
+  // 2 layers, keys and values, 1 head of 16, 2 bytes each.
+  EXPECT_EQ(config->kv_bytes_per_token(), 128);
+}
+
+TEST(ModelConfigTest, Qwen2RotatesHalvesAndHasBiases) {
+  TinyModel model("qwen2");
+  model.AddQkvBiases();
+  model.shapes["output.weight"] = {4, 32};
+  const auto config = Read(model);
+  ASSERT_TRUE(config.ok()) << config.status();
+  EXPECT_EQ(config->architecture, "qwen2");
+  EXPECT_EQ(config->rope_pairing, RopePairing::kHalves);
+  EXPECT_TRUE(config->qkv_bias);
+  EXPECT_FALSE(config->tied_embeddings);
+}
+
+TEST(ModelConfigTest, LlamaWithBiasesIsRead) {
+  TinyModel model("llama");
+  model.AddQkvBiases();
+  const auto config = Read(model);
+  ASSERT_TRUE(config.ok()) << config.status();
+  EXPECT_TRUE(config->qkv_bias);
+}
+
+TEST(ModelConfigTest, HeadSizeMayDifferFromWidthOverHeads) {
+  TinyModel model("llama");
+  model.ints["llama.attention.key_length"] = 32;
+  model.ints["llama.attention.value_length"] = 32;
+  for (const std::string layer : {"blk.0.", "blk.1."}) {
+    model.shapes[layer + "attn_q.weight"] = {64, 32};
+    model.shapes[layer + "attn_k.weight"] = {32, 32};
+    model.shapes[layer + "attn_v.weight"] = {32, 32};
+    model.shapes[layer + "attn_output.weight"] = {32, 64};
+  }
+  const auto config = Read(model);
+  ASSERT_TRUE(config.ok()) << config.status();
+  EXPECT_EQ(config->head_dim, 32);
+  EXPECT_EQ(config->rope_dim, 32);
+}
+
+TEST(ModelConfigTest, KvHeadsDefaultToHeadsAndTheNameToTheFile) {
+  TinyModel model("llama");
+  model.ints.erase("llama.attention.head_count_kv");
+  model.strings.erase("general.name");
+  for (const std::string layer : {"blk.0.", "blk.1."}) {
+    model.shapes[layer + "attn_k.weight"] = {32, 32};
+    model.shapes[layer + "attn_v.weight"] = {32, 32};
+  }
+  const auto config = Read(model);
+  ASSERT_TRUE(config.ok()) << config.status();
+  EXPECT_EQ(config->kv_heads, 2);
+  EXPECT_THAT(config->name, testing::StartsWith("winnow_"));
+}
+
+// Base 10000 over 16 dimensions: pair i turns by 10^(-i/2) radians per position.
+const std::vector<double> kPlainFrequencies = {
+    1,    0.31622776601683794,   0.1,   0.031622776601683794,
+    0.01, 0.0031622776601683794, 0.001, 0.00031622776601683794};
+
+TEST(ModelConfigTest, RopeFrequenciesFollowTheBase) {
+  const auto config = Read(TinyModel("llama"));
+  ASSERT_TRUE(config.ok()) << config.status();
+  EXPECT_THAT(config->rope_frequencies, Pointwise(NearlyEqual(1e-12), kPlainFrequencies));
+
+  TinyModel partial("llama");
+  partial.floats["llama.rope.freq_base"] = 1e6f;
+  partial.ints["llama.rope.dimension_count"] = 4;
+  const auto partial_config = Read(partial);
+  ASSERT_TRUE(partial_config.ok()) << partial_config.status();
+  EXPECT_EQ(partial_config->rope_dim, 4);
+  EXPECT_THAT(partial_config->rope_frequencies,
+              ElementsAre(DoubleNear(1, 1e-12), DoubleNear(0.001, 1e-12)));
+}
+
+TEST(ModelConfigTest, LinearScalingDividesEveryFrequency) {
+  TinyModel model("llama");
+  model.strings["llama.rope.scaling.type"] = "linear";
+  model.floats["llama.rope.scaling.factor"] = 4;
+  std::vector<double> expected = kPlainFrequencies;
+  for (double& frequency : expected) frequency /= 4;
+  const auto config = Read(model);
+  ASSERT_TRUE(config.ok()) << config.status();
+  EXPECT_THAT(config->rope_frequencies, Pointwise(NearlyEqual(1e-12), expected));
+
+  TinyModel old_key("llama");
+  old_key.floats["llama.rope.scale_linear"] = 4;
+  EXPECT_EQ(Read(old_key)->rope_frequencies, config->rope_frequencies);
+
+  model.strings["llama.rope.scaling.type"] = "none";
+  EXPECT_THAT(Read(model)->rope_frequencies, Pointwise(NearlyEqual(1e-12), kPlainFrequencies));
+}
+
+TEST(ModelConfigTest, Llama3FactorsDivideEachFrequency) {
+  TinyModel model("llama");
+  const std::vector<float> factors = {1, 1, 1, 2, 2.5, 8, 8, 8};
+  model.shapes["rope_freqs.weight"] = {8};
+  model.values["rope_freqs.weight"] = factors;
+  std::vector<double> expected = kPlainFrequencies;
+  for (size_t i = 0; i < factors.size(); ++i) expected[i] /= factors[i];
+  const auto config = Read(model);
+  ASSERT_TRUE(config.ok()) << config.status();
+  EXPECT_THAT(config->rope_frequencies, Pointwise(NearlyEqual(1e-12), expected));
+}
+
+TEST(ModelConfigTest, SlidingWindowOverTheWholeContextIsNone) {
+  TinyModel model("llama");
+  model.ints["llama.attention.sliding_window"] = 128;
+  EXPECT_TRUE(Read(model).ok());
+}
+
+struct RefusedCase {
+  const char* name;
+  std::function<void(TinyModel&)> change;
+  absl::StatusCode code;
+  const char* message;
+};
+
+constexpr absl::StatusCode kInvalid = absl::StatusCode::kInvalidArgument;
+constexpr absl::StatusCode kUnimplemented = absl::StatusCode::kUnimplemented;
+
+const RefusedCase kRefusedCases[] = {
+    {"NoArchitecture", [](TinyModel& m) { m.strings.erase("general.architecture"); }, kInvalid,
+     "metadata key general.architecture is missing"},
+    {"UnknownArchitecture", [](TinyModel& m) { m.strings["general.architecture"] = "mamba"; },
+     kUnimplemented, "the model architecture \"mamba\" is not supported"},
+    {"Experts", [](TinyModel& m) { m.ints["llama.expert_count"] = 8; }, kUnimplemented,
+     "mixture of experts (metadata key llama.expert_count) is not supported"},
+    {"SlidingWindow", [](TinyModel& m) { m.ints["llama.attention.sliding_window"] = 64; },
+     kUnimplemented, "a sliding window (metadata key llama.attention.sliding_window is 64)"},
+    {"AttentionSoftCap", [](TinyModel& m) { m.floats["llama.attn_logit_softcapping"] = 50; },
+     kUnimplemented, "soft caps on attention logits"},
+    {"LogitSoftCap", [](TinyModel& m) { m.floats["llama.final_logit_softcapping"] = 30; },
+     kUnimplemented, "soft caps on logits"},
+    {"YarnScaling", [](TinyModel& m) { m.strings["llama.rope.scaling.type"] = "yarn"; },
+     kUnimplemented, "RoPE scaling of type \"yarn\" is not supported"},
+    {"HeadSize", [](TinyModel& m) { m.ints["llama.attention.key_length"] = 24; }, kUnimplemented,
+     "the head size 24 is not supported; it must be a multiple of 16 up to 1024"},
+    {"ValueSize", [](TinyModel& m) { m.ints["llama.attention.value_length"] = 32; }, kUnimplemented,
+     "values of another size (32) than keys (16) are not supported"},
+    {"NoLayers", [](TinyModel& m) { m.ints["llama.block_count"] = 0; }, kInvalid,
+     "metadata key llama.block_count is 0; it must be from 1 to 1024"},
+    {"TooManyLayers", [](TinyModel& m) { m.ints["llama.block_count"] = 4000000000u; }, kInvalid,
+     "metadata key llama.block_count is 4000000000; it must be from 1 to 1024"},
+    {"MissingSize", [](TinyModel& m) { m.ints.erase("llama.embedding_length"); }, kInvalid,
+     "metadata key llama.embedding_length is missing"},
+    {"SizeOfAnotherType",
+     [](TinyModel& m) {
+       m.ints.erase("llama.context_length");
+       m.strings["llama.context_length"] = "128";
+     },
+     kInvalid, "metadata key llama.context_length is not an integer"},
+    {"Epsilon",
+     [](TinyModel& m) {
+       m.floats["llama.attention.layer_norm_rms_epsilon"] = std::numeric_limits<float>::quiet_NaN();
+     },
+     kInvalid, "metadata key llama.attention.layer_norm_rms_epsilon is nan; it must be from"},
+    {"UnevenKvHeads",
+     [](TinyModel& m) {
+       m.ints["llama.attention.head_count"] = 4;
+       m.ints["llama.attention.head_count_kv"] = 3;
+     },
+     kInvalid, "4 query heads cannot share 3 KV heads evenly"},
+    {"UnevenHeads", [](TinyModel& m) { m.ints["llama.attention.head_count"] = 3; }, kInvalid,
+     "the width 32 does not divide into 3 heads, and llama.attention.key_length is missing"},
+    {"RopeDimTooLarge", [](TinyModel& m) { m.ints["llama.rope.dimension_count"] = 18; }, kInvalid,
+     "metadata key llama.rope.dimension_count is 18; it must be from 2 to 16"},
+    {"RopeDimOdd", [](TinyModel& m) { m.ints["llama.rope.dimension_count"] = 7; }, kInvalid,
+     "metadata key llama.rope.dimension_count is 7; it must be even"},
+    {"RopeFactorsShape", [](TinyModel& m) { m.shapes["rope_freqs.weight"] = {4}; }, kInvalid,
+     "the tensor rope_freqs.weight has not one factor for each of the 8 rotated pairs"},
+    {"RopeFactorsZero", [](TinyModel& m) { m.shapes["rope_freqs.weight"] = {8}; }, kInvalid,
+     "the tensor rope_freqs.weight holds 0; factors must be positive"},
+    {"NoEmbedding", [](TinyModel& m) { m.shapes.erase("token_embd.weight"); }, kInvalid,
+     "the tensor token_embd.weight is missing"},
+    {"EmbeddingNoMatrix", [](TinyModel& m) { m.shapes["token_embd.weight"] = {4}; }, kInvalid,
+     "the tensor token_embd.weight is not a matrix"},
+    {"TokenizerOfAnotherSize",
+     [](TinyModel& m) {
+       m.string_arrays["tokenizer.ggml.tokens"] = {"a", "b"};
+     },
+     kInvalid, "the tokenizer has 2 tokens but token_embd.weight has 4 rows"},
+    {"MissingTensor", [](TinyModel& m) { m.shapes.erase("blk.1.ffn_up.weight"); }, kInvalid,
+     "the tensor blk.1.ffn_up.weight is missing"},
+    {"TensorShape",
+     [](TinyModel& m) {
+       m.shapes["blk.0.ffn_down.weight"] = {64, 32};
+     },
+     kInvalid, "the tensor blk.0.ffn_down.weight has the shape [64, 32] instead of [32, 64]"},
+    {"PartOfTheBiases", [](TinyModel& m) { m.shapes["blk.0.attn_q.bias"] = {32}; }, kInvalid,
+     "the tensor blk.0.attn_k.bias is missing"},
+    {"UnknownTensor", [](TinyModel& m) { m.shapes["blk.0.attn_q_norm.weight"] = {16}; },
+     kUnimplemented, "the tensor blk.0.attn_q_norm.weight is not supported in llama models"},
+};
+
+class RefusedConfigTest : public testing::TestWithParam<RefusedCase> {};
+
+TEST_P(RefusedConfigTest, NamesWhatIsWrong) {
+  TinyModel model("llama");
+  GetParam().change(model);
+  const absl::Status status = Read(model).status();
+  EXPECT_EQ(status.code(), GetParam().code) << status;
+  EXPECT_THAT(std::string(status.message()), HasSubstr(GetParam().message));
+}
+
+INSTANTIATE_TEST_SUITE_P(Models, RefusedConfigTest, testing::ValuesIn(kRefusedCases),
+                         [](const testing::TestParamInfo<RefusedCase>& info) {
+                           return info.param.name;
+                         });
+
+TEST(ModelConfigTest, Qwen2WithoutBiasesIsRefused) {
+  const absl::Status status = Read(TinyModel("qwen2")).status();
+  EXPECT_EQ(status.code(), kInvalid);
+  EXPECT_THAT(std::string(status.message()), HasSubstr("blk.0.attn_q.bias is missing"));
+}
+
+}  // namespace
+}  // namespace winnow

@@ -1,0 +1,73 @@
+#pragma once
+
+#include <map>
+#include <string>
+#include <vector>
+
+#include "tests/engine/model/gguf_writer.h"
+
+namespace winnow {
+
+/// A model of two layers, as complete as a real one, whose parts a test changes or erases before
+/// Write(). Width 32, 2 query heads and 1 KV head of 16, feed-forward width 64, 4 tokens.
+struct TinyModel {
+  explicit TinyModel(const std::string& architecture) {
+    strings["general.architecture"] = architecture;
+    strings["general.name"] = "Tiny";
+    const auto key = [&](const char* name) { return architecture + "." + name; };
+    ints[key("block_count")] = 2;
+    ints[key("embedding_length")] = 32;
+    ints[key("feed_forward_length")] = 64;
+    ints[key("attention.head_count")] = 2;
+    ints[key("attention.head_count_kv")] = 1;
+    ints[key("context_length")] = 128;
+    floats[key("attention.layer_norm_rms_epsilon")] = 1e-5f;
+    shapes["token_embd.weight"] = {4, 32};
+    for (const std::string layer : {"blk.0.", "blk.1."}) {
+      shapes[layer + "attn_norm.weight"] = {32};
+      shapes[layer + "attn_q.weight"] = {32, 32};
+      shapes[layer + "attn_k.weight"] = {16, 32};
+      shapes[layer + "attn_v.weight"] = {16, 32};
+      shapes[layer + "attn_output.weight"] = {32, 32};
+      shapes[layer + "ffn_norm.weight"] = {32};
+      shapes[layer + "ffn_gate.weight"] = {64, 32};
+      shapes[layer + "ffn_up.weight"] = {64, 32};
+      shapes[layer + "ffn_down.weight"] = {32, 64};
+    }
+    shapes["output_norm.weight"] = {32};
+  }
+
+  void AddQkvBiases() {
+    for (const std::string layer : {"blk.0.", "blk.1."}) {
+      shapes[layer + "attn_q.bias"] = {32};
+      shapes[layer + "attn_k.bias"] = {16};
+      shapes[layer + "attn_v.bias"] = {16};
+    }
+  }
+
+  /// The file; all tensors F32, of zeros unless `values` has some for them.
+  GgufWriter Write() const {
+    GgufWriter writer;
+    for (const auto& [key, value] : strings) writer.String(key, value);
+    for (const auto& [key, value] : ints) writer.Uint32(key, value);
+    for (const auto& [key, value] : floats) writer.Float32(key, value);
+    for (const auto& [key, value] : string_arrays) writer.Strings(key, value);
+    for (const auto& [name, shape] : shapes) {
+      uint64_t elements = 1;
+      for (const uint64_t size : shape) elements *= size;
+      const auto own = values.find(name);
+      writer.TensorF32(name, shape,
+                       own == values.end() ? std::vector<float>(elements) : own->second);
+    }
+    return writer;
+  }
+
+  std::map<std::string, std::string> strings;
+  std::map<std::string, uint32_t> ints;
+  std::map<std::string, float> floats;
+  std::map<std::string, std::vector<std::string>> string_arrays;
+  std::map<std::string, std::vector<uint64_t>> shapes;
+  std::map<std::string, std::vector<float>> values;
+};
+
+}  // namespace winnow
