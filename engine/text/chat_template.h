@@ -1,12 +1,16 @@
 #pragma once
 
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
 
+#include "absl/status/status.h"
 #include "absl/status/statusor.h"
 
 namespace winnow {
+
+class JinjaOutline;
 
 struct ChatMessage {
   std::string role;  ///< "system", "user" or "assistant"
@@ -30,11 +34,38 @@ class ChatTemplate {
 
   ChatFamily family() const { return family_; }
   /// Whether the tokenizer should still put BOS in front (the rendered text does not spell it).
-  bool adds_bos() const;
+  bool adds_bos() const { return adds_bos_; }
 
  private:
+  /// What stands before and after a message's content.
+  struct Frame {
+    std::string open;
+    std::string close;
+  };
+  /// Where a system message goes: a turn of its own, or into a user turn before its content.
+  enum class SystemPlace { kOwnTurn, kFirstUserTurn, kLastUserTurn, kNowhere };
+
+  void UseChatMl(const JinjaOutline& outline);
+  void UseLlama3(const JinjaOutline& outline);
+  /// Llama-2 and Mistral, which share the [INST] marks.
+  void UseInst(const JinjaOutline& outline);
+  void UseVicuna(const JinjaOutline& outline);
+  absl::Status CheckOrder(const std::vector<ChatMessage>& messages) const;
+
   ChatFamily family_ = ChatFamily::kChatMl;
-  std::string default_system_;  ///< put in front when the messages bring none; may be empty
+  bool adds_bos_ = false;
+  Frame system_, user_, assistant_;
+  SystemPlace system_place_ = SystemPlace::kOwnTurn;
+  std::string system_preamble_;    ///< put in front of the first system message's content
+  std::string later_user_prefix_;  ///< put in front of every user turn but the first
+  std::string generation_prompt_;  ///< opens the assistant's next answer
+  bool trims_system_ = false;      ///< whitespace around the content is dropped
+  bool trims_user_ = false;
+  bool trims_assistant_ = false;
+  /// User and assistant must take turns, the user first and last.
+  bool alternates_ = false;
+  /// The content of the system message put in front when the messages bring none.
+  std::optional<std::string> default_system_;
 };
 
 }  // namespace winnow

@@ -1,0 +1,188 @@
+#include "engine/text/chat_template.h"
+
+#include <optional>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "engine/text/jinja_outline.h"
+
+namespace winnow {
+namespace {
+
+constexpr std::string_view kBos = "<s>";
+constexpr std::string_view kEos = "</s>";
+
+std::string_view Trim(std::string_view text) {
+  constexpr std::string_view kWhitespace = " \t\n\v\f\r";
+  const size_t begin = text.find_first_not_of(kWhitespace);
+  if (begin == std::string_view::npos) return "";
+  return text.substr(begin, text.find_last_not_of(kWhitespace) - begin + 1);
+}
+
+std::string Content(std::string_view content, bool trims) {
+  return std::string(trims ? Trim(content) : content);
+}
+
+/// The default system message of a ChatML template: spelled whole in one of its literals.
+std::optional<std::string> FindDefaultSystem(const JinjaOutline& outline) {
+  constexpr std::string_view kOpen = "<|im_start|>system\n";
+  for (const std::string& literal : outline.literals()) {
+    const size_t open = literal.find(kOpen);
+    if (open == std::string::npos) continue;
+    const size_t begin = open + kOpen.size();
+    const size_t end = literal.find("<|im_end|>", begin);
+    if (end != std::string::npos) return literal.substr(begin, end - begin);
+  }
+  return std::nullopt;
+}
+
+}  // namespace
+
+absl::StatusOr<ChatTemplate> ChatTemplate::FromJinja(std::string_view jinja) {
+  const JinjaOutline outline(jinja);
+  ChatTemplate result;
+  result.adds_bos_ = outline.Uses("bos_token") || outline.Spells("<|begin_of_text|>");
+  if (outline.Spells("<|im_start|>") && !outline.Spells("<|im_sep|>")) {
+    result.UseChatMl(outline);
+  } else if (outline.Spells("<|start_header_id|>")) {
+    result.UseLlama3(outline);
+  } else if (outline.Spells("[INST]") && !outline.Spells("[SYSTEM_PROMPT]")) {
+    result.UseInst(outline);
+  } else if (outline.Spells("USER: ") && outline.Spells("ASSISTANT:")) {
+    result.UseVicuna(outline);
+  } else {
+    return absl::UnimplementedError(
+        "tokenizer.chat_template is none that Winnow knows (ChatML, Llama-2, Llama-3, Mistral, "
+        "Vicuna); send the prompt as plain text instead of messages.");
+  }
+  return result;
+}
+
+void ChatTemplate::UseChatMl(const JinjaOutline& outline) {
+  family_ = ChatFamily::kChatMl;
+  system_ = {"<|im_start|>system\n", "<|im_end|>\n"};
+  user_ = {"<|im_start|>user\n", "<|im_end|>\n"};
+  assistant_ = {"<|im_start|>assistant\n", "<|im_end|>\n"};
+  generation_prompt_ = assistant_.open;
+  default_system_ = FindDefaultSystem(outline);
+}
+
+void ChatTemplate::UseLlama3(const JinjaOutline& outline) {
+  family_ = ChatFamily::kLlama3;
+  const std::string end = "<|eot_id|>";
+  system_ = {"<|start_header_id|>system<|end_header_id|>\n\n", end};
+  user_ = {"<|start_header_id|>user<|end_header_id|>\n\n", end};
+  assistant_ = {"<|start_header_id|>assistant<|end_header_id|>\n\n", end};
+  generation_prompt_ = assistant_.open;
+  trims_system_ = trims_user_ = trims_assistant_ = true;
+  if (outline.Spells("Cutting Knowledge Date: December 2023\n")) {
+    // Llama 3.1 and later always open with a system turn. Its date is the one that the template
+    // falls back to, not today's: the same request gives the same prompt tomorrow.
+    system_preamble_ =
+        "Cutting Knowledge Date: December 2023\nToday Date: 26 Jul 2024\n\n";
+    default_system_ = "";
+  }
+}
+
+void ChatTemplate::UseInst(const JinjaOutline& outline) {
+  // The spaces around the marks differ from version to version, and matter to the model.
+  user_ = {outline.LiteralWith("[INST]"), outline.LiteralWith("[/INST]")};
+  assistant_ = {outline.Uses("' '+message") || outline.Uses("' '+content") ? " " : "",
+                std::string(kEos)};
+  if (outline.Uses("' '+eos_token")) assistant_.close.insert(0, " ");
+  if (outline.Uses("eos_token+' '")) assistant_.close.append(" ");
+  alternates_ = true;
+  trims_assistant_ = outline.Uses("content.strip()") || outline.Uses("]|trim+eos_token");
+  trims_user_ = outline.Uses("content.strip()");
+  if (outline.Uses("bos_token+'[INST]")) later_user_prefix_ = kBos;
+  if (outline.Spells("<<SYS>>")) {
+    family_ = ChatFamily::kLlama2;
+    system_ = {"<<SYS>>\n", "\n<</SYS>>\n\n"};
+    system_place_ = SystemPlace::kFirstUserTurn;
+    return;
+  }
+  family_ = ChatFamily::kMistral;
+  system_ = {"", "\n\n"};
+  system_place_ = outline.Uses("loop.lastandsystem_message")    ? SystemPlace::kLastUserTurn
+                  : outline.Uses("loop.firstandsystem_message") ? SystemPlace::kFirstUserTurn
+                                                                : SystemPlace::kNowhere;
+}
+
+void ChatTemplate::UseVicuna(const JinjaOutline& outline) {
+  family_ = ChatFamily::kVicuna;
+  adds_bos_ = true;  // Vicuna was trained with it, though not every template says so.
+  system_ = {"", "\n\n"};
+  user_ = {"USER: ", "\n"};
+  assistant_ = {"ASSISTANT: ", absl::StrCat(std::string(kEos), "\n")};
+  generation_prompt_ = "ASSISTANT:";
+  trims_system_ = trims_user_ = trims_assistant_ = outline.Uses("['content'].strip()");
+}
+
+absl::Status ChatTemplate::CheckOrder(const std::vector<ChatMessage>& messages) const {
+  if (messages.empty()) return absl::InvalidArgumentError("messages is empty.");
+  const bool leads_with_system = messages[0].role == "system";
+  for (size_t i = 0; i < messages.size(); ++i) {
+    const std::string& role = messages[i].role;
+    if (role != "system" && role != "user" && role != "assistant") {
+      return absl::InvalidArgumentError(absl::StrCat(
+          "messages[", i, "].role is '", role, "'; roles are 'system', 'user' and 'assistant'."));
+    }
+    if (!alternates_) continue;
+    if (i == 0 && leads_with_system && system_place_ != SystemPlace::kNowhere) continue;
+    if (role == "system") {
+      return absl::InvalidArgumentError(
+          system_place_ == SystemPlace::kNowhere
+              ? "messages holds a system message, which the model's chat template has no place for."
+              : absl::StrCat("messages[", i, "] is a system message; only the first may be one."));
+    }
+    if ((role == "user") != ((i - leads_with_system) % 2 == 0)) {
+      return absl::InvalidArgumentError(absl::StrCat(
+          "messages[", i, "].role is '", role,
+          "'; with this model user and assistant must take turns, the user first."));
+    }
+  }
+  if (alternates_ && messages.back().role != "user") {
+    return absl::InvalidArgumentError(
+        "messages must end with a user message for this model's chat template.");
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<std::string> ChatTemplate::Render(const std::vector<ChatMessage>& messages) const {
+  if (absl::Status status = CheckOrder(messages); !status.ok()) return status;
+  const auto system_text = [this](std::string_view content) {
+    return absl::StrCat(system_.open, Content(content, trims_system_), system_.close);
+  };
+  // With alternating turns, a system message leads and moves into a user turn.
+  const bool moves_system =
+      system_place_ != SystemPlace::kOwnTurn && messages.front().role == "system";
+  const size_t first_turn = moves_system ? 1 : 0;
+  const size_t system_turn =
+      system_place_ == SystemPlace::kLastUserTurn ? messages.size() - 1 : first_turn;
+
+  std::string prompt;
+  if (default_system_ && messages.front().role != "system") {
+    prompt = absl::StrCat(system_.open, system_preamble_, *default_system_, system_.close);
+  }
+  for (size_t i = first_turn; i < messages.size(); ++i) {
+    const auto& [role, content] = messages[i];
+    if (role == "system") {
+      absl::StrAppend(&prompt, system_.open, i == 0 ? system_preamble_ : std::string(),
+                      Content(content, trims_system_), system_.close);
+    } else if (role == "assistant") {
+      absl::StrAppend(&prompt, assistant_.open, Content(content, trims_assistant_),
+                      assistant_.close);
+    } else {
+      std::string text = content;
+      if (moves_system && i == system_turn) text.insert(0, system_text(messages[0].content));
+      absl::StrAppend(&prompt, i > first_turn ? later_user_prefix_ : std::string(), user_.open,
+                      Content(text, trims_user_), user_.close);
+    }
+  }
+  return prompt + generation_prompt_;
+}
+
+}  // namespace winnow

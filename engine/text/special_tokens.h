@@ -1,0 +1,34 @@
+#pragma once
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+namespace winnow {
+
+/// Finds tokens that are spelled out in a text, the leftmost first, of several the longest.
+class SpecialTokens {
+ public:
+  struct Match {
+    size_t begin;
+    size_t length;
+    int32_t token;
+  };
+
+  /// Spellings with their tokens; empty spellings are ignored.
+  explicit SpecialTokens(std::vector<std::pair<std::string, int32_t>> spellings);
+
+  /// The first match that starts at or after `from`.
+  std::optional<Match> Find(std::string_view text, size_t from) const;
+
+ private:
+  std::vector<std::pair<std::string, int32_t>> spellings_;  ///< sorted
+  std::array<bool, 256> starts_{};  ///< whether a spelling starts with the byte
+};
+
+}  // namespace winnow

@@ -1,0 +1,70 @@
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <memory>
+#include <string_view>
+#include <vector>
+
+#include "absl/container/flat_hash_map.h"
+#include "absl/status/statusor.h"
+#include "engine/text/pretokenizer.h"
+#include "engine/text/vocabulary_tokenizer.h"
+
+namespace winnow {
+
+/// Byte-level byte pair encoding ("gpt2" in GGUF files): the text is split into words, each word
+/// into bytes, and neighbouring tokens are merged, the most important merge first and of equal ones
+/// the leftmost. Takes O(n log n) time for a word of n bytes.
+class BpeTokenizer final : public VocabularyTokenizer {
+ public:
+  /// UNIMPLEMENTED for an unknown pre-tokenizer; INVALID_ARGUMENT when merges are missing or name
+  /// tokens that the vocabulary does not have.
+  static absl::StatusOr<std::unique_ptr<Tokenizer>> Create(const Vocabulary& vocabulary);
+
+  bool StripsLeadingSpace() const override { return false; }
+
+ private:
+  struct Merge {
+    int32_t rank;  ///< lower merges first
+    int32_t token;
+  };
+  /// A token in a word that is being merged, in a doubly linked list.
+  struct Symbol {
+    int32_t token;  ///< -1 once merged into its left neighbour
+    int32_t previous;
+    int32_t next;
+  };
+  /// Two neighbours that might be merged. Stale if they have changed since.
+  struct Candidate {
+    int32_t rank;
+    int32_t left;  ///< index of the symbol
+    int32_t left_token;
+    int32_t right_token;
+    int32_t merged_token;
+  };
+  /// Memory that is reused from word to word.
+  struct Scratch {
+    std::vector<Symbol> symbols;
+    std::vector<Candidate> heap;
+  };
+
+  BpeTokenizer(const Vocabulary& vocabulary, const Pretokenizer& pretokenizer,
+               std::vector<std::string> token_bytes);
+
+  absl::Status ReadMerges(const Vocabulary& vocabulary);
+  void FindWholeWords(const Vocabulary& vocabulary);
+
+  void EncodeText(std::string_view text, std::vector<int32_t>& tokens) const override;
+  void EncodeWord(std::string_view word, Scratch& scratch, std::vector<int32_t>& tokens) const;
+  void MergeWord(std::string_view word, Scratch& scratch, std::vector<int32_t>& tokens) const;
+  void PushCandidate(int32_t left, int32_t right, Scratch& scratch) const;
+
+  const Pretokenizer pretokenizer_;
+  std::array<int32_t, 256> byte_tokens_;  ///< -1 for bytes that the vocabulary lacks
+  absl::flat_hash_map<uint64_t, Merge> merges_;  ///< by left token << 32 | right token
+  /// Words that become one token, so that they need no merging: most of ordinary text.
+  absl::flat_hash_map<std::string_view, int32_t> whole_words_;
+};
+
+}  // namespace winnow

@@ -1,0 +1,145 @@
+#include "engine/text/vocabulary.h"
+
+#include <algorithm>
+#include <array>
+#include <limits>
+#include <string_view>
+#include <utility>
+
+#include "absl/status/status.h"
+#include "absl/strings/str_cat.h"
+
+namespace winnow {
+namespace {
+
+constexpr std::string_view kPrefix = "tokenizer.ggml.";
+
+constexpr std::array<std::string_view, 10> kTurnEnds = {
+    "<|im_end|>",    "<|endoftext|>", "<|eot_id|>", "<|eom_id|>", "<|end_of_text|>",
+    "<end_of_turn>", "<|end|>",       "</s>",       "<EOT>",      "<eos>"};
+
+std::string Key(std::string_view name) { return std::string(kPrefix).append(name); }
+
+absl::Status Fault(std::string_view name, const std::string& what) {
+  return absl::InvalidArgumentError(absl::StrCat(Key(name), " ", what, "."));
+}
+
+/// The value of an optional key: `fallback` when the file doesn't have it.
+template <typename T, typename U>
+absl::StatusOr<T> ValueOr(absl::StatusOr<U> value, T fallback) {
+  if (value.ok()) return T(*std::move(value));
+  if (absl::IsNotFound(value.status())) return fallback;
+  return value.status();
+}
+
+absl::StatusOr<int32_t> TokenId(const GgufFile& file, std::string_view name, size_t vocab_size) {
+  absl::StatusOr<int64_t> id = ValueOr<int64_t>(file.GetInt(Key(name)), -1);
+  if (!id.ok()) return id.status();
+  // Files say "none" as -1 of either 32-bit type.
+  if (*id == -1 || *id == std::numeric_limits<uint32_t>::max()) return -1;
+  if (*id < 0 || *id >= static_cast<int64_t>(vocab_size)) {
+    return Fault(name, absl::StrCat("is ", *id, ", but the vocabulary has ", vocab_size, " tokens"));
+  }
+  return static_cast<int32_t>(*id);
+}
+
+absl::Status ReadTypes(const GgufFile& file, Vocabulary& vocabulary) {
+  vocabulary.types.assign(vocabulary.tokens.size(), TokenType::kNormal);
+  absl::StatusOr<const std::vector<int64_t>*> types = file.GetInts(Key("token_type"));
+  if (absl::IsNotFound(types.status())) return absl::OkStatus();
+  if (!types.ok()) return types.status();
+  if ((*types)->size() != vocabulary.tokens.size()) {
+    return Fault("token_type", absl::StrCat("has ", (*types)->size(), " entries, the vocabulary ",
+                                            vocabulary.tokens.size()));
+  }
+  for (size_t i = 0; i < (*types)->size(); ++i) {
+    const int64_t type = (**types)[i];
+    if (type < 0 || type > 6) {
+      return Fault("token_type", absl::StrCat("has the unknown type ", type, " at token ", i));
+    }
+    // 0 is "undefined", which nothing may produce.
+    vocabulary.types[i] = type == 0 ? TokenType::kUnused : static_cast<TokenType>(type);
+  }
+  return absl::OkStatus();
+}
+
+absl::Status ReadScores(const GgufFile& file, Vocabulary& vocabulary) {
+  absl::StatusOr<const std::vector<double>*> scores = file.GetFloats(Key("scores"));
+  if (absl::IsNotFound(scores.status())) return absl::OkStatus();
+  if (!scores.ok()) return scores.status();
+  if ((*scores)->size() != vocabulary.tokens.size()) {
+    return Fault("scores", absl::StrCat("has ", (*scores)->size(), " entries, the vocabulary ",
+                                        vocabulary.tokens.size()));
+  }
+  vocabulary.scores.assign((*scores)->begin(), (*scores)->end());
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+std::vector<int32_t> EndOfGenerationTokens(const Vocabulary& vocabulary,
+                                           std::vector<int32_t> named) {
+  for (size_t i = 0; i < vocabulary.tokens.size(); ++i) {
+    if (vocabulary.types[i] == TokenType::kControl &&
+        std::find(kTurnEnds.begin(), kTurnEnds.end(), vocabulary.tokens[i]) != kTurnEnds.end()) {
+      named.push_back(static_cast<int32_t>(i));
+    }
+  }
+  std::erase(named, -1);
+  std::sort(named.begin(), named.end());
+  named.erase(std::unique(named.begin(), named.end()), named.end());
+  return named;
+}
+
+absl::StatusOr<Vocabulary> ReadVocabulary(const GgufFile& file) {
+  Vocabulary vocabulary;
+  absl::StatusOr<std::string> model = file.GetString(Key("model"));
+  if (!model.ok()) return absl::InvalidArgumentError(std::string(model.status().message()));
+  vocabulary.model = *std::move(model);
+
+  absl::StatusOr<const std::vector<std::string>*> tokens = file.GetStrings(Key("tokens"));
+  if (!tokens.ok()) return absl::InvalidArgumentError(std::string(tokens.status().message()));
+  if ((*tokens)->empty() || (*tokens)->size() > std::numeric_limits<int32_t>::max()) {
+    return Fault("tokens", absl::StrCat("has ", (*tokens)->size(), " entries"));
+  }
+  vocabulary.tokens = **tokens;
+
+  if (absl::Status status = ReadTypes(file, vocabulary); !status.ok()) return status;
+  if (absl::Status status = ReadScores(file, vocabulary); !status.ok()) return status;
+
+  if (absl::StatusOr<const std::vector<std::string>*> merges = file.GetStrings(Key("merges"));
+      merges.ok()) {
+    vocabulary.merges = **merges;
+  } else if (!absl::IsNotFound(merges.status())) {
+    return merges.status();
+  }
+
+  absl::StatusOr<std::string> pre = ValueOr<std::string>(file.GetString(Key("pre")), "default");
+  if (!pre.ok()) return pre.status();
+  vocabulary.pretokenizer = *std::move(pre);
+
+  const size_t size = vocabulary.tokens.size();
+  std::vector<int32_t> ids;
+  for (std::string_view name : {"bos_token_id", "eos_token_id", "unknown_token_id", "eot_token_id",
+                                "eom_token_id"}) {
+    absl::StatusOr<int32_t> id = TokenId(file, name, size);
+    if (!id.ok()) return id.status();
+    ids.push_back(*id);
+  }
+  vocabulary.bos_token = ids[0];
+  vocabulary.eos_token = ids[1];
+  vocabulary.unknown_token = ids[2];
+  vocabulary.end_of_generation = EndOfGenerationTokens(vocabulary, {ids[1], ids[3], ids[4]});
+
+  if (absl::StatusOr<bool> add_bos = file.GetBool(Key("add_bos_token")); add_bos.ok()) {
+    vocabulary.add_bos = *add_bos;
+  } else if (!absl::IsNotFound(add_bos.status())) {
+    return add_bos.status();
+  }
+  absl::StatusOr<bool> add_space = ValueOr<bool>(file.GetBool(Key("add_space_prefix")), true);
+  if (!add_space.ok()) return add_space.status();
+  vocabulary.add_space_prefix = *add_space;
+  return vocabulary;
+}
+
+}  // namespace winnow
