@@ -14,7 +14,7 @@ constexpr std::string_view kReplacement = "\uFFFD";
 /// Whether bytes that do not decode, and were consumed to the end of the text, may still become a
 /// character when more bytes follow.
 bool IsCharacterPrefix(std::string_view bytes) {
-  return bytes.size() <= U8_COUNT_TRAIL_BYTES(bytes[0]);
+  return static_cast<int>(bytes.size()) <= U8_COUNT_TRAIL_BYTES(bytes[0]);
 }
 
 }  // namespace
