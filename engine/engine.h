@@ -2,7 +2,6 @@
 
 #include <atomic>
 #include <cstdint>
-#include <memory>
 #include <thread>
 
 #include "absl/status/status.h"
@@ -10,6 +9,7 @@
 #include "engine/engine_core.h"
 #include "engine/engine_options.h"
 #include "engine/mailbox.h"
+#include "engine/model/forward_pass.h"
 #include "engine/observer.h"
 #include "engine/request.h"
 #include "engine/text/tokenizer.h"
@@ -53,12 +53,14 @@ class Engine {
  private:
   void Loop();
 
-  EngineOptions options_;
+  const EngineOptions options_;
+  const int vocab_;
+  EngineObserver& observer_;
   EngineCore core_;  ///< touched by the engine thread only
   Mailbox mailbox_;
   std::atomic<bool> drained_{false};
   std::atomic<bool> healthy_{true};
-  std::thread thread_;
+  std::thread thread_;  ///< last: it uses all the others
 };
 
 }  // namespace winnow

@@ -14,7 +14,9 @@ struct StepStats {
   double schedule_seconds = 0;
   double forward_seconds = 0;
   double sample_seconds = 0;  ///< sampling, detokenizing, handing out
-  int64_t kv_bytes_read = 0;  ///< keys and values that attention read
+  /// Keys and values that attention read: the context of each decode token and of each prefill
+  /// chunk once.
+  int64_t kv_bytes_read = 0;
 };
 
 /// The engine's state between two steps.

@@ -60,7 +60,9 @@ struct Output {
   int index = 0;                    ///< which of the n continuations
   std::string text;                 ///< complete UTF-8; may be empty while a stop string is possible
   std::vector<OutputToken> tokens;  ///< those behind the text since the last output
-  std::optional<FinishReason> finish_reason;  ///< set on the continuation's last output
+  /// Set on the continuation's last output. kCancelled: the request ended early, for whatever reason
+  /// RequestSummary::status has.
+  std::optional<FinishReason> finish_reason;
   /// The stop string or token that matched, with kStop; empty / absent for end of sequence.
   std::string matched_stop;
 };
@@ -83,7 +85,8 @@ class RequestSink {
  public:
   virtual ~RequestSink() = default;
   /// Whether another output can be taken. While false the engine computes no further tokens for the
-  /// request; call Engine::Wake() once there is room again.
+  /// request; call Engine::Wake() once there is room again. Asked once before a step: one output of
+  /// each of the n continuations may follow, and one more of each when the request is ended early.
   virtual bool HasRoom() const = 0;
   virtual void OnOutput(Output output) = 0;
   /// The request is over and the engine forgets the sink: the last call it makes.

@@ -1,0 +1,66 @@
+#include "engine/engine.h"
+
+#include <utility>
+
+#include "absl/time/clock.h"
+#include "engine/request_check.h"
+
+namespace winnow {
+
+Engine::Engine(const EngineOptions& options, ForwardPass& forward, const Tokenizer& tokenizer,
+               EngineObserver& observer)
+    : options_(options),
+      vocab_(forward.vocab()),
+      observer_(observer),
+      core_(options, forward, tokenizer, observer),
+      mailbox_(options.max_waiting_requests),
+      thread_([this] { Loop(); }) {}
+
+Engine::~Engine() {
+  mailbox_.Stop();
+  thread_.join();
+}
+
+absl::Status Engine::Submit(Request request, RequestSink* sink) {
+  absl::Status status = CheckRequest(request, options_, vocab_);
+  if (status.ok() && !healthy()) status = absl::UnavailableError("the device has failed");
+  if (status.ok()) status = mailbox_.Submit(std::move(request), sink, absl::Now());
+  if (!status.ok()) observer_.OnRejected(status);
+  return status;
+}
+
+void Engine::Cancel(uint64_t request_id) { mailbox_.Cancel(request_id); }
+
+void Engine::Wake() { mailbox_.Wake(); }
+
+void Engine::Drain(absl::Duration limit) { mailbox_.Drain(absl::Now() + limit); }
+
+bool Engine::drained() const { return drained_.load(std::memory_order_acquire); }
+
+bool Engine::healthy() const { return healthy_.load(std::memory_order_acquire); }
+
+void Engine::Loop() {
+  bool busy = false;
+  bool draining = false;
+  while (true) {
+    Messages messages = mailbox_.Take(busy ? absl::InfinitePast() : core_.NextDeadline());
+    for (Submission& submission : messages.submissions) {
+      core_.Submit(std::move(submission.request), submission.sink, submission.submitted);
+    }
+    for (const uint64_t id : messages.cancellations) core_.Cancel(id);
+    if (messages.drain_until) {
+      draining = true;
+      core_.DrainUntil(*messages.drain_until);
+    }
+    if (messages.stop) {
+      core_.EndAll(absl::CancelledError("the engine was stopped"));
+      return;
+    }
+    busy = core_.Step();
+    mailbox_.SetUnadmitted(core_.unadmitted_requests());
+    healthy_.store(core_.healthy(), std::memory_order_release);
+    drained_.store(draining && core_.requests() == 0, std::memory_order_release);
+  }
+}
+
+}  // namespace winnow

@@ -1,0 +1,264 @@
+#include "engine/engine_core.h"
+
+#include <algorithm>
+#include <string>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "engine/check.h"
+#include "engine/request_check.h"
+#include "engine/sequence.h"
+
+namespace winnow {
+
+/// A request with its sequences and what its summary will say.
+struct EngineCore::ActiveRequest {
+  Request request;
+  RequestSink* sink = nullptr;
+  absl::Time submitted;
+  bool admitted = false;                             ///< a step has computed some of it
+  std::vector<std::unique_ptr<Sequence>> sequences;  ///< [n]
+  std::vector<absl::Time> last_token;                ///< [n]
+  RequestSummary summary;
+
+  bool Running() const {
+    return std::ranges::any_of(sequences, [](const auto& sequence) {
+      return sequence->state() == Sequence::State::kRunning;
+    });
+  }
+};
+
+EngineCore::EngineCore(const EngineOptions& options, ForwardPass& forward,
+                       const Tokenizer& tokenizer, EngineObserver& observer, Clock clock)
+    : options_(options),
+      forward_(forward),
+      tokenizer_(tokenizer),
+      observer_(observer),
+      clock_(std::move(clock)),
+      pool_(options.kv_blocks, options.block_tokens),
+      scheduler_(options, pool_),
+      seeds_(std::random_device{}()) {}
+
+EngineCore::~EngineCore() { WINNOW_CHECK(requests_.empty()); }
+
+void EngineCore::Submit(Request request, RequestSink* sink, absl::Time submitted) {
+  auto active = std::make_unique<ActiveRequest>();
+  active->request = std::move(request);
+  active->sink = sink;
+  active->submitted = submitted;
+  const Request& kept = active->request;
+  active->summary.prompt_tokens = static_cast<int>(kept.prompt_tokens.size());
+
+  const uint64_t seed = kept.sampling.seed.value_or(seeds_());
+  const int max_length = LongestSequence(kept, options_);
+  const int64_t arrival = arrivals_++;
+  for (int index = 0; index < kept.n; ++index) {
+    active->sequences.push_back(
+        std::make_unique<Sequence>(kept, tokenizer_, arrival, index, seed, max_length));
+  }
+  active->last_token.resize(active->sequences.size());
+
+  // The first continuation computes the prompt, then the others fork from it.
+  Sequence& first = *active->sequences.front();
+  first.set_forks(kept.n - 1);
+  scheduler_.Add(first);
+  const auto [entry, is_new] = requests_.emplace(kept.id, std::move(active));
+  WINNOW_CHECK(is_new);
+  if (!healthy_) End(entry, absl::UnavailableError("the device has failed"));
+}
+
+void EngineCore::Cancel(uint64_t request_id) {
+  const auto entry = requests_.find(request_id);
+  if (entry != requests_.end()) End(entry, absl::CancelledError("the request was cancelled"));
+}
+
+void EngineCore::EndAll(const absl::Status& status) {
+  while (!requests_.empty()) End(requests_.begin(), status);
+}
+
+bool EngineCore::Step() {
+  ended_.clear();
+  EndExpired();
+  PauseSlowReaders();
+
+  const absl::Time begin = clock_();
+  const Schedule schedule = scheduler_.Form();
+  NoteScheduled(schedule, begin);
+  if (schedule.chunks.empty()) {
+    ReportGauges();
+    return false;
+  }
+  const StepBatch batch = step_builder_.Build(schedule.chunks);
+  const size_t vocab = static_cast<size_t>(forward_.vocab());
+  logits_.resize(batch.logit_rows.size() * vocab);
+
+  const absl::Time scheduled = clock_();
+  absl::Status status = forward_.Forward(batch, logits_);
+  const absl::Time computed = clock_();
+  std::span<const float> logits = logits_;
+  for (const ScheduledChunk& chunk : schedule.chunks) {
+    if (!status.ok()) break;
+    status = HandOut(chunk, logits);
+    if (chunk.wants_logits) logits = logits.subspan(vocab);
+  }
+  if (!status.ok()) Fail(status);
+
+  StepStats stats;
+  stats.sequences = batch.sequences();
+  for (const ScheduledChunk& chunk : schedule.chunks) {
+    (chunk.decode ? stats.decode_tokens : stats.prefill_tokens) += chunk.count;
+    stats.kv_bytes_read += (chunk.begin + chunk.count) * options_.kv_bytes_per_token;
+  }
+  stats.schedule_seconds = absl::ToDoubleSeconds(scheduled - begin);
+  stats.forward_seconds = absl::ToDoubleSeconds(computed - scheduled);
+  stats.sample_seconds = absl::ToDoubleSeconds(clock_() - computed);
+  observer_.OnStep(stats);
+  ReportGauges();
+  return true;
+}
+
+absl::Time EngineCore::NextDeadline() const {
+  if (requests_.empty()) return absl::InfiniteFuture();
+  absl::Time next = drain_limit_;
+  for (const auto& [id, active] : requests_) next = std::min(next, active->request.deadline);
+  return next;
+}
+
+int EngineCore::unadmitted_requests() const {
+  return static_cast<int>(
+      std::ranges::count_if(requests_, [](const auto& entry) { return !entry.second->admitted; }));
+}
+
+void EngineCore::EndExpired() {
+  const absl::Time now = clock_();
+  if (now >= drain_limit_) {
+    EndAll(absl::UnavailableError("the server is shutting down"));
+    return;
+  }
+  for (auto it = requests_.begin(); it != requests_.end();) {
+    const auto entry = it++;
+    if (now >= entry->second->request.deadline) {
+      End(entry, absl::DeadlineExceededError("the request's deadline has passed"));
+    }
+  }
+}
+
+void EngineCore::PauseSlowReaders() {
+  for (const auto& [id, active] : requests_) {
+    const bool paused = !active->sink->HasRoom();
+    for (const auto& sequence : active->sequences) sequence->set_paused(paused);
+  }
+}
+
+void EngineCore::NoteScheduled(const Schedule& schedule, absl::Time now) {
+  for (const Sequence* sequence : schedule.preempted) {
+    ++requests_.at(sequence->request().id)->summary.preemptions;
+    observer_.OnPreempted();
+  }
+  for (const ScheduledChunk& chunk : schedule.chunks) {
+    ActiveRequest& active = *requests_.at(chunk.sequence->request().id);
+    if (std::exchange(active.admitted, true)) continue;
+    active.summary.queue_seconds = absl::ToDoubleSeconds(now - active.submitted);
+  }
+}
+
+// Takes the step's result for one chunk; `logits` begins with its row if it wanted any. An error
+// means that the device failed.
+absl::Status EngineCore::HandOut(const ScheduledChunk& chunk, std::span<const float> logits) {
+  Sequence& sequence = *chunk.sequence;
+  // Its request may have ended with an error in another continuation of this step.
+  if (sequence.state() == Sequence::State::kFinished) return absl::OkStatus();
+  sequence.set_computed(chunk.begin + chunk.count);
+  if (!chunk.wants_logits) return absl::OkStatus();
+  logits = logits.first(static_cast<size_t>(forward_.vocab()));
+
+  const auto entry = requests_.find(sequence.request().id);
+  ActiveRequest& active = *entry->second;
+  absl::Status sampled;
+  if (sequence.forks() > 0) {
+    if (absl::Status status = Fork(active); !status.ok()) return status;
+    for (size_t i = 0; i < active.sequences.size() && sampled.ok(); ++i) {
+      sampled = Sample(active, *active.sequences[i], logits);
+    }
+  } else {
+    sampled = Sample(active, sequence, logits);
+  }
+
+  if (!sampled.ok()) {
+    End(entry, sampled);
+  } else if (std::ranges::all_of(active.sequences, [](const auto& s) {
+               return s->state() == Sequence::State::kFinished;
+             })) {
+    End(entry, absl::OkStatus());
+  }
+  return absl::OkStatus();
+}
+
+absl::Status EngineCore::Fork(ActiveRequest& active) {
+  for (size_t i = 1; i < active.sequences.size(); ++i) {
+    const auto copy = scheduler_.Fork(*active.sequences[0], *active.sequences[i]);
+    if (!copy) continue;
+    absl::Status status = forward_.CopyBlock(copy->from, copy->to, copy->tokens);
+    if (!status.ok()) return status;
+  }
+  return absl::OkStatus();
+}
+
+// Chooses a sequence's next token and hands it out. An error concerns this request only.
+absl::Status EngineCore::Sample(ActiveRequest& active, Sequence& sequence,
+                                std::span<const float> logits) {
+  const Request& request = active.request;
+  const absl::StatusOr<int32_t> token =
+      sampler_.Choose(logits, request.sampling, sequence.history(), sequence.Uniform());
+  if (!token.ok()) return token.status();
+
+  const absl::Time now = clock_();
+  absl::Time& last = active.last_token[static_cast<size_t>(sequence.index())];
+  if (sequence.generated() > 0) {
+    active.summary.itl_seconds.push_back(absl::ToDoubleSeconds(now - last));
+  }
+  last = now;
+  if (active.summary.generated_tokens++ == 0) {
+    active.summary.ttft_seconds = absl::ToDoubleSeconds(now - active.submitted);
+  }
+
+  Output output =
+      sequence.Append(request.logprobs ? sampler_.Describe(logits, *token, request.top_logprobs)
+                                       : OutputToken{*token, std::nullopt, {}});
+  if (output.finish_reason) scheduler_.Remove(sequence);
+  active.sink->OnOutput(std::move(output));
+  return absl::OkStatus();
+}
+
+void EngineCore::End(Requests::iterator entry, const absl::Status& status) {
+  std::unique_ptr<ActiveRequest> active = std::move(entry->second);
+  requests_.erase(entry);
+  for (const auto& sequence : active->sequences) {
+    if (sequence->state() == Sequence::State::kFinished) continue;
+    scheduler_.Remove(*sequence);
+    active->sink->OnOutput(sequence->Abort());
+  }
+  active->summary.status = status;
+  active->summary.total_seconds = absl::ToDoubleSeconds(clock_() - active->submitted);
+  observer_.OnFinished(active->summary);
+  active->sink->OnFinished(std::move(active->summary));
+  ended_.push_back(std::move(active));
+}
+
+void EngineCore::Fail(const absl::Status& status) {
+  healthy_ = false;
+  EndAll(absl::UnavailableError(
+      absl::StrCat("the device has failed: ", std::string(status.message()))));
+}
+
+void EngineCore::ReportGauges() {
+  EngineGauges gauges;
+  for (const auto& [id, active] : requests_) {
+    ++(active->Running() ? gauges.running_requests : gauges.waiting_requests);
+  }
+  gauges.kv_blocks_used = pool_.used_blocks();
+  gauges.kv_blocks_total = pool_.total_blocks();
+  observer_.OnGauges(gauges);
+}
+
+}  // namespace winnow

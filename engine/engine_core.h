@@ -1,0 +1,102 @@
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <memory>
+#include <random>
+#include <span>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/time/clock.h"
+#include "absl/time/time.h"
+#include "engine/cache/block_pool.h"
+#include "engine/engine_options.h"
+#include "engine/model/forward_pass.h"
+#include "engine/observer.h"
+#include "engine/request.h"
+#include "engine/sampling.h"
+#include "engine/scheduler.h"
+#include "engine/step_builder.h"
+#include "engine/text/tokenizer.h"
+
+namespace winnow {
+
+/// The engine without its thread: requests in, one step at a time, output to the requests' sinks.
+/// Not thread-safe; has no threads, locks or clock of its own, so that tests can simulate it.
+class EngineCore {
+ public:
+  using Clock = std::function<absl::Time()>;
+
+  /// REQUIRES: `forward`, `tokenizer` and `observer` outlive the core.
+  EngineCore(
+      const EngineOptions& options, ForwardPass& forward, const Tokenizer& tokenizer,
+      EngineObserver& observer, Clock clock = [] { return absl::Now(); });
+  /// REQUIRES: no request is left (EndAll).
+  ~EngineCore();
+
+  /// Takes a request that its caller handed in at `submitted`. The sink gets OnFinished in every
+  /// case, at once with UNAVAILABLE if the device has failed. REQUIRES: CheckRequest approves it
+  /// and no other request has its id.
+  void Submit(Request request, RequestSink* sink, absl::Time submitted);
+
+  /// Ends the request with CANCELLED; its blocks are free on return. Ignores unknown ids.
+  void Cancel(uint64_t request_id);
+
+  /// From `limit` on, Step ends all requests with UNAVAILABLE.
+  void DrainUntil(absl::Time limit) { drain_limit_ = limit; }
+
+  /// Ends all requests now.
+  void EndAll(const absl::Status& status);
+
+  /// Ends what has expired, then computes one step and hands its tokens out. False if there was
+  /// nothing to compute: until the next message or NextDeadline() another call will do nothing.
+  bool Step();
+
+  /// When Step has to be called even if nothing else happens.
+  absl::Time NextDeadline() const;
+
+  int requests() const { return static_cast<int>(requests_.size()); }
+  /// Requests that no step has computed yet.
+  int unadmitted_requests() const;
+  /// False once the device has failed.
+  bool healthy() const { return healthy_; }
+  const BlockPool& pool() const { return pool_; }
+
+ private:
+  struct ActiveRequest;
+  using Requests = std::map<uint64_t, std::unique_ptr<ActiveRequest>>;
+
+  void EndExpired();
+  void PauseSlowReaders();
+  void NoteScheduled(const Schedule& schedule, absl::Time now);
+  absl::Status HandOut(const ScheduledChunk& chunk, std::span<const float> logits);
+  absl::Status Fork(ActiveRequest& active);
+  absl::Status Sample(ActiveRequest& active, Sequence& sequence, std::span<const float> logits);
+  void End(Requests::iterator entry, const absl::Status& status);
+  void Fail(const absl::Status& status);
+  void ReportGauges();
+
+  const EngineOptions options_;
+  ForwardPass& forward_;
+  const Tokenizer& tokenizer_;
+  EngineObserver& observer_;
+  const Clock clock_;
+
+  BlockPool pool_;
+  Scheduler scheduler_;
+  StepBuilder step_builder_;
+  Sampler sampler_;
+  std::vector<float> logits_;  ///< [logit rows of the step, vocab]
+
+  Requests requests_;
+  /// Ended during this step, whose schedule may still point to their sequences.
+  std::vector<std::unique_ptr<ActiveRequest>> ended_;
+  int64_t arrivals_ = 0;
+  std::mt19937_64 seeds_;  ///< for requests that bring none
+  absl::Time drain_limit_ = absl::InfiniteFuture();
+  bool healthy_ = true;
+};
+
+}  // namespace winnow

@@ -1,0 +1,172 @@
+#include "engine/scheduler.h"
+
+#include <algorithm>
+#include <unordered_map>
+#include <utility>
+
+#include "engine/check.h"
+
+namespace winnow {
+
+using State = Sequence::State;
+
+Scheduler::Scheduler(const EngineOptions& options, BlockPool& pool)
+    : options_(options), pool_(pool) {}
+
+void Scheduler::Add(Sequence& sequence) {
+  WINNOW_CHECK(sequence.state() == State::kNew);
+  sequence.set_state(State::kWaiting);
+  waiting_.insert(&sequence);
+}
+
+Schedule Scheduler::Form() {
+  Schedule schedule;
+  rows_left_ = options_.max_step_tokens;
+
+  // Making room may preempt any younger sequence: look for the next one only afterwards.
+  for (auto it = running_.begin(); it != running_.end() && rows_left_ > 0;) {
+    Sequence& sequence = **it;
+    if (!sequence.paused() && sequence.decoding() && MakeRoomToDecode(sequence, schedule)) {
+      ScheduleChunk(sequence, schedule);
+    }
+    it = running_.upper_bound(&sequence);
+  }
+
+  for (auto it = running_.begin(); it != running_.end() && rows_left_ > 0; ++it) {
+    if (!(*it)->paused() && !(*it)->decoding()) ScheduleChunk(**it, schedule);
+  }
+
+  for (auto it = waiting_.begin(); it != waiting_.end() && rows_left_ > 0;) {
+    Sequence& sequence = **it;
+    if (sequence.paused()) {
+      ++it;
+      continue;
+    }
+    if (!MakeRoomToAdmit(sequence, schedule)) break;
+    it = waiting_.erase(it);
+    running_.insert(&sequence);
+    sequence.set_state(State::kRunning);
+    for (int i = pool_.BlocksFor(sequence.length()); i > 0; --i) {
+      sequence.mutable_blocks().push_back(pool_.Allocate());
+    }
+    ScheduleChunk(sequence, schedule);
+  }
+  return schedule;
+}
+
+void Scheduler::ScheduleChunk(Sequence& sequence, Schedule& schedule) {
+  const int count = std::min(sequence.pending(), rows_left_);
+  rows_left_ -= count;
+  schedule.chunks.push_back({.sequence = &sequence,
+                             .begin = sequence.computed(),
+                             .count = count,
+                             .decode = sequence.decoding(),
+                             .wants_logits = count == sequence.pending()});
+}
+
+// Gives a decoding sequence the block that its next token needs, if it needs one. False if it was
+// itself the one to give way.
+bool Scheduler::MakeRoomToDecode(Sequence& sequence, Schedule& schedule) {
+  if (pool_.BlocksFor(sequence.length()) == static_cast<int>(sequence.blocks().size())) return true;
+  while (pool_.free_blocks() == 0) {
+    Sequence* victim = YoungestPaused();
+    if (victim == nullptr) victim = *running_.rbegin();
+    Preempt(*victim, schedule);
+    if (victim == &sequence) return false;
+  }
+  sequence.mutable_blocks().push_back(pool_.Allocate());
+  return true;
+}
+
+// Whether a waiting sequence can run now, with its forks; preempts paused sequences if that helps.
+bool Scheduler::MakeRoomToAdmit(const Sequence& sequence, Schedule& schedule) {
+  const int slots = 1 + sequence.forks();
+  // One more block than its tokens take, for each continuation, so that it is not preempted at
+  // once.
+  const int blocks = std::min(pool_.BlocksFor(sequence.length()) + slots, pool_.total_blocks());
+
+  const int blocks_missing = blocks - pool_.free_blocks();
+  const int slots_missing = SlotsTaken() + slots - options_.max_running_sequences;
+  if (blocks_missing <= 0 && slots_missing <= 0) return true;
+
+  int paused_slots = 0;
+  for (const Sequence* running : running_) {
+    if (running->paused()) paused_slots += 1 + running->forks();
+  }
+  if (slots_missing > paused_slots) return false;
+  if (paused_slots == 0 || blocks_missing > BlocksHeldByPausedOnly()) return false;
+  while (pool_.free_blocks() < blocks || SlotsTaken() + slots > options_.max_running_sequences) {
+    Preempt(*YoungestPaused(), schedule);
+  }
+  return true;
+}
+
+void Scheduler::Preempt(Sequence& sequence, Schedule& schedule) {
+  ReleaseBlocks(sequence);
+  running_.erase(&sequence);
+  waiting_.insert(&sequence);
+  sequence.set_state(State::kWaiting);
+  schedule.preempted.push_back(&sequence);
+}
+
+std::optional<BlockCopy> Scheduler::Fork(Sequence& parent, Sequence& child) {
+  WINNOW_CHECK(parent.state() == State::kRunning && parent.pending() == 0);
+  WINNOW_CHECK(child.state() == State::kNew && child.length() == parent.length());
+  parent.set_forks(parent.forks() - 1);
+
+  const int last_tokens = parent.length() % pool_.block_tokens();
+  if (last_tokens > 0 && pool_.free_blocks() == 0) {
+    Add(child);
+    return std::nullopt;
+  }
+  child.set_state(State::kRunning);
+  running_.insert(&child);
+  child.set_computed(parent.computed());
+  child.mutable_blocks() = parent.blocks();
+  std::optional<BlockCopy> copy;
+  if (last_tokens > 0) {
+    copy = BlockCopy{parent.blocks().back(), pool_.Allocate(), last_tokens};
+    child.mutable_blocks().back() = copy->to;
+  }
+  const int shared = parent.length() / pool_.block_tokens();
+  for (int i = 0; i < shared; ++i) pool_.Share(child.blocks()[static_cast<size_t>(i)]);
+  return copy;
+}
+
+void Scheduler::Remove(Sequence& sequence) {
+  ReleaseBlocks(sequence);
+  waiting_.erase(&sequence);
+  running_.erase(&sequence);
+  sequence.set_state(State::kFinished);
+}
+
+void Scheduler::ReleaseBlocks(Sequence& sequence) {
+  for (const int32_t block : std::exchange(sequence.mutable_blocks(), {})) pool_.Release(block);
+  sequence.set_computed(0);
+}
+
+Sequence* Scheduler::YoungestPaused() const {
+  const auto it = std::find_if(running_.rbegin(), running_.rend(),
+                               [](const Sequence* sequence) { return sequence->paused(); });
+  return it == running_.rend() ? nullptr : *it;
+}
+
+int Scheduler::SlotsTaken() const {
+  int slots = 0;
+  for (const Sequence* sequence : running_) slots += 1 + sequence->forks();
+  return slots;
+}
+
+// Blocks that would be free without the paused sequences.
+int Scheduler::BlocksHeldByPausedOnly() const {
+  std::unordered_map<int32_t, int> paused_owners;
+  for (const Sequence* sequence : running_) {
+    if (!sequence->paused()) continue;
+    for (const int32_t block : sequence->blocks()) ++paused_owners[block];
+  }
+  return static_cast<int>(
+      std::count_if(paused_owners.begin(), paused_owners.end(),
+                    [&](const auto& entry) { return entry.second == pool_.owners(entry.first); }));
+}
+
+}  // namespace winnow

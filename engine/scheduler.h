@@ -1,0 +1,93 @@
+#pragma once
+
+#include <optional>
+#include <set>
+#include <vector>
+
+#include "engine/cache/block_pool.h"
+#include "engine/engine_options.h"
+#include "engine/sequence.h"
+
+namespace winnow {
+
+/// What a step computes of one sequence: tokens [begin, begin + count).
+struct ScheduledChunk {
+  Sequence* sequence = nullptr;
+  int begin = 0;
+  int count = 0;
+  bool decode = false;        ///< the token chosen last, not a piece of the past
+  bool wants_logits = false;  ///< reaches the sequence's end: the next token can be chosen
+};
+
+struct Schedule {
+  std::vector<ScheduledChunk> chunks;  ///< decode tokens first, then prefill chunks
+  std::vector<Sequence*> preempted;    ///< lost their blocks; will be recomputed
+};
+
+/// A copy of KV that a fork asks for: the first `tokens` tokens of block `from` to block `to`.
+struct BlockCopy {
+  int32_t from = 0;
+  int32_t to = 0;
+  int tokens = 0;
+};
+
+/// Decides what each step computes, and which sequences own KV blocks.
+///
+/// Sequences wait or run. A running one owns the blocks of all its tokens, a waiting one owns none.
+/// Both lists are ordered by age, and age decides everything:
+///   - A step takes the running sequences' decode tokens first, then prefill chunks, then admits
+///     waiting sequences, each oldest first, until it has max_step_tokens rows.
+///   - The oldest waiting sequence is admitted when there are blocks for all its tokens and one
+///   more;
+///     younger ones never overtake it.
+///   - A decode that needs a block when none is free takes one from the youngest running sequence
+///     (perhaps itself), which gives up all its blocks and waits again, to be recomputed.
+/// So the oldest sequence always goes on, and every sequence gets to be the oldest: none starves.
+///
+/// A paused sequence (slow reader) is left out. It keeps its blocks while nobody needs them, but is
+/// the first to lose them, and while it waits younger ones do overtake it: it stops only itself.
+class Scheduler {
+ public:
+  /// REQUIRES: `pool` outlives the scheduler.
+  Scheduler(const EngineOptions& options, BlockPool& pool);
+
+  /// Queues a new sequence. REQUIRES: it outlives its stay here, and its longest length fits the
+  /// pool.
+  void Add(Sequence& sequence);
+
+  /// Forms the next step and assigns its blocks. The caller computes it, and reports each chunk by
+  /// Sequence::set_computed.
+  Schedule Form();
+
+  /// Lets `child` go on from `parent`, whose tokens are all computed: they share the full blocks,
+  /// the partly filled last one has to be copied as returned. Without a free block for the copy,
+  /// `child` waits and will be computed on its own. REQUIRES: `child` is new, has the parent's
+  /// tokens.
+  std::optional<BlockCopy> Fork(Sequence& parent, Sequence& child);
+
+  /// Takes a sequence out for good, in whatever state it is.
+  void Remove(Sequence& sequence);
+
+ private:
+  struct OldestFirst {
+    bool operator()(const Sequence* a, const Sequence* b) const { return a->OlderThan(*b); }
+  };
+  using Queue = std::set<Sequence*, OldestFirst>;
+
+  void ScheduleChunk(Sequence& sequence, Schedule& schedule);
+  bool MakeRoomToDecode(Sequence& sequence, Schedule& schedule);
+  bool MakeRoomToAdmit(const Sequence& sequence, Schedule& schedule);
+  void Preempt(Sequence& sequence, Schedule& schedule);
+  void ReleaseBlocks(Sequence& sequence);
+  Sequence* YoungestPaused() const;
+  int SlotsTaken() const;
+  int BlocksHeldByPausedOnly() const;
+
+  const EngineOptions options_;
+  BlockPool& pool_;
+  Queue waiting_;
+  Queue running_;
+  int rows_left_ = 0;  ///< of the step being formed
+};
+
+}  // namespace winnow

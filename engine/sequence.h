@@ -1,0 +1,94 @@
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "engine/request.h"
+#include "engine/sampling.h"
+#include "engine/stop_matcher.h"
+#include "engine/text/tokenizer.h"
+
+namespace winnow {
+
+/// One prompt with its continuation.
+///
+/// Life cycle: kNew until the scheduler gets it, then kWaiting and kRunning (back to kWaiting when
+/// preempted), kFinished at last. Its tokens and sampling state outlive preemption; only the KV
+/// blocks do not. The scheduler owns what concerns scheduling, the engine core adds tokens.
+class Sequence {
+ public:
+  enum class State { kNew, kWaiting, kRunning, kFinished };
+
+  /// Continuation `index` of the request. `arrival` orders requests by age; `seed` is the
+  /// request's; `max_length` bounds prompt and continuation together. REQUIRES: `request` and
+  /// `tokenizer` outlive the sequence.
+  Sequence(const Request& request, const Tokenizer& tokenizer, int64_t arrival, int index,
+           uint64_t seed, int max_length);
+
+  const Request& request() const { return request_; }
+  int index() const { return index_; }
+
+  /// Whether this sequence came earlier, or has the lower index in the same request.
+  bool OlderThan(const Sequence& other) const;
+
+  std::span<const int32_t> tokens() const { return tokens_; }  ///< prompt, then generated ones
+  int length() const { return static_cast<int>(tokens_.size()); }
+  int prompt_length() const { return static_cast<int>(request_.prompt_tokens.size()); }
+  int generated() const { return length() - prompt_length(); }
+
+  /// Tokens whose keys and values are stored: the first ones.
+  int computed() const { return computed_; }
+  /// Tokens to compute before the next one can be chosen.
+  int pending() const { return length() - computed_; }
+  /// Whether a step computes just the token chosen last (else it computes a chunk of the past).
+  bool decoding() const { return generated() > 0 && pending() == 1; }
+
+  // What the next token is chosen by.
+  const TokenHistory& history() const { return history_; }
+  double Uniform() const { return UniformAt(seed_, index_, generated()); }
+
+  /// Adds the chosen token and returns what it means for the output: text that is now certain, and
+  /// the finish reason if this was the last token.
+  Output Append(OutputToken token);
+
+  /// The last output of a sequence that is ended early, with the text held back so far.
+  Output Abort();
+
+  // The scheduler's.
+  State state() const { return state_; }
+  void set_state(State state) { state_ = state; }
+  /// The reader is slow: compute nothing until it has caught up.
+  bool paused() const { return paused_; }
+  void set_paused(bool paused) { paused_ = paused; }
+  /// KV blocks in the order of positions.
+  const std::vector<int32_t>& blocks() const { return blocks_; }
+  std::vector<int32_t>& mutable_blocks() { return blocks_; }
+  void set_computed(int tokens) { computed_ = tokens; }
+  /// Continuations that will fork from this one once the prompt is computed.
+  int forks() const { return forks_; }
+  void set_forks(int forks) { forks_ = forks; }
+
+ private:
+  void Finish(FinishReason reason, Output& output);
+
+  const Request& request_;
+  const Tokenizer& tokenizer_;
+  const int64_t arrival_;
+  const int index_;
+  const uint64_t seed_;
+  const int max_length_;
+
+  std::vector<int32_t> tokens_;
+  TokenHistory history_;
+  Detokenizer detokenizer_;
+  StopMatcher stop_matcher_;
+
+  State state_ = State::kNew;
+  bool paused_ = false;
+  int computed_ = 0;
+  int forks_ = 0;
+  std::vector<int32_t> blocks_;
+};
+
+}  // namespace winnow

@@ -1,0 +1,36 @@
+#include "engine/step_builder.h"
+
+#include <algorithm>
+
+namespace winnow {
+
+StepBatch StepBuilder::Build(std::span<const ScheduledChunk> chunks) {
+  size_t max_blocks = 0;
+  for (const ScheduledChunk& chunk : chunks) {
+    max_blocks = std::max(max_blocks, chunk.sequence->blocks().size());
+  }
+  tokens_.clear();
+  positions_.clear();
+  query_begin_.assign(1, 0);
+  block_tables_.assign(chunks.size() * max_blocks, 0);
+  logit_rows_.clear();
+  auto table = block_tables_.begin();
+  for (const ScheduledChunk& chunk : chunks) {
+    for (int position = chunk.begin; position < chunk.begin + chunk.count; ++position) {
+      tokens_.push_back(chunk.sequence->tokens()[static_cast<size_t>(position)]);
+      positions_.push_back(position);
+    }
+    query_begin_.push_back(static_cast<int32_t>(tokens_.size()));
+    std::ranges::copy(chunk.sequence->blocks(), table);
+    table += static_cast<std::ptrdiff_t>(max_blocks);
+    if (chunk.wants_logits) logit_rows_.push_back(static_cast<int32_t>(tokens_.size()) - 1);
+  }
+  return {.tokens = tokens_,
+          .positions = positions_,
+          .query_begin = query_begin_,
+          .block_tables = block_tables_,
+          .max_blocks = static_cast<int32_t>(max_blocks),
+          .logit_rows = logit_rows_};
+}
+
+}  // namespace winnow
