@@ -83,6 +83,9 @@ bool EngineCore::Step() {
 
   const absl::Time begin = clock_();
   const Schedule schedule = scheduler_.Form();
+#ifndef NDEBUG
+  CheckInvariants();
+#endif
   NoteScheduled(schedule, begin);
   if (schedule.chunks.empty()) {
     ReportGauges();

@@ -63,6 +63,8 @@ class EngineCore {
   /// False once the device has failed.
   bool healthy() const { return healthy_; }
   const BlockPool& pool() const { return pool_; }
+  /// See Scheduler::CheckInvariants.
+  void CheckInvariants() const { scheduler_.CheckInvariants(); }
 
  private:
   struct ActiveRequest;

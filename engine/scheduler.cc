@@ -157,6 +157,31 @@ int Scheduler::SlotsTaken() const {
   return slots;
 }
 
+void Scheduler::CheckInvariants() const {
+  std::vector<int> owners(static_cast<size_t>(pool_.total_blocks()), 0);
+  for (const Sequence* sequence : running_) {
+    WINNOW_CHECK(sequence->state() == State::kRunning);
+    const int blocks = static_cast<int>(sequence->blocks().size());
+    // The block for the token chosen last is assigned only when that is computed.
+    WINNOW_CHECK(blocks == pool_.BlocksFor(sequence->length()) ||
+                 (sequence->decoding() && blocks == pool_.BlocksFor(sequence->computed())));
+    for (int i = 0; i < blocks; ++i) {
+      const int32_t block = sequence->blocks()[static_cast<size_t>(i)];
+      ++owners[static_cast<size_t>(block)];
+      const bool full = (i + 1) * pool_.block_tokens() <= sequence->computed();
+      WINNOW_CHECK(full || pool_.owners(block) == 1);
+    }
+  }
+  for (int32_t block = 0; block < pool_.total_blocks(); ++block) {
+    WINNOW_CHECK(owners[static_cast<size_t>(block)] == pool_.owners(block));
+  }
+  for (const Sequence* sequence : waiting_) {
+    WINNOW_CHECK(sequence->state() == State::kWaiting);
+    WINNOW_CHECK(sequence->blocks().empty() && sequence->computed() == 0);
+  }
+  WINNOW_CHECK(SlotsTaken() <= options_.max_running_sequences);
+}
+
 // Blocks that would be free without the paused sequences.
 int Scheduler::BlocksHeldByPausedOnly() const {
   std::unordered_map<int32_t, int> paused_owners;

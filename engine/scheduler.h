@@ -68,6 +68,10 @@ class Scheduler {
   /// Takes a sequence out for good, in whatever state it is.
   void Remove(Sequence& sequence);
 
+  /// Ends the process if a block leaked, or is shared by sequences that could write it. Debug
+  /// builds call it in every step.
+  void CheckInvariants() const;
+
  private:
   struct OldestFirst {
     bool operator()(const Sequence* a, const Sequence* b) const { return a->OlderThan(*b); }

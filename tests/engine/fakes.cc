@@ -1,0 +1,150 @@
+#include "tests/engine/fakes.h"
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <limits>
+#include <utility>
+
+namespace winnow {
+namespace {
+
+uint64_t HashStep(uint64_t hash, uint64_t value) {
+  hash = (hash ^ value) * 0xff51afd7ed558ccd;
+  return hash ^ (hash >> 32);
+}
+
+void FillLogits(uint64_t history, std::span<float> logits) {
+  for (size_t v = 0; v < logits.size(); ++v) {
+    const uint64_t hash = HashStep(HashStep(history, v + 1), 77);
+    logits[v] = static_cast<float>(hash >> 40) * 0x1p-24f * 8 - 4;  // in [-4, 4)
+  }
+}
+
+uint64_t HashHistory(std::span<const int32_t> history) {
+  uint64_t hash = 1;
+  for (const int32_t token : history) hash = HashStep(hash, static_cast<uint64_t>(token) + 1);
+  return hash;
+}
+
+}  // namespace
+
+std::vector<int32_t> LetterTokenizer::Encode(std::string_view text, bool, bool) const {
+  std::vector<int32_t> tokens;
+  for (const char c : text) tokens.push_back(c - 'a');
+  return tokens;
+}
+
+std::string LetterTokenizer::TokenBytes(int32_t token, bool render_special) const {
+  if (IsEndOfGeneration(token)) return render_special ? "<end>" : "";
+  return std::string(1, static_cast<char>('a' + token));
+}
+
+HistoryModel::HistoryModel(int blocks, int block_tokens, int vocab)
+    : block_tokens_(block_tokens),
+      vocab_(vocab),
+      slots_(static_cast<size_t>(blocks) * static_cast<size_t>(block_tokens)) {}
+
+HistoryModel::Slot& HistoryModel::SlotOf(std::span<const int32_t> table, int32_t position) {
+  const int32_t block = table[static_cast<size_t>(position / block_tokens_)];
+  return slots_.at(static_cast<size_t>(block * block_tokens_ + position % block_tokens_));
+}
+
+absl::Status HistoryModel::Forward(const StepBatch& batch, std::span<float> logits) {
+  if (before_forward) {
+    if (absl::Status status = before_forward(batch); !status.ok()) return status;
+  }
+  EXPECT_EQ(logits.size(), batch.logit_rows.size() * static_cast<size_t>(vocab_));
+  const auto max_blocks = static_cast<size_t>(batch.max_blocks);
+  const auto table_of = [&](int s) {
+    return batch.block_tables.subspan(static_cast<size_t>(s) * max_blocks, max_blocks);
+  };
+  tokens_computed_ += batch.rows();
+  max_rows_ = std::max(max_rows_, batch.rows());
+
+  // All sequences write before any reads, as a layer does it.
+  for (int s = 0; s < batch.sequences(); ++s) {
+    for (int32_t row = batch.query_begin[static_cast<size_t>(s)];
+         row < batch.query_begin[static_cast<size_t>(s) + 1]; ++row) {
+      const int32_t position = batch.positions[static_cast<size_t>(row)];
+      SlotOf(table_of(s), position) = {batch.tokens[static_cast<size_t>(row)], position};
+      const int32_t block = table_of(s)[static_cast<size_t>(position / block_tokens_)];
+      if (pool_ != nullptr && pool_->owners(block) != 1) ++corruptions_;
+    }
+  }
+  auto wanted = batch.logit_rows.begin();
+  for (int s = 0; s < batch.sequences(); ++s) {
+    for (int32_t row = batch.query_begin[static_cast<size_t>(s)];
+         row < batch.query_begin[static_cast<size_t>(s) + 1]; ++row) {
+      if (wanted == batch.logit_rows.end() || *wanted != row) continue;
+      ++wanted;
+      std::vector<int32_t> history;
+      for (int32_t position = 0; position <= batch.positions[static_cast<size_t>(row)];
+           ++position) {
+        const Slot& slot = SlotOf(table_of(s), position);
+        const int32_t block = table_of(s)[static_cast<size_t>(position / block_tokens_)];
+        if (slot.position != position || (pool_ != nullptr && pool_->owners(block) == 0)) {
+          ++corruptions_;
+        }
+        history.push_back(slot.token);
+      }
+      FillLogits(HashHistory(history), logits.first(static_cast<size_t>(vocab_)));
+      if (nan_after_token == batch.tokens[static_cast<size_t>(row)]) {
+        logits[static_cast<size_t>(vocab_ / 2)] = std::numeric_limits<float>::quiet_NaN();
+      }
+      logits = logits.subspan(static_cast<size_t>(vocab_));
+    }
+  }
+  EXPECT_TRUE(wanted == batch.logit_rows.end()) << "logit rows are not ascending rows";
+  return absl::OkStatus();
+}
+
+absl::Status HistoryModel::CopyBlock(int32_t from, int32_t to, int tokens) {
+  if (pool_ != nullptr && (pool_->owners(from) == 0 || pool_->owners(to) != 1)) ++corruptions_;
+  for (int i = 0; i < tokens; ++i) {
+    slots_.at(static_cast<size_t>(to * block_tokens_ + i)) =
+        slots_.at(static_cast<size_t>(from * block_tokens_ + i));
+  }
+  return absl::OkStatus();
+}
+
+std::vector<float> HistoryModel::LogitsAfter(std::span<const int32_t> history) const {
+  std::vector<float> logits(static_cast<size_t>(vocab_));
+  FillLogits(HashHistory(history), logits);
+  return logits;
+}
+
+void HistoryModel::PoisonFreeBlocks() {
+  for (int32_t block = 0; block < pool_->total_blocks(); ++block) {
+    if (pool_->owners(block) > 0) continue;
+    const auto begin = slots_.begin() + static_cast<std::ptrdiff_t>(block) * block_tokens_;
+    std::fill(begin, begin + block_tokens_, Slot{});
+  }
+}
+
+std::vector<int32_t> RecordingSink::Continuation::token_ids() const {
+  std::vector<int32_t> ids;
+  for (const OutputToken& token : tokens) ids.push_back(token.token);
+  return ids;
+}
+
+void RecordingSink::OnOutput(Output output) {
+  EXPECT_FALSE(summary.has_value()) << "output after OnFinished";
+  ++outputs;
+  Continuation& continuation = continuations.at(static_cast<size_t>(output.index));
+  EXPECT_FALSE(continuation.finish_reason.has_value()) << "output after the last one";
+  continuation.text += output.text;
+  for (OutputToken& token : output.tokens) continuation.tokens.push_back(std::move(token));
+  continuation.finish_reason = output.finish_reason;
+  continuation.matched_stop = std::move(output.matched_stop);
+}
+
+void RecordingSink::OnFinished(RequestSummary finished) {
+  EXPECT_FALSE(summary.has_value()) << "finished twice";
+  for (const Continuation& continuation : continuations) {
+    EXPECT_TRUE(continuation.finish_reason.has_value()) << "finished without a last output";
+  }
+  summary = std::move(finished);
+}
+
+}  // namespace winnow

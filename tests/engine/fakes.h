@@ -1,0 +1,122 @@
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "engine/cache/block_pool.h"
+#include "engine/model/forward_pass.h"
+#include "engine/observer.h"
+#include "engine/request.h"
+#include "engine/text/tokenizer.h"
+
+namespace winnow {
+
+/// A vocabulary of single letters: token t stands for letter t of "abc...", the last token ends a
+/// generation and has no text.
+class LetterTokenizer : public Tokenizer {
+ public:
+  explicit LetterTokenizer(int32_t vocab) : vocab_(vocab) {}
+
+  std::vector<int32_t> Encode(std::string_view text, bool parse_special,
+                              bool add_bos) const override;
+  std::string TokenBytes(int32_t token, bool render_special) const override;
+  int32_t vocab_size() const override { return vocab_; }
+  int32_t bos_token() const override { return -1; }
+  bool IsEndOfGeneration(int32_t token) const override { return token == vocab_ - 1; }
+  bool StripsLeadingSpace() const override { return false; }
+
+ private:
+  int32_t vocab_;
+};
+
+/// A model whose logits are a hash of the whole history as it lies in the KV blocks: what a row's
+/// tokens were is read back through the block table. A block that is wrongly shared, freed,
+/// overwritten or not written changes the output, and is counted.
+class HistoryModel : public ForwardPass {
+ public:
+  HistoryModel(int blocks, int block_tokens, int vocab);
+
+  absl::Status Forward(const StepBatch& batch, std::span<float> logits) override;
+  absl::Status CopyBlock(int32_t from, int32_t to, int tokens) override;
+  int vocab() const override { return vocab_; }
+
+  /// What the model answers after `history`.
+  std::vector<float> LogitsAfter(std::span<const int32_t> history) const;
+
+  /// From now on, reads of free blocks and writes to shared ones are counted.
+  void Watch(const BlockPool& pool) { pool_ = &pool; }
+  /// Overwrites what free blocks hold.
+  void PoisonFreeBlocks();
+
+  /// Slots read that did not hold their position's token, accesses to blocks that may not be.
+  int corruptions() const { return corruptions_; }
+  int64_t tokens_computed() const { return tokens_computed_; }
+  int max_rows() const { return max_rows_; }
+
+  /// Called at the start of Forward: a returned error is the device's.
+  std::function<absl::Status(const StepBatch&)> before_forward;
+  /// Rows of this token get NaN as logits.
+  std::optional<int32_t> nan_after_token;
+
+ private:
+  struct Slot {
+    int32_t token = -1;
+    int32_t position = -1;
+  };
+  Slot& SlotOf(std::span<const int32_t> table, int32_t position);
+
+  int block_tokens_;
+  int vocab_;
+  std::vector<Slot> slots_;  ///< [blocks, block_tokens]
+  const BlockPool* pool_ = nullptr;
+  int corruptions_ = 0;
+  int64_t tokens_computed_ = 0;
+  int max_rows_ = 0;
+};
+
+/// Keeps what it gets. Has room unless told otherwise.
+class RecordingSink : public RequestSink {
+ public:
+  struct Continuation {
+    std::string text;
+    std::vector<OutputToken> tokens;
+    std::optional<FinishReason> finish_reason;
+    std::string matched_stop;
+
+    std::vector<int32_t> token_ids() const;
+  };
+  explicit RecordingSink(int n = 1) : continuations(static_cast<size_t>(n)) {}
+
+  bool HasRoom() const override { return has_room; }
+  void OnOutput(Output output) override;
+  void OnFinished(RequestSummary finished) override;
+
+  bool has_room = true;
+  int outputs = 0;
+  std::vector<Continuation> continuations;
+  std::optional<RequestSummary> summary;
+};
+
+/// Keeps sums and the latest values.
+class RecordingObserver : public EngineObserver {
+ public:
+  void OnStep(const StepStats& stats) override { steps.push_back(stats); }
+  void OnGauges(const EngineGauges& latest) override { gauges = latest; }
+  void OnFinished(const RequestSummary& summary) override { finished.push_back(summary); }
+  void OnPreempted() override { ++preemptions; }
+  void OnRejected(const absl::Status& status) override { rejected.push_back(status); }
+
+  std::vector<StepStats> steps;
+  EngineGauges gauges;
+  std::vector<RequestSummary> finished;
+  int preemptions = 0;
+  std::vector<absl::Status> rejected;
+};
+
+}  // namespace winnow
