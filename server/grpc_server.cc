@@ -1,0 +1,92 @@
+#include "server/grpc_server.h"
+
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
+#include "grpc/support/log.h"
+#include "grpcpp/ext/proto_server_reflection_plugin.h"
+#include "grpcpp/health_check_service_interface.h"
+#include "grpcpp/server.h"
+#include "grpcpp/server_builder.h"
+#include "server/grpc_service.h"
+#include "server/log.h"
+
+namespace winnow {
+namespace {
+
+/// Clients that vanished without a word are noticed, and their KV blocks freed, within the sum.
+constexpr int kKeepaliveMs = 30'000;
+constexpr int kKeepaliveTimeoutMs = 10'000;
+/// Clients may ping this often without being sent away.
+constexpr int kMinClientPingMs = 5'000;
+
+void LogFromGrpc(gpr_log_func_args* args) {
+  const LogLevel level = args->severity == GPR_LOG_SEVERITY_ERROR  ? LogLevel::kError
+                         : args->severity == GPR_LOG_SEVERITY_INFO ? LogLevel::kInfo
+                                                                   : LogLevel::kDebug;
+  Log(level, "grpc", {{"file", args->file}, {"line", args->line}, {"message", args->message}});
+}
+
+}  // namespace
+
+struct GrpcServer::State {
+  State(const ServedModel& model, Engine& engine, MetricsExporter& metrics)
+      : context{.model = model, .engine = engine, .metrics = metrics} {}
+
+  ServiceContext context;
+  GenerationServiceImpl generation{context};
+  TokenizerServiceImpl tokenizer{context};
+  ModelServiceImpl model{context};
+  int port = 0;
+  std::unique_ptr<grpc::Server> server;  ///< last, so that calls end before the services do
+};
+
+GrpcServer::GrpcServer(std::unique_ptr<State> state) : state_(std::move(state)) {}
+
+GrpcServer::~GrpcServer() { Shutdown(absl::ZeroDuration()); }
+
+absl::StatusOr<std::unique_ptr<GrpcServer>> GrpcServer::Start(const std::string& address,
+                                                              const ServedModel& model,
+                                                              Engine& engine,
+                                                              MetricsExporter& metrics) {
+  gpr_set_log_function(LogFromGrpc);
+  grpc::EnableDefaultHealthCheckService(true);
+  grpc::reflection::InitProtoReflectionServerBuilderPlugin();
+  auto state = std::make_unique<State>(model, engine, metrics);
+  grpc::ServerBuilder builder;
+  builder.AddListeningPort(address, grpc::InsecureServerCredentials(), &state->port);
+  builder.RegisterService(&state->generation);
+  builder.RegisterService(&state->tokenizer);
+  builder.RegisterService(&state->model);
+  // Without this a second server could listen on the same port and take half of the connections.
+  builder.AddChannelArgument(GRPC_ARG_ALLOW_REUSEPORT, 0);
+  builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_TIME_MS, kKeepaliveMs);
+  builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, kKeepaliveTimeoutMs);
+  builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_PERMIT_WITHOUT_CALLS, 1);
+  builder.AddChannelArgument(GRPC_ARG_HTTP2_MIN_RECV_PING_INTERVAL_WITHOUT_DATA_MS,
+                             kMinClientPingMs);
+  state->server = builder.BuildAndStart();
+  if (state->server == nullptr || state->port == 0) {
+    return absl::UnavailableError(absl::StrCat("can't listen on ", address));
+  }
+  std::unique_ptr<GrpcServer> server(new GrpcServer(std::move(state)));
+  server->SetServing(false);
+  return server;
+}
+
+int GrpcServer::port() const { return state_->port; }
+
+void GrpcServer::SetServing(bool serving) {
+  grpc::HealthCheckServiceInterface* health = state_->server->GetHealthCheckService();
+  health->SetServingStatus(serving);
+  health->SetServingStatus(v1::GenerationService::service_full_name(), serving);
+  health->SetServingStatus(v1::TokenizerService::service_full_name(), serving);
+  health->SetServingStatus(v1::ModelService::service_full_name(), serving);
+}
+
+void GrpcServer::Shutdown(absl::Duration limit) {
+  state_->server->Shutdown(absl::ToChronoTime(absl::Now() + limit));
+}
+
+}  // namespace winnow

@@ -1,0 +1,271 @@
+#include "server/grpc_service.h"
+
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/time/clock.h"
+#include "absl/time/time.h"
+#include "grpcpp/server_context.h"
+#include "grpcpp/support/server_callback.h"
+#include "server/log.h"
+#include "server/request_validation.h"
+#include "server/response.h"
+#include "server/status_mapping.h"
+#include "server/stream.h"
+
+namespace winnow {
+namespace {
+
+/// Outputs of one request that wait for a slow client before the request is paused.
+constexpr size_t kStreamCapacity = 64;
+
+absl::Time DeadlineOf(const grpc::CallbackServerContext& call) {
+  const auto deadline = call.deadline();
+  return deadline == std::chrono::system_clock::time_point::max() ? absl::InfiniteFuture()
+                                                                  : absl::FromChrono(deadline);
+}
+
+/// What the streaming and the unary call have in common: validation, the engine's stream of outputs,
+/// cancellation, and the record of how it ended. `Reactor` is gRPC's base class.
+///
+/// Threads: Start runs before gRPC reacts. Afterwards Deliver runs in one thread at a time, the
+/// engine's or gRPC's, because the stream hands its contents to one taker. OnCancel may run beside it.
+template <typename Reactor>
+class GenerationCall : public Reactor {
+ public:
+  GenerationCall(ServiceContext& context, const char* method)
+      : context_(context), method_(method) {}
+
+  void Start(const grpc::CallbackServerContext& call, const v1::GenerateRequest& message) {
+    if (absl::Status status = CheckModelName(message.model(), context_.model); !status.ok()) {
+      return Refuse(ToGrpcStatus(status));
+    }
+    Request request;
+    const std::vector<FieldViolation> violations =
+        ValidateGenerate(message, context_.model, &request);
+    if (!violations.empty()) return Refuse(BadRequest(violations));
+    request.id = request_id_ = ++context_.last_request_id;
+    request.deadline = deadline_ = DeadlineOf(call);
+
+    stream_.emplace(
+        request.n, kStreamCapacity, [this] { Deliver(); },
+        [engine = &context_.engine] { engine->Wake(); });
+    if (absl::Status status = context_.engine.Submit(std::move(request), &*stream_);
+        !status.ok()) {
+      return Refuse(ToGrpcStatus(status));
+    }
+    Deliver();
+  }
+
+  void OnCancel() override { context_.engine.Cancel(request_id_); }
+  void OnDone() override { delete this; }
+
+ protected:
+  /// Writes out what the stream has; once it has nothing, the stream calls this again.
+  virtual void Deliver() = 0;
+
+  RequestStream& stream() { return *stream_; }
+  ServiceContext& context() { return context_; }
+
+  /// Adds a batch to the response.
+  void Append(const RequestStream::Batch& batch, v1::GenerateResponse* response) {
+    AppendOutputs(batch.outputs, *context_.model.tokenizer, response);
+    for (const Output& output : batch.outputs) {
+      if (output.finish_reason.has_value()) context_.metrics.OnContinuation(*output.finish_reason);
+    }
+    if (batch.summary.has_value() && batch.summary->status.ok()) {
+      SetSummary(*batch.summary, response);
+    }
+  }
+
+  /// The status to end the call with once the engine is done with it.
+  grpc::Status Ended(const RequestSummary& summary) {
+    absl::Status status = summary.status;
+    // gRPC cancels a call whose deadline has passed, perhaps before the engine looks at the clock.
+    if (absl::IsCancelled(status) && absl::Now() >= deadline_) {
+      status = absl::DeadlineExceededError("the call's deadline has passed");
+    }
+    grpc::Status result = ToGrpcStatus(status);
+    context_.metrics.OnCall(method_, CodeName(result.error_code()));
+    Log(LogLevel::kInfo, "request",
+        {{"method", method_},
+         {"id", request_id_},
+         {"code", CodeName(result.error_code())},
+         {"prompt_tokens", summary.prompt_tokens},
+         {"cached_tokens", summary.cached_tokens},
+         {"generated_tokens", summary.generated_tokens},
+         {"preemptions", summary.preemptions},
+         {"queue_seconds", summary.queue_seconds},
+         {"ttft_seconds", summary.ttft_seconds},
+         {"total_seconds", summary.total_seconds}});
+    return result;
+  }
+
+ private:
+  /// Ends a call that the engine never took.
+  void Refuse(grpc::Status status) {
+    context_.metrics.OnCall(method_, CodeName(status.error_code()));
+    Log(LogLevel::kInfo, "refused",
+        {{"method", method_},
+         {"code", CodeName(status.error_code())},
+         {"error", status.error_message()}});
+    this->Finish(std::move(status));
+  }
+
+  ServiceContext& context_;
+  const char* method_;
+  uint64_t request_id_ = 0;  ///< 0 is no request's: cancelling it does nothing
+  absl::Time deadline_ = absl::InfiniteFuture();
+  std::optional<RequestStream> stream_;
+};
+
+class StreamingCall final : public GenerationCall<grpc::ServerWriteReactor<v1::GenerateResponse>> {
+ public:
+  using GenerationCall::GenerationCall;
+
+  void OnWriteDone(bool ok) override {
+    if (!ok) {  // the client is gone
+      stream().DiscardOutputs();
+      OnCancel();
+    }
+    Deliver();
+  }
+
+ private:
+  void Deliver() override {
+    const std::optional<RequestStream::Batch> batch = stream().Take();
+    if (!batch.has_value()) return;
+    response_.Clear();
+    Append(*batch, &response_);
+    if (!batch->summary.has_value()) {
+      StartWrite(&response_);
+    } else if (response_.outputs_size() == 0) {
+      Finish(Ended(*batch->summary));
+    } else {
+      StartWriteAndFinish(&response_, grpc::WriteOptions(), Ended(*batch->summary));
+    }
+  }
+
+  v1::GenerateResponse response_;
+};
+
+class UnaryCall final : public GenerationCall<grpc::ServerUnaryReactor> {
+ public:
+  UnaryCall(ServiceContext& context, const char* method, v1::GenerateResponse* response)
+      : GenerationCall(context, method), response_(*response) {}
+
+ private:
+  void Deliver() override {
+    while (const std::optional<RequestStream::Batch> batch = stream().Take()) {
+      Append(*batch, &response_);
+      if (batch->summary.has_value()) return Finish(Ended(*batch->summary));
+    }
+  }
+
+  v1::GenerateResponse& response_;
+};
+
+/// Ends a call that needs no engine.
+grpc::ServerUnaryReactor* Reply(grpc::CallbackServerContext* call, ServiceContext& context,
+                                const char* method, grpc::Status status) {
+  context.metrics.OnCall(method, CodeName(status.error_code()));
+  grpc::ServerUnaryReactor* reactor = call->DefaultReactor();
+  reactor->Finish(std::move(status));
+  return reactor;
+}
+
+v1::ChatFamily ToProto(ChatFamily family) {
+  switch (family) {
+    case ChatFamily::kChatMl:
+      return v1::CHAT_FAMILY_CHATML;
+    case ChatFamily::kLlama2:
+      return v1::CHAT_FAMILY_LLAMA2;
+    case ChatFamily::kLlama3:
+      return v1::CHAT_FAMILY_LLAMA3;
+    case ChatFamily::kMistral:
+      return v1::CHAT_FAMILY_MISTRAL;
+    case ChatFamily::kVicuna:
+      return v1::CHAT_FAMILY_VICUNA;
+  }
+  return v1::CHAT_FAMILY_UNSPECIFIED;
+}
+
+}  // namespace
+
+grpc::ServerWriteReactor<v1::GenerateResponse>* GenerationServiceImpl::Generate(
+    grpc::CallbackServerContext* call, const v1::GenerateRequest* request) {
+  auto* reactor = new StreamingCall(context_, "Generate");
+  reactor->Start(*call, *request);
+  return reactor;
+}
+
+grpc::ServerUnaryReactor* GenerationServiceImpl::Complete(grpc::CallbackServerContext* call,
+                                                          const v1::GenerateRequest* request,
+                                                          v1::GenerateResponse* response) {
+  auto* reactor = new UnaryCall(context_, "Complete", response);
+  reactor->Start(*call, *request);
+  return reactor;
+}
+
+grpc::ServerUnaryReactor* TokenizerServiceImpl::Tokenize(grpc::CallbackServerContext* call,
+                                                         const v1::TokenizeRequest* request,
+                                                         v1::TokenizeResponse* response) {
+  const char* const method = "Tokenize";
+  if (absl::Status status = CheckModelName(request->model(), context_.model); !status.ok()) {
+    return Reply(call, context_, method, ToGrpcStatus(status));
+  }
+  std::vector<int32_t> tokens;
+  const auto violations = ValidateTokenize(*request, context_.model, &tokens);
+  if (!violations.empty()) return Reply(call, context_, method, BadRequest(violations));
+  response->mutable_token_ids()->Add(tokens.begin(), tokens.end());
+  for (const int32_t token : tokens) {
+    response->add_tokens(context_.model.tokenizer->TokenBytes(token, /*render_special=*/true));
+  }
+  return Reply(call, context_, method, grpc::Status::OK);
+}
+
+grpc::ServerUnaryReactor* TokenizerServiceImpl::Detokenize(grpc::CallbackServerContext* call,
+                                                           const v1::DetokenizeRequest* request,
+                                                           v1::DetokenizeResponse* response) {
+  const char* const method = "Detokenize";
+  if (absl::Status status = CheckModelName(request->model(), context_.model); !status.ok()) {
+    return Reply(call, context_, method, ToGrpcStatus(status));
+  }
+  const auto violations = ValidateDetokenize(*request, context_.model);
+  if (!violations.empty()) return Reply(call, context_, method, BadRequest(violations));
+  Detokenizer detokenizer(*context_.model.tokenizer, request->render_special(),
+                          /*at_text_start=*/true);
+  std::string text;
+  for (const int32_t token : request->token_ids()) text += detokenizer.Append(token);
+  response->set_text(text + detokenizer.Flush());
+  return Reply(call, context_, method, grpc::Status::OK);
+}
+
+grpc::ServerUnaryReactor* ModelServiceImpl::GetModel(grpc::CallbackServerContext* call,
+                                                     const v1::GetModelRequest* request,
+                                                     v1::Model* response) {
+  const char* const method = "GetModel";
+  const ServedModel& model = context_.model;
+  if (absl::Status status = CheckModelName(request->model(), model); !status.ok()) {
+    return Reply(call, context_, method, ToGrpcStatus(status));
+  }
+  response->set_name(model.name);
+  response->set_title(model.title);
+  response->set_architecture(model.architecture);
+  response->set_vocab_size(model.tokenizer->vocab_size());
+  response->set_context_tokens(model.context_tokens);
+  response->set_trained_context_tokens(model.trained_context_tokens);
+  if (model.chat.has_value()) response->set_chat_family(ToProto(model.chat->family()));
+  v1::RequestLimits* limits = response->mutable_limits();
+  limits->set_n(MaxContinuations(model));
+  limits->set_stop_strings(kMaxStopStrings);
+  limits->set_stop_string_bytes(kMaxStopStringBytes);
+  limits->set_stop_token_ids(kMaxStopTokenIds);
+  limits->set_top_logprobs(kMaxTopLogprobs);
+  limits->set_logit_bias_entries(kMaxLogitBiasEntries);
+  return Reply(call, context_, method, grpc::Status::OK);
+}
+
+}  // namespace winnow

@@ -1,0 +1,80 @@
+#pragma once
+
+#include <map>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "engine/observer.h"
+#include "prometheus/counter.h"
+#include "prometheus/exposer.h"
+#include "prometheus/gauge.h"
+#include "prometheus/histogram.h"
+#include "prometheus/registry.h"
+
+namespace winnow {
+
+/// Turns what happens in the engine and in the gRPC services into Prometheus metrics.
+/// docs/metrics.md describes each of them. All methods may be called from any thread.
+class MetricsExporter final : public EngineObserver {
+ public:
+  /// `model` and `architecture` label the info metric.
+  MetricsExporter(const std::string& model, const std::string& architecture);
+
+  /// Serves http://<address>/metrics until this object is destroyed and returns the port, which is
+  /// chosen freely when `address` ("HOST:PORT") has port 0. UNAVAILABLE when it can't listen there.
+  absl::StatusOr<int> Listen(const std::string& address);
+
+  void OnStep(const StepStats& stats) override;
+  void OnGauges(const EngineGauges& gauges) override;
+  void OnFinished(const RequestSummary& summary) override;
+  void OnPreempted() override;
+  void OnRejected(const absl::Status& status) override;
+
+  /// A call to a service has ended with `code` ("OK", "INVALID_ARGUMENT", ...).
+  void OnCall(std::string_view method, std::string_view code);
+  /// A continuation has ended.
+  void OnContinuation(FinishReason reason);
+
+  /// What a scrape returns, without HTTP, in Prometheus' text format.
+  std::string Text() const;
+
+ private:
+  /// A step's kind: what it computed.
+  enum StepKind { kPrefill, kDecode, kMixed, kStepKinds };
+  struct StepHistograms {
+    prometheus::Histogram* schedule;
+    prometheus::Histogram* forward;
+    prometheus::Histogram* sample;
+  };
+
+  std::shared_ptr<prometheus::Registry> registry_;
+
+  prometheus::Histogram* request_seconds_;
+  prometheus::Histogram* queue_seconds_;
+  prometheus::Histogram* ttft_seconds_;
+  prometheus::Histogram* itl_seconds_;
+  prometheus::Gauge* running_requests_;
+  prometheus::Gauge* waiting_requests_;
+  prometheus::Gauge* kv_blocks_used_;
+  prometheus::Gauge* kv_blocks_free_;
+  prometheus::Counter* prompt_tokens_;
+  prometheus::Counter* cached_tokens_;
+  prometheus::Counter* generated_tokens_;
+  prometheus::Counter* computed_prefill_tokens_;
+  prometheus::Counter* computed_decode_tokens_;
+  prometheus::Counter* preemptions_;
+  prometheus::Counter* kv_read_bytes_;
+  StepHistograms step_seconds_[kStepKinds];
+  prometheus::Family<prometheus::Counter>* rejected_;
+  prometheus::Family<prometheus::Counter>* calls_;
+  prometheus::Counter* finished_stop_;
+  prometheus::Counter* finished_length_;
+  prometheus::Counter* finished_cancelled_;
+
+  std::unique_ptr<prometheus::Exposer> exposer_;  ///< last, so that scrapes end first
+};
+
+}  // namespace winnow

@@ -1,0 +1,237 @@
+#include "server/request_validation.h"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+
+namespace winnow {
+namespace {
+
+/// Collects violations of one request.
+class Checker {
+ public:
+  void Violation(std::string field, std::string description) {
+    violations_.push_back({std::move(field), std::move(description)});
+  }
+
+  /// NaN fails every check.
+  template <typename T>
+  void InRange(const char* field, T value, T min, T max) {
+    if (value >= min && value <= max) return;
+    Violation(field, absl::StrCat("must be from ", min, " to ", max, ", is ", value));
+  }
+
+  void Check(const char* field, bool valid, const char* rule, float value) {
+    if (!valid) Violation(field, absl::StrCat(rule, ", is ", value));
+  }
+
+  void AtMost(const char* field, int count, int max, const char* what) {
+    if (count > max) Violation(field, absl::StrCat("has ", count, " ", what, ", most are ", max));
+  }
+
+  /// One violation for the first unknown token: one for each of a million tells no more.
+  template <typename Tokens>
+  void KnownTokens(const char* field, const Tokens& tokens, int32_t vocab_size) {
+    for (int i = 0; i < tokens.size(); ++i) {
+      if (tokens[i] >= 0 && tokens[i] < vocab_size) continue;
+      Violation(absl::StrCat(field, "[", i, "]"),
+                absl::StrCat("must be a token id from 0 to ", vocab_size - 1, ", is ", tokens[i]));
+      return;
+    }
+  }
+
+  std::vector<FieldViolation> Take() { return std::move(violations_); }
+
+ private:
+  std::vector<FieldViolation> violations_;
+};
+
+std::vector<int32_t> ChatTokens(const v1::ChatMessages& chat, const ServedModel& model,
+                                Checker& checker) {
+  if (!model.chat.has_value()) {
+    checker.Violation("chat", "the model has no chat template that is known; send text or tokens");
+    return {};
+  }
+  std::vector<ChatMessage> messages;
+  for (const v1::ChatMessage& message : chat.messages()) {
+    messages.push_back({message.role(), message.content()});
+  }
+  const absl::StatusOr<std::string> text = model.chat->Render(messages);
+  if (!text.ok()) {
+    checker.Violation("chat.messages", std::string(text.status().message()));
+    return {};
+  }
+  return model.tokenizer->Encode(*text, /*parse_special=*/true, model.chat->adds_bos());
+}
+
+void ReadPrompt(const v1::GenerateRequest& in, const ServedModel& model, Checker& checker,
+                Request* out) {
+  const char* field = "";
+  switch (in.prompt_case()) {
+    case v1::GenerateRequest::kText:
+      field = "text";
+      out->prompt_tokens =
+          model.tokenizer->Encode(in.text(), /*parse_special=*/true, /*add_bos=*/true);
+      break;
+    case v1::GenerateRequest::kTokens:
+      field = "tokens";
+      checker.KnownTokens("tokens.ids", in.tokens().ids(), model.tokenizer->vocab_size());
+      out->prompt_tokens.assign(in.tokens().ids().begin(), in.tokens().ids().end());
+      break;
+    case v1::GenerateRequest::kChat: {
+      field = "chat";
+      out->prompt_tokens = ChatTokens(in.chat(), model, checker);
+      if (out->prompt_tokens.empty()) return;  // it has said why
+      break;
+    }
+    case v1::GenerateRequest::PROMPT_NOT_SET:
+      return checker.Violation("prompt", "one of text, tokens and chat must be set");
+  }
+
+  const int prompt = static_cast<int>(out->prompt_tokens.size());
+  const int left = model.context_tokens - prompt;
+  const bool explicit_max = in.stop().has_max_tokens();
+  out->max_tokens = explicit_max ? in.stop().max_tokens() : std::min(kDefaultMaxTokens, left);
+  if (prompt == 0) {
+    checker.Violation(field, "the prompt must have at least one token");
+  } else if (left < 1) {
+    checker.Violation(field, absl::StrCat("the prompt has ", prompt, " tokens; with a context of ",
+                                          model.context_tokens, " it may have ",
+                                          model.context_tokens - 1));
+  } else if (explicit_max && out->max_tokens > left) {
+    checker.Violation("stop.max_tokens",
+                      absl::StrCat("must be at most ", left, ", what a prompt of ", prompt,
+                                   " tokens leaves of the context of ", model.context_tokens,
+                                   ", is ", out->max_tokens));
+  }
+  if (explicit_max && out->max_tokens < 1) {
+    checker.Violation("stop.max_tokens",
+                      absl::StrCat("must be at least 1, is ", out->max_tokens));
+  }
+}
+
+void ReadSampling(const v1::SamplingParams& in, int32_t vocab_size, Checker& checker,
+                  SamplingParams* out) {
+  if (in.has_temperature()) out->temperature = in.temperature();
+  if (in.has_top_k()) out->top_k = in.top_k();
+  if (in.has_top_p()) out->top_p = in.top_p();
+  if (in.has_min_p()) out->min_p = in.min_p();
+  if (in.has_repetition_penalty()) out->repetition_penalty = in.repetition_penalty();
+  if (in.has_presence_penalty()) out->presence_penalty = in.presence_penalty();
+  if (in.has_frequency_penalty()) out->frequency_penalty = in.frequency_penalty();
+  if (in.has_seed()) out->seed = in.seed();
+
+  checker.InRange("sampling.temperature", out->temperature, 0.0f, 100.0f);
+  if (out->top_k < 0) {
+    checker.Violation("sampling.top_k", absl::StrCat("must be at least 0, is ", out->top_k));
+  }
+  checker.Check("sampling.top_p", out->top_p > 0 && out->top_p <= 1,
+                "must be above 0 and at most 1", out->top_p);
+  checker.Check("sampling.min_p", out->min_p >= 0 && out->min_p < 1,
+                "must be at least 0 and below 1", out->min_p);
+  checker.Check("sampling.repetition_penalty",
+                out->repetition_penalty > 0 && out->repetition_penalty <= 10,
+                "must be above 0 and at most 10", out->repetition_penalty);
+  checker.InRange("sampling.presence_penalty", out->presence_penalty, -2.0f, 2.0f);
+  checker.InRange("sampling.frequency_penalty", out->frequency_penalty, -2.0f, 2.0f);
+
+  checker.AtMost("sampling.logit_bias", static_cast<int>(in.logit_bias().size()),
+                 kMaxLogitBiasEntries, "entries");
+  out->logit_bias.assign(in.logit_bias().begin(), in.logit_bias().end());
+  // Maps have no order; the same request must always be the same to the engine.
+  std::sort(out->logit_bias.begin(), out->logit_bias.end());
+  for (const auto& [token, bias] : out->logit_bias) {
+    const std::string field = absl::StrCat("sampling.logit_bias[", token, "]");
+    if (token < 0 || token >= vocab_size) {
+      checker.Violation(field, absl::StrCat("must be a token id from 0 to ", vocab_size - 1));
+      break;
+    }
+    const bool banned = bias == -std::numeric_limits<float>::infinity();
+    if (!banned && !(bias >= -100 && bias <= 100)) {
+      checker.Violation(field,
+                        absl::StrCat("must be from -100 to 100 or -infinity, is ", bias));
+      break;
+    }
+  }
+}
+
+void ReadStop(const v1::StopConditions& in, int32_t vocab_size, Checker& checker, Request* out) {
+  checker.AtMost("stop.strings", in.strings_size(), kMaxStopStrings, "strings");
+  for (int i = 0; i < in.strings_size(); ++i) {
+    const size_t bytes = in.strings(i).size();
+    if (bytes >= 1 && bytes <= kMaxStopStringBytes) continue;
+    checker.Violation(absl::StrCat("stop.strings[", i, "]"),
+                      absl::StrCat("must be 1 to ", kMaxStopStringBytes, " bytes long, has ",
+                                   bytes));
+  }
+  checker.AtMost("stop.token_ids", in.token_ids_size(), kMaxStopTokenIds, "tokens");
+  checker.KnownTokens("stop.token_ids", in.token_ids(), vocab_size);
+  out->stop.assign(in.strings().begin(), in.strings().end());
+  out->stop_token_ids.assign(in.token_ids().begin(), in.token_ids().end());
+  out->ignore_eos = in.ignore_eos();
+}
+
+}  // namespace
+
+absl::Status CheckModelName(const std::string& name, const ServedModel& model) {
+  if (name.empty() || name == model.name) return absl::OkStatus();
+  return absl::NotFoundError(
+      absl::StrCat("model \"", name, "\" is not served here, \"", model.name, "\" is"));
+}
+
+int MaxContinuations(const ServedModel& model) {
+  return std::min(kMaxContinuations, model.max_sequences);
+}
+
+std::vector<FieldViolation> ValidateGenerate(const v1::GenerateRequest& in,
+                                             const ServedModel& model, Request* out) {
+  const int32_t vocab_size = model.tokenizer->vocab_size();
+  Checker checker;
+  ReadPrompt(in, model, checker, out);
+  ReadSampling(in.sampling(), vocab_size, checker, &out->sampling);
+  ReadStop(in.stop(), vocab_size, checker, out);
+
+  if (in.has_n()) out->n = in.n();
+  checker.InRange("n", out->n, 1, MaxContinuations(model));
+  out->logprobs = in.logprobs();
+  out->top_logprobs = in.top_logprobs();
+  checker.InRange("top_logprobs", out->top_logprobs, 0, kMaxTopLogprobs);
+  if (out->top_logprobs > 0 && !out->logprobs) {
+    checker.Violation("top_logprobs", "needs logprobs to be true");
+  }
+  out->render_special = in.render_special();
+  return checker.Take();
+}
+
+std::vector<FieldViolation> ValidateTokenize(const v1::TokenizeRequest& in,
+                                             const ServedModel& model,
+                                             std::vector<int32_t>* tokens) {
+  Checker checker;
+  switch (in.input_case()) {
+    case v1::TokenizeRequest::kText: {
+      const bool parse_special = in.has_parse_special() ? in.parse_special() : true;
+      const bool add_bos = in.has_add_bos() ? in.add_bos() : true;
+      *tokens = model.tokenizer->Encode(in.text(), parse_special, add_bos);
+      break;
+    }
+    case v1::TokenizeRequest::kChat:
+      *tokens = ChatTokens(in.chat(), model, checker);
+      break;
+    case v1::TokenizeRequest::INPUT_NOT_SET:
+      checker.Violation("input", "one of text and chat must be set");
+      break;
+  }
+  return checker.Take();
+}
+
+std::vector<FieldViolation> ValidateDetokenize(const v1::DetokenizeRequest& in,
+                                               const ServedModel& model) {
+  Checker checker;
+  checker.KnownTokens("token_ids", in.token_ids(), model.tokenizer->vocab_size());
+  return checker.Take();
+}
+
+}  // namespace winnow

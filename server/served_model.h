@@ -1,0 +1,23 @@
+#pragma once
+
+#include <optional>
+#include <string>
+
+#include "engine/text/chat_template.h"
+#include "engine/text/tokenizer.h"
+
+namespace winnow {
+
+/// What the services need to know of the model behind the engine. Immutable while serving.
+struct ServedModel {
+  std::string name;          ///< what requests may call it
+  std::string title;         ///< what the model file calls itself
+  std::string architecture;  ///< "llama", "qwen2", ...
+  int context_tokens = 0;    ///< most tokens of one sequence here
+  int trained_context_tokens = 0;
+  int max_sequences = 0;  ///< sequences that the engine computes at a time
+  const Tokenizer* tokenizer = nullptr;
+  std::optional<ChatTemplate> chat;  ///< none: the model has no template that Winnow knows
+};
+
+}  // namespace winnow

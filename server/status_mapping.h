@@ -1,0 +1,22 @@
+#pragma once
+
+#include <string_view>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "grpcpp/support/status.h"
+#include "server/request_validation.h"
+
+namespace winnow {
+
+/// The same code and message as a gRPC status. RESOURCE_EXHAUSTED carries a google.rpc.RetryInfo.
+grpc::Status ToGrpcStatus(const absl::Status& status);
+
+/// INVALID_ARGUMENT whose details are a google.rpc.BadRequest with all violations and whose message
+/// spells the first ones. REQUIRES: `violations` is not empty.
+grpc::Status BadRequest(const std::vector<FieldViolation>& violations);
+
+/// "OK", "INVALID_ARGUMENT", ...
+std::string_view CodeName(grpc::StatusCode code);
+
+}  // namespace winnow
