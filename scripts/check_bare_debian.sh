@@ -24,6 +24,7 @@ fi
 if [[ -z "${WINNOW_BARE_ROOT:-}" ]]; then
   root=$(mktemp -d "${TMPDIR:-/var/tmp}/winnow-bare.XXXXXX")
   trap 'rm -rf --one-file-system "$root"' EXIT
+  chmod 755 "$root"  # apt downloads as a user of its own
   WINNOW_BARE_ROOT=$root unshare --mount --pid --fork --kill-child "$0" "$@"
   exit
 fi

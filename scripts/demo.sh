@@ -10,7 +10,8 @@ model=$(scripts/fetch_model.sh)
 log=build/demo.log
 
 # Port 0: the server picks free ports and says which in its log.
-"$winnow" serve --model "$model" --address 127.0.0.1:0 --metrics-address 127.0.0.1:0 2>"$log" &
+"$winnow" serve --model "$model" --address 127.0.0.1:0 --metrics-address 127.0.0.1:0 \
+  2>"$log" &
 server=$!
 trap 'kill "$server" 2>/dev/null || true' EXIT
 
@@ -20,9 +21,9 @@ fail() {
   exit 1
 }
 
-# The value of a string field of the log line about listening.
+# The value of a field of the log line about listening.
 listening() {
-  sed -n '/"event": *"listening"/s/.*"'"$1"'": *"\([^"]*\)".*/\1/p' "$log" | head -n 1
+  sed -n "/ event=listening /s/.* $1=\([^ ]*\).*/\1/p" "$log" | head -n 1
 }
 
 address=""

@@ -4,6 +4,7 @@ See README.md beside this file for the contents.
 """
 
 import argparse
+import importlib.metadata
 import json
 import pathlib
 
@@ -215,7 +216,7 @@ def main():
     golden = {
         "model": pathlib.Path(arguments.model).resolve().name,
         "versions": {"torch": torch.__version__, "transformers": transformers.__version__,
-                     "gguf_reader": reader.fields["GGUF.version"].contents()},
+                     "gguf": importlib.metadata.version("gguf")},
         "vocab": model.config.vocab_size,
         "vocab_stride": VOCAB_STRIDE,
         "prompts": prompts,
