@@ -237,8 +237,7 @@ absl::Status FlagSet::Parse(std::span<const std::string> arguments) {
       continue;
     }
     const size_t equals = argument.find('=');
-    const std::string name =
-        argument.substr(2, equals == std::string::npos ? equals : equals - 2);
+    const std::string name = argument.substr(2, equals == std::string::npos ? equals : equals - 2);
     Flag* flag = Find(name);
     if (flag == nullptr) return absl::InvalidArgumentError("unknown flag --" + name);
     if (equals != std::string::npos) {

@@ -15,8 +15,8 @@
 namespace winnow {
 
 /// The flags of one subcommand: declared once, with name, type, default and help, and read from the
-/// command line and perhaps a config file. The declared variables hold the defaults before Parse and
-/// the values after it.
+/// command line and perhaps a config file. The declared variables hold the defaults before Parse
+/// and the values after it.
 ///
 ///     FlagSet flags("winnow health", "Asks a server whether it serves.");
 ///     flags.Add("address", &address, "HOST:PORT", "Where the server listens.");
@@ -24,9 +24,9 @@ namespace winnow {
 class FlagSet {
  public:
   /// What a flag writes to. Optional values have no default; a vector takes the flag repeatedly.
-  using Target = std::variant<bool*, int*, int64_t*, double*, std::string*, std::optional<int>*,
-                              std::optional<double>*, std::optional<uint64_t>*,
-                              std::vector<std::string>*>;
+  using Target =
+      std::variant<bool*, int*, int64_t*, double*, std::string*, std::optional<int>*,
+                   std::optional<double>*, std::optional<uint64_t>*, std::vector<std::string>*>;
 
   /// Smallest and largest value that a numeric flag accepts.
   struct Range {
@@ -91,8 +91,8 @@ class FlagSet {
   bool help_requested_ = false;
 };
 
-/// Parses, and handles --help (printed to stdout, 0) and errors (one line to stderr, 2): the code to
-/// exit with, or nothing when the command should go on.
+/// Parses, and handles --help (printed to stdout, 0) and errors (one line to stderr, 2): the code
+/// to exit with, or nothing when the command should go on.
 std::optional<int> ParseOrExitCode(FlagSet& flags, std::span<const std::string> arguments);
 
 /// Prints "<command>: <message>" to stderr and returns 1, for a subcommand that failed.

@@ -19,8 +19,7 @@ class GrpcServer {
   /// Listens on `address` ("HOST:PORT"; port 0 takes a free one). UNAVAILABLE when that fails.
   /// REQUIRES: `model`, `engine` and `metrics` outlive the server.
   static absl::StatusOr<std::unique_ptr<GrpcServer>> Start(const std::string& address,
-                                                           const ServedModel& model,
-                                                           Engine& engine,
+                                                           const ServedModel& model, Engine& engine,
                                                            MetricsExporter& metrics);
   ~GrpcServer();
 

@@ -27,11 +27,12 @@ absl::Time DeadlineOf(const grpc::CallbackServerContext& call) {
                                                                   : absl::FromChrono(deadline);
 }
 
-/// What the streaming and the unary call have in common: validation, the engine's stream of outputs,
-/// cancellation, and the record of how it ended. `Reactor` is gRPC's base class.
+/// What the streaming and the unary call have in common: validation, the engine's stream of
+/// outputs, cancellation, and the record of how it ended. `Reactor` is gRPC's base class.
 ///
 /// Threads: Start runs before gRPC reacts. Afterwards Deliver runs in one thread at a time, the
-/// engine's or gRPC's, because the stream hands its contents to one taker. OnCancel may run beside it.
+/// engine's or gRPC's, because the stream hands its contents to one taker. OnCancel may run beside
+/// it.
 template <typename Reactor>
 class GenerationCall : public Reactor {
  public:
@@ -52,8 +53,7 @@ class GenerationCall : public Reactor {
     stream_.emplace(
         request.n, kStreamCapacity, [this] { Deliver(); },
         [engine = &context_.engine] { engine->Wake(); });
-    if (absl::Status status = context_.engine.Submit(std::move(request), &*stream_);
-        !status.ok()) {
+    if (absl::Status status = context_.engine.Submit(std::move(request), &*stream_); !status.ok()) {
       return Refuse(ToGrpcStatus(status));
     }
     Deliver();

@@ -20,8 +20,8 @@ struct ServiceContext {
   std::atomic<uint64_t> last_request_id{0};
 };
 
-/// Generation: each call is a reactor that lives from the call's start to its OnDone, owns the stream
-/// that the engine writes to, and ends only after the engine has let go of that stream.
+/// Generation: each call is a reactor that lives from the call's start to its OnDone, owns the
+/// stream that the engine writes to, and ends only after the engine has let go of that stream.
 class GenerationServiceImpl final : public v1::GenerationService::CallbackService {
  public:
   explicit GenerationServiceImpl(ServiceContext& context) : context_(context) {}

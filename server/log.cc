@@ -2,6 +2,7 @@
 
 #include <unistd.h>
 
+#include <algorithm>
 #include <atomic>
 #include <nlohmann/json.hpp>
 
@@ -17,10 +18,14 @@ std::atomic<LogFormat> g_format{LogFormat::kLogfmt};
 
 const char* LevelName(LogLevel level) {
   switch (level) {
-    case LogLevel::kDebug: return "debug";
-    case LogLevel::kInfo: return "info";
-    case LogLevel::kWarning: return "warning";
-    case LogLevel::kError: return "error";
+    case LogLevel::kDebug:
+      return "debug";
+    case LogLevel::kInfo:
+      return "info";
+    case LogLevel::kWarning:
+      return "warning";
+    case LogLevel::kError:
+      return "error";
   }
   return "";
 }
@@ -86,8 +91,8 @@ void Log(LogLevel level, std::string_view event, std::initializer_list<LogField>
   const std::string time =
       absl::FormatTime("%Y-%m-%dT%H:%M:%E3SZ", absl::Now(), absl::UTCTimeZone());
   const std::string line = FormatLogLine(g_format, time, level, event, fields);
-  // One call for the whole line, so that lines of several threads don't mix. There is nobody to tell
-  // when stderr is closed.
+  // One call for the whole line, so that lines of several threads don't mix. There is nobody to
+  // tell when stderr is closed.
   [[maybe_unused]] const ssize_t written = write(STDERR_FILENO, line.data(), line.size());
 }
 

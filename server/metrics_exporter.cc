@@ -61,8 +61,7 @@ MetricsExporter::MetricsExporter(const std::string& model, const std::string& ar
                              "Time between two generated tokens of one continuation.")
                       .Add({}, kItlBuckets);
 
-  running_requests_ =
-      &Gauges(r, "winnow_requests_running", "Requests that steps compute.").Add({});
+  running_requests_ = &Gauges(r, "winnow_requests_running", "Requests that steps compute.").Add({});
   waiting_requests_ =
       &Gauges(r, "winnow_requests_waiting", "Requests in the admission queue.").Add({});
   auto& blocks = Gauges(r, "winnow_kv_blocks", "KV blocks of the pool by state.");

@@ -98,9 +98,9 @@ void ReadPrompt(const v1::GenerateRequest& in, const ServedModel& model, Checker
   if (prompt == 0) {
     checker.Violation(field, "the prompt must have at least one token");
   } else if (left < 1) {
-    checker.Violation(field, absl::StrCat("the prompt has ", prompt, " tokens; with a context of ",
-                                          model.context_tokens, " it may have ",
-                                          model.context_tokens - 1));
+    checker.Violation(
+        field, absl::StrCat("the prompt has ", prompt, " tokens; with a context of ",
+                            model.context_tokens, " it may have ", model.context_tokens - 1));
   } else if (explicit_max && out->max_tokens > left) {
     checker.Violation("stop.max_tokens",
                       absl::StrCat("must be at most ", left, ", what a prompt of ", prompt,
@@ -108,8 +108,7 @@ void ReadPrompt(const v1::GenerateRequest& in, const ServedModel& model, Checker
                                    ", is ", out->max_tokens));
   }
   if (explicit_max && out->max_tokens < 1) {
-    checker.Violation("stop.max_tokens",
-                      absl::StrCat("must be at least 1, is ", out->max_tokens));
+    checker.Violation("stop.max_tokens", absl::StrCat("must be at least 1, is ", out->max_tokens));
   }
 }
 
@@ -151,8 +150,7 @@ void ReadSampling(const v1::SamplingParams& in, int32_t vocab_size, Checker& che
     }
     const bool banned = bias == -std::numeric_limits<float>::infinity();
     if (!banned && !(bias >= -100 && bias <= 100)) {
-      checker.Violation(field,
-                        absl::StrCat("must be from -100 to 100 or -infinity, is ", bias));
+      checker.Violation(field, absl::StrCat("must be from -100 to 100 or -infinity, is ", bias));
       break;
     }
   }
@@ -163,9 +161,9 @@ void ReadStop(const v1::StopConditions& in, int32_t vocab_size, Checker& checker
   for (int i = 0; i < in.strings_size(); ++i) {
     const size_t bytes = in.strings(i).size();
     if (bytes >= 1 && bytes <= kMaxStopStringBytes) continue;
-    checker.Violation(absl::StrCat("stop.strings[", i, "]"),
-                      absl::StrCat("must be 1 to ", kMaxStopStringBytes, " bytes long, has ",
-                                   bytes));
+    checker.Violation(
+        absl::StrCat("stop.strings[", i, "]"),
+        absl::StrCat("must be 1 to ", kMaxStopStringBytes, " bytes long, has ", bytes));
   }
   checker.AtMost("stop.token_ids", in.token_ids_size(), kMaxStopTokenIds, "tokens");
   checker.KnownTokens("stop.token_ids", in.token_ids(), vocab_size);

@@ -48,8 +48,8 @@ bool RequestStream::HasRoom() const {
   return batch_.outputs.size() < capacity_;
 }
 
-// The writer may destroy the stream as soon as it has the summary, so OnFinished touches nothing of it
-// once the lock is released.
+// The writer may destroy the stream as soon as it has the summary, so OnFinished touches nothing of
+// it once the lock is released.
 
 void RequestStream::OnOutput(Output output) {
   bool tell_writer = false;

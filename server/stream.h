@@ -51,7 +51,7 @@ class RequestStream final : public RequestSink {
 
   mutable absl::Mutex mutex_;
   Batch batch_ ABSL_GUARDED_BY(mutex_);
-  int running_ ABSL_GUARDED_BY(mutex_);            ///< continuations that have not ended
+  int running_ ABSL_GUARDED_BY(mutex_);  ///< continuations that have not ended
   bool writer_waits_ ABSL_GUARDED_BY(mutex_) = false;
   bool discard_ ABSL_GUARDED_BY(mutex_) = false;
 };

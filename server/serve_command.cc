@@ -1,0 +1,233 @@
+#include <pthread.h>
+#include <signal.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
+#include "absl/time/time.h"
+#include "engine/engine.h"
+#include "engine/engine_options.h"
+#include "engine/model/transformer.h"
+#include "kernels/cpu/cpu_backend.h"
+#include "server/commands.h"
+#include "server/flags.h"
+#include "server/grpc_server.h"
+#include "server/log.h"
+#include "server/metrics_exporter.h"
+#include "server/model_file.h"
+#include "server/served_model.h"
+
+namespace winnow {
+namespace {
+
+/// A context that most requests stay within, where the model was trained for a longer one.
+constexpr int kDefaultMaxContext = 8192;
+constexpr int kDefaultKvTokens = 16384;
+/// How often the main thread looks at the engine.
+constexpr absl::Duration kPollInterval = absl::Milliseconds(50);
+/// Time that a drained server gives to responses which are still on their way out.
+constexpr absl::Duration kFlushLimit = absl::Seconds(2);
+
+struct ServeFlags {
+  std::string model;
+  std::string model_name;
+  std::string address = "127.0.0.1:50051";
+  std::string metrics_address = "127.0.0.1:9464";
+  std::string device = "cpu";
+  int threads = 0;
+  int max_context = 0;
+  int kv_tokens = 0;
+  int max_step_tokens = EngineOptions().max_step_tokens;
+  int max_running = EngineOptions().max_running_sequences;
+  int max_waiting = EngineOptions().max_waiting_requests;
+  double drain_seconds = 30;
+  std::string log_level = "info";
+  std::string log_format = "logfmt";
+};
+
+void Declare(FlagSet& set, ServeFlags& flags) {
+  set.Add("model", &flags.model, "FILE", "The GGUF file to serve. Required.");
+  set.Add("model-name", &flags.model_name, "NAME",
+          "What requests call the model. Default: the file's name without .gguf.");
+  set.Add("address", &flags.address, "HOST:PORT",
+          "Where to serve gRPC. Port 0 takes a free one and logs it.");
+  set.Add("metrics-address", &flags.metrics_address, "HOST:PORT",
+          "Where to serve Prometheus metrics, under /metrics.");
+  set.AddChoice("device", &flags.device, {"cpu"}, "Where to compute.");
+  set.Add("threads", &flags.threads, "N", "Threads that compute; 0 is one per core.", {0, 1024});
+  set.Add("max-context", &flags.max_context, "TOKENS",
+          absl::StrCat("Most tokens of one sequence, prompt and continuation. 0 is what the model "
+                       "was trained for, at most ",
+                       kDefaultMaxContext, "."),
+          {0, 1 << 24});
+  set.Add("kv-tokens", &flags.kv_tokens, "TOKENS",
+          absl::StrCat("Size of the KV pool that all sequences share; `winnow inspect` tells the "
+                       "bytes per token. 0 is ",
+                       kDefaultKvTokens, " or one sequence of --max-context, if that is more."),
+          {0, 1 << 30});
+  set.Add("max-step-tokens", &flags.max_step_tokens, "TOKENS",
+          "Most tokens that one step computes. More speeds up long prompts; less lets running "
+          "answers stall less while prompts are read.",
+          {1, 65536});
+  set.Add("max-running", &flags.max_running, "N", "Most sequences that are computed at a time.",
+          {1, 65536});
+  set.Add("max-waiting", &flags.max_waiting, "N",
+          "Most requests that wait for their turn; more get RESOURCE_EXHAUSTED.", {1, 1 << 20});
+  set.Add("drain-seconds", &flags.drain_seconds, "SECONDS",
+          "After SIGTERM or SIGINT: how long running requests may take to finish.", {0, 86400});
+  set.AddChoice("log-level", &flags.log_level, {"debug", "info", "warning", "error"},
+                "Least severe events to log.");
+  set.AddChoice("log-format", &flags.log_format, {"logfmt", "json"}, "How to log, to stderr.");
+  set.AddConfig();
+}
+
+/// The engine's limits for this model. INVALID_ARGUMENT names the flag that doesn't fit.
+absl::StatusOr<EngineOptions> MakeEngineOptions(const ServeFlags& flags,
+                                                const ModelConfig& config) {
+  EngineOptions options;
+  options.max_context =
+      flags.max_context > 0 ? flags.max_context : std::min(config.max_context, kDefaultMaxContext);
+  if (options.max_context > config.max_context) {
+    return absl::InvalidArgumentError(absl::StrCat("--max-context ", options.max_context,
+                                                   " is beyond the ", config.max_context,
+                                                   " tokens that the model was trained for"));
+  }
+  const int kv_tokens =
+      flags.kv_tokens > 0 ? flags.kv_tokens : std::max(kDefaultKvTokens, options.max_context);
+  if (kv_tokens < options.max_context) {
+    return absl::InvalidArgumentError(absl::StrCat("--kv-tokens ", kv_tokens,
+                                                   " can't hold one sequence of --max-context ",
+                                                   options.max_context, " tokens"));
+  }
+  options.kv_blocks = (kv_tokens + options.block_tokens - 1) / options.block_tokens;
+  options.max_step_tokens = flags.max_step_tokens;
+  options.max_running_sequences = flags.max_running;
+  options.max_waiting_requests = flags.max_waiting;
+  options.kv_bytes_per_token = config.kv_bytes_per_token();
+  return options;
+}
+
+/// SIGTERM and SIGINT, taken by the main thread instead of interrupting whichever runs.
+class Signals {
+ public:
+  /// To be constructed before any other thread is started, for they inherit what is blocked.
+  Signals() {
+    sigemptyset(&set_);
+    sigaddset(&set_, SIGTERM);
+    sigaddset(&set_, SIGINT);
+    pthread_sigmask(SIG_BLOCK, &set_, nullptr);
+  }
+
+  /// True if one came within `limit`.
+  bool Wait(absl::Duration limit) const {
+    const timespec timeout = absl::ToTimespec(limit);
+    return sigtimedwait(&set_, nullptr, &timeout) > 0;
+  }
+
+ private:
+  sigset_t set_;
+};
+
+/// Refuses new requests and lets the others finish. A second signal ends the process at once.
+void Drain(const Signals& signals, absl::Duration limit, Engine& engine, GrpcServer& server) {
+  Log(LogLevel::kInfo, "draining", {{"limit_seconds", absl::ToDoubleSeconds(limit)}});
+  server.SetServing(false);
+  engine.Drain(limit);
+  while (!engine.drained()) {
+    if (!signals.Wait(kPollInterval)) continue;
+    Log(LogLevel::kWarning, "aborted", {{"reason", "second signal"}});
+    _exit(1);
+  }
+  server.Shutdown(kFlushLimit);
+  Log(LogLevel::kInfo, "stopped");
+}
+
+/// Host part of "HOST:PORT" with the port that was really taken.
+std::string WithPort(const std::string& address, int port) {
+  return absl::StrCat(address.substr(0, address.rfind(':') + 1), port);
+}
+
+absl::Status Serve(const ServeFlags& flags) {
+  const absl::Time started = absl::Now();
+  const Signals signals;
+  absl::StatusOr<ModelFile> file = ModelFile::Open(flags.model);
+  if (!file.ok()) return file.status();
+  absl::StatusOr<EngineOptions> options = MakeEngineOptions(flags, file->config);
+  if (!options.ok()) return options.status();
+
+  const std::unique_ptr<Backend> backend = CreateCpuBackend({.threads = flags.threads});
+  const KvOptions kv = {.blocks = options->kv_blocks,
+                        .block_tokens = options->block_tokens,
+                        .max_step_tokens = options->max_step_tokens};
+  absl::StatusOr<std::unique_ptr<Transformer>> transformer =
+      Transformer::Load(*file->gguf, file->config, *backend, kv);
+  if (!transformer.ok()) return transformer.status();
+
+  const ServedModel model = {
+      .name = flags.model_name.empty() ? ModelNameFromPath(flags.model) : flags.model_name,
+      .title = file->config.name,
+      .architecture = file->config.architecture,
+      .context_tokens = options->max_context,
+      .trained_context_tokens = file->config.max_context,
+      .max_sequences = options->max_running_sequences,
+      .tokenizer = file->tokenizer.get(),
+      .chat = file->chat};
+  Log(LogLevel::kInfo, "loaded",
+      {{"model", model.name},
+       {"architecture", model.architecture},
+       {"context_tokens", options->max_context},
+       {"kv_blocks", options->kv_blocks},
+       {"kv_bytes", (*transformer)->kv_cache().bytes()},
+       {"chat", model.chat.has_value()},
+       {"seconds", absl::ToDoubleSeconds(absl::Now() - started)}});
+
+  MetricsExporter metrics(model.name, model.architecture);
+  Engine engine(*options, **transformer, *file->tokenizer, metrics);
+  const absl::StatusOr<int> metrics_port = metrics.Listen(flags.metrics_address);
+  if (!metrics_port.ok()) return metrics_port.status();
+  absl::StatusOr<std::unique_ptr<GrpcServer>> server =
+      GrpcServer::Start(flags.address, model, engine, metrics);
+  if (!server.ok()) return server.status();
+  (*server)->SetServing(true);
+  Log(LogLevel::kInfo, "listening",
+      {{"address", WithPort(flags.address, (*server)->port())},
+       {"metrics_address", WithPort(flags.metrics_address, *metrics_port)},
+       {"model", model.name},
+       {"seconds", absl::ToDoubleSeconds(absl::Now() - started)}});
+
+  bool healthy = true;
+  while (!signals.Wait(kPollInterval)) {
+    if (healthy && !engine.healthy()) {
+      healthy = false;
+      Log(LogLevel::kError, "unhealthy", {{"reason", "the device has failed"}});
+      (*server)->SetServing(false);
+    }
+  }
+  Drain(signals, absl::Seconds(flags.drain_seconds), engine, **server);
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+int RunServe(std::span<const std::string> arguments) {
+  ServeFlags flags;
+  FlagSet set("winnow serve", "Serves a model over gRPC until SIGTERM or SIGINT.");
+  Declare(set, flags);
+  if (std::optional<int> exit_code = ParseOrExitCode(set, arguments)) return *exit_code;
+  if (flags.model.empty()) {
+    std::fprintf(stderr, "winnow serve: --model is missing (see winnow serve --help)\n");
+    return 2;
+  }
+  ConfigureLog(ParseLogLevel(flags.log_level), ParseLogFormat(flags.log_format));
+  if (absl::Status status = Serve(flags); !status.ok()) return Fail(set, status);
+  return 0;
+}
+
+}  // namespace winnow
