@@ -30,30 +30,36 @@ VF32 LoadHalves(const uint8_t* p) {
   return hn::PromoteTo(F32(), hn::LoadU(F16(), reinterpret_cast<const hwy::float16_t*>(p)));
 }
 
+// Keeps the compiler from loading the activations of a whole block ahead of their use, which costs
+// more registers than there are.
+HWY_INLINE void LoadInOrder() { asm volatile("" ::: "memory"); }
+
 // Adds code products of one block for one vector of weight rows and kRows rows of x:
-// sums[t] = sum_k code_w[lanes, k] code_x[t, k].
+// sums[t] = sum_k code_w[lanes, k] code_x[t, k]; rows of x are `stride` codes apart.
 template <PanelFormat kFormat, int kRows>
-HWY_INLINE void BlockDot(const uint8_t* codes, const int8_t* const* x, int64_t column,
-                         const int32_t* const* half_sums, VI32 (&sums)[kRows]) {
+HWY_INLINE void BlockDot(const uint8_t* codes, const int8_t* x, int64_t stride,
+                         const int32_t* half_sums, VI32 (&sums)[kRows]) {
   constexpr int kQuads = BlockColumns(kFormat) / 4;
   if constexpr (kFormat == PanelFormat::kU4) {
     UnsignedDot dots[kRows];
     for (int pair = 0; pair < kQuads / 2; ++pair) {
+      LoadInOrder();
       const Raw packed = LoadRaw(codes + pair * 64);
       const Raw even = LowNibbles(packed);
       const Raw odd = HighNibbles(packed);
-      for (int t = 0; t < kRows; ++t) dots[t].Add(even, LoadQuad(x[t] + column + pair * 8));
-      for (int t = 0; t < kRows; ++t) dots[t].Add(odd, LoadQuad(x[t] + column + pair * 8 + 4));
+      for (int t = 0; t < kRows; ++t) dots[t].Add(even, LoadQuad(x + t * stride + pair * 8));
+      for (int t = 0; t < kRows; ++t) dots[t].Add(odd, LoadQuad(x + t * stride + pair * 8 + 4));
     }
     for (int t = 0; t < kRows; ++t) sums[t] = dots[t].Sum();
   } else {
     SignedDot dots[kRows];
     for (int quad = 0; quad < kQuads; ++quad) {
+      LoadInOrder();
       const Raw w = LoadRaw(codes + quad * 64);
-      for (int t = 0; t < kRows; ++t) dots[t].Add(w, LoadQuad(x[t] + column + quad * 4));
+      for (int t = 0; t < kRows; ++t) dots[t].Add(w, LoadQuad(x + t * stride + quad * 4));
     }
     for (int t = 0; t < kRows; ++t) {
-      const int32_t* half = half_sums[t] + column / 16;
+      const int32_t* half = half_sums + t * stride / 16;
       sums[t] = dots[t].Sum(kQuads == 8 ? half[0] + half[1] : half[0]);
     }
   }
@@ -65,16 +71,13 @@ void PanelTile(const uint8_t* panel, const QuantizedRows& x, int64_t first_row,
                float (*out)[kPanelRows]) {
   constexpr int kColumns = BlockColumns(kFormat);
   const F32 d;
-  const int8_t* codes[kRows];
-  const float* scales[kRows];
-  const float* sums[kRows];
-  const int32_t* half_sums[kRows];
+  const int8_t* codes = x.codes(first_row);
+  const float* scales = x.scales(first_row);
+  const float* sums = x.sums(first_row);
+  const int32_t* half_sums = x.half_sums(first_row);
+  const int64_t blocks = x.blocks();
   VF32 total[kRows][kVectors];
   for (int t = 0; t < kRows; ++t) {
-    codes[t] = x.codes(first_row + t);
-    scales[t] = x.scales(first_row + t);
-    sums[t] = x.sums(first_row + t);
-    half_sums[t] = x.half_sums(first_row + t);
     for (int v = 0; v < kVectors; ++v) total[t][v] = hn::Zero(d);
   }
   for (int64_t column = 0; column < x.columns(); column += kColumns) {
@@ -82,16 +85,18 @@ void PanelTile(const uint8_t* panel, const QuantizedRows& x, int64_t first_row,
     const uint8_t* w_codes = panel + kPanelRows * (HasMinimum(kFormat) ? 4 : 2);
     for (int v = 0; v < kVectors; ++v) {
       VI32 dots[kRows];
-      BlockDot<kFormat, kRows>(w_codes + v * 4 * kLanes, codes, column, half_sums, dots);
+      BlockDot<kFormat, kRows>(w_codes + v * 4 * kLanes, codes + column, x.columns(),
+                               half_sums + column / 16, dots);
+      LoadInOrder();
       const VF32 w_scale = LoadHalves(panel + v * 2 * kLanes);
       for (int t = 0; t < kRows; ++t) {
-        const VF32 scale = hn::Mul(w_scale, hn::Set(d, scales[t][b]));
+        const VF32 scale = hn::Mul(w_scale, hn::Set(d, scales[t * blocks + b]));
         total[t][v] = hn::MulAdd(hn::ConvertTo(d, dots[t]), scale, total[t][v]);
       }
       if constexpr (HasMinimum(kFormat)) {
         const VF32 w_min = LoadHalves(panel + 2 * kPanelRows + v * 2 * kLanes);
         for (int t = 0; t < kRows; ++t) {
-          total[t][v] = hn::MulAdd(w_min, hn::Set(d, sums[t][b]), total[t][v]);
+          total[t][v] = hn::MulAdd(w_min, hn::Set(d, sums[t * blocks + b]), total[t][v]);
         }
       }
     }
