@@ -6,6 +6,8 @@
 #include <limits>
 #include <utility>
 
+#include "engine/request_check.h"
+
 namespace winnow {
 namespace {
 
@@ -145,6 +147,86 @@ void RecordingSink::OnFinished(RequestSummary finished) {
     EXPECT_TRUE(continuation.finish_reason.has_value()) << "finished without a last output";
   }
   summary = std::move(finished);
+}
+
+CoreBench::~CoreBench() {
+  core.CheckInvariants();
+  EXPECT_EQ(core.pool().free_blocks(), options.kv_blocks);
+  EXPECT_EQ(model.corruptions(), 0);
+  EXPECT_LE(model.max_rows(), options.max_step_tokens);
+}
+
+void CoreBench::Submit(Request request, RecordingSink& sink) {
+  const absl::Status checked = CheckRequest(request, options, kVocab);
+  ASSERT_TRUE(checked.ok()) << checked;
+  core.Submit(std::move(request), &sink, now);
+}
+
+bool CoreBench::Step() {
+  const bool worked = core.Step();
+  core.CheckInvariants();
+  model.PoisonFreeBlocks();
+  now += absl::Seconds(1);
+  return worked;
+}
+
+int CoreBench::RunToEnd() {
+  int steps = 0;
+  while (Step()) ++steps;
+  return steps;
+}
+
+RecordingSink::Continuation ReferenceContinuation(const Request& request, int index,
+                                                  const EngineOptions& options,
+                                                  const HistoryModel& model,
+                                                  const Tokenizer& tokenizer) {
+  RecordingSink::Continuation result;
+  std::vector<int32_t> history = request.prompt_tokens;
+  TokenHistory seen(request.sampling, request.prompt_tokens);
+  Sampler sampler;
+  while (!result.finish_reason) {
+    const std::vector<float> logits = model.LogitsAfter(history);
+    int32_t token;
+    if (request.sampling.temperature == 0 && request.sampling.logit_bias.empty() &&
+        seen.output_counts().empty()) {
+      token = static_cast<int32_t>(std::ranges::max_element(logits) - logits.begin());
+    } else {
+      const auto position = static_cast<int>(result.tokens.size());
+      token = sampler
+                  .Choose(logits, request.sampling, seen,
+                          UniformAt(*request.sampling.seed, index, position))
+                  .value();
+    }
+    history.push_back(token);
+    seen.Append(token);
+    result.tokens.push_back(request.logprobs ? sampler.Describe(logits, token, request.top_logprobs)
+                                             : OutputToken{token, std::nullopt, {}});
+    if (std::ranges::count(request.stop_token_ids, token) > 0) {
+      result.finish_reason = FinishReason::kStop;
+      result.matched_stop = tokenizer.TokenBytes(token, true);
+      break;
+    }
+    if (tokenizer.IsEndOfGeneration(token) && !request.ignore_eos) {
+      result.finish_reason = FinishReason::kStop;
+      break;
+    }
+    result.text += tokenizer.TokenBytes(token, request.render_special);
+    size_t cut = std::string::npos;
+    for (const std::string& stop : request.stop) {
+      const size_t found = result.text.find(stop);
+      if (found >= cut) continue;
+      cut = found;
+      result.matched_stop = stop;
+    }
+    if (cut != std::string::npos) {
+      result.text.resize(cut);
+      result.finish_reason = FinishReason::kStop;
+    } else if (static_cast<int>(result.tokens.size()) == request.max_tokens ||
+               static_cast<int>(history.size()) == options.max_context) {
+      result.finish_reason = FinishReason::kLength;
+    }
+  }
+  return result;
 }
 
 }  // namespace winnow

@@ -10,6 +10,8 @@
 
 #include "absl/status/status.h"
 #include "engine/cache/block_pool.h"
+#include "engine/engine_core.h"
+#include "engine/engine_options.h"
 #include "engine/model/forward_pass.h"
 #include "engine/observer.h"
 #include "engine/request.h"
@@ -118,5 +120,39 @@ class RecordingObserver : public EngineObserver {
   int preemptions = 0;
   std::vector<absl::Status> rejected;
 };
+
+/// A core with its fakes; the clock moves by a second with every step. Every step checks the
+/// invariants and poisons the free blocks; the destructor checks that no block has leaked.
+/// REQUIRES: all requests have ended by then.
+struct CoreBench {
+  static constexpr int kVocab = 16;
+
+  explicit CoreBench(const EngineOptions& options)
+      : options(options),
+        model(options.kv_blocks, options.block_tokens, kVocab),
+        core(options, model, tokenizer, observer, [this] { return now; }) {
+    model.Watch(core.pool());
+  }
+  ~CoreBench();
+
+  void Submit(Request request, RecordingSink& sink);
+  bool Step();
+  /// Steps until there is nothing to do; returns how many did something.
+  int RunToEnd();
+
+  EngineOptions options;
+  absl::Time now = absl::UnixEpoch();
+  LetterTokenizer tokenizer{kVocab};
+  HistoryModel model;
+  RecordingObserver observer;
+  EngineCore core;
+};
+
+/// What a request's continuation must be, made directly from the model's answers: no batch, no
+/// blocks, no scheduler, and stop strings searched in the whole text.
+RecordingSink::Continuation ReferenceContinuation(const Request& request, int index,
+                                                  const EngineOptions& options,
+                                                  const HistoryModel& model,
+                                                  const Tokenizer& tokenizer);
 
 }  // namespace winnow
