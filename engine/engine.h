@@ -27,10 +27,10 @@ class Engine {
          EngineObserver& observer);
   ~Engine();
 
-  /// Queues a request. The engine calls `sink` until OnFinished, also when the request is cancelled;
-  /// it must stay alive until then. Errors (sink never called): RESOURCE_EXHAUSTED when the queue is
-  /// full, UNAVAILABLE while draining, INVALID_ARGUMENT when the prompt with max_tokens can never
-  /// fit the KV pool.
+  /// Queues a request. The engine calls `sink` until OnFinished, also when the request is
+  /// cancelled; it must stay alive until then. Errors (sink never called): RESOURCE_EXHAUSTED when
+  /// the queue is full, UNAVAILABLE while draining, INVALID_ARGUMENT when the prompt with
+  /// max_tokens can never fit the KV pool.
   absl::Status Submit(Request request, RequestSink* sink);
 
   /// Ends a request within one step; its sink gets OnFinished with CANCELLED. Unknown ids are

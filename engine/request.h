@@ -15,13 +15,14 @@ namespace winnow {
 struct SamplingParams {
   /// Added to the logits of these tokens; -inf bans a token.
   std::vector<std::pair<int32_t, float>> logit_bias;
-  float repetition_penalty = 1;  ///< > 0; divides positive logits of tokens seen in prompt or output
-  float presence_penalty = 0;    ///< subtracted once from tokens seen in the output
-  float frequency_penalty = 0;   ///< subtracted per occurrence in the output
-  float temperature = 1;         ///< >= 0; 0 is greedy: the token of the largest logit, lowest id first
-  int top_k = 0;                 ///< keep the k most probable tokens; 0 keeps all
-  float top_p = 1;               ///< keep the smallest set whose probability reaches top_p, in (0, 1]
-  float min_p = 0;               ///< drop tokens below min_p times the largest probability, in [0, 1)
+  float repetition_penalty =
+      1;                        ///< > 0; divides positive logits of tokens seen in prompt or output
+  float presence_penalty = 0;   ///< subtracted once from tokens seen in the output
+  float frequency_penalty = 0;  ///< subtracted per occurrence in the output
+  float temperature = 1;  ///< >= 0; 0 is greedy: the token of the largest logit, lowest id first
+  int top_k = 0;          ///< keep the k most probable tokens; 0 keeps all
+  float top_p = 1;        ///< keep the smallest set whose probability reaches top_p, in (0, 1]
+  float min_p = 0;        ///< drop tokens below min_p times the largest probability, in [0, 1)
   /// Same seed, same tokens, whatever else is in the batch. Drawn at random when absent.
   std::optional<uint64_t> seed;
 };
@@ -31,11 +32,11 @@ struct Request {
   uint64_t id = 0;  ///< unique among the requests that the engine knows; chosen by the caller
   std::vector<int32_t> prompt_tokens;  ///< at least one
   SamplingParams sampling;
-  int max_tokens = 0;  ///< generated tokens per sequence, at least 1
-  int n = 1;           ///< parallel continuations of the prompt
-  std::vector<std::string> stop;         ///< generation ends where one appears; not part of the text
-  std::vector<int32_t> stop_token_ids;   ///< generation ends with one; not part of the text
-  bool ignore_eos = false;               ///< generate on past the end-of-sequence token
+  int max_tokens = 0;                   ///< generated tokens per sequence, at least 1
+  int n = 1;                            ///< parallel continuations of the prompt
+  std::vector<std::string> stop;        ///< generation ends where one appears; not part of the text
+  std::vector<int32_t> stop_token_ids;  ///< generation ends with one; not part of the text
+  bool ignore_eos = false;              ///< generate on past the end-of-sequence token
   bool logprobs = false;  ///< report log-probabilities of chosen tokens (of the unmodified logits)
   int top_logprobs = 0;   ///< and of this many most probable ones
   bool render_special = false;  ///< spell control tokens in the text
@@ -57,11 +58,11 @@ struct OutputToken {
 
 /// A piece of one continuation's output, in order.
 struct Output {
-  int index = 0;                    ///< which of the n continuations
-  std::string text;                 ///< complete UTF-8; may be empty while a stop string is possible
+  int index = 0;     ///< which of the n continuations
+  std::string text;  ///< complete UTF-8; may be empty while a stop string is possible
   std::vector<OutputToken> tokens;  ///< those behind the text since the last output
-  /// Set on the continuation's last output. kCancelled: the request ended early, for whatever reason
-  /// RequestSummary::status has.
+  /// Set on the continuation's last output. kCancelled: the request ended early, for whatever
+  /// reason RequestSummary::status has.
   std::optional<FinishReason> finish_reason;
   /// The stop string or token that matched, with kStop; empty / absent for end of sequence.
   std::string matched_stop;
@@ -69,14 +70,14 @@ struct Output {
 
 /// What a request used, once it is over.
 struct RequestSummary {
-  absl::Status status;       ///< OK; else why it ended early: CANCELLED, DEADLINE_EXCEEDED, ...
+  absl::Status status;  ///< OK; else why it ended early: CANCELLED, DEADLINE_EXCEEDED, ...
   int prompt_tokens = 0;
   int cached_tokens = 0;     ///< prompt tokens whose KV blocks were already there
   int generated_tokens = 0;  ///< over all continuations
   int preemptions = 0;
-  double queue_seconds = 0;  ///< from submission to the first step that computed it
-  double ttft_seconds = 0;   ///< from submission to the first generated token
-  double total_seconds = 0;  ///< from submission to the end
+  double queue_seconds = 0;         ///< from submission to the first step that computed it
+  double ttft_seconds = 0;          ///< from submission to the first generated token
+  double total_seconds = 0;         ///< from submission to the end
   std::vector<double> itl_seconds;  ///< gaps between generated tokens of each continuation
 };
 

@@ -91,8 +91,8 @@ class Backend {
   /// Zeroed device memory. RESOURCE_EXHAUSTED names what was needed.
   virtual absl::StatusOr<std::unique_ptr<Buffer>> Allocate(int64_t bytes) = 0;
 
-  /// Prepares a weight: `parts` stacked along their rows (such as Q, K and V projections), which may
-  /// differ in type. INVALID_ARGUMENT when their columns differ or a type is not supported.
+  /// Prepares a weight: `parts` stacked along their rows (such as Q, K and V projections), which
+  /// may differ in type. INVALID_ARGUMENT when their columns differ or a type is not supported.
   virtual absl::StatusOr<std::unique_ptr<Matrix>> LoadMatrix(std::span<const HostMatrix> parts) = 0;
 
   /// Prepares an embedding table [vocab, hidden] to look rows up in. The CPU backend keeps pointing
@@ -107,10 +107,11 @@ class Backend {
 
   /// out[t, n] = sum_k x[t, k] w[n, k] + bias[n]; `bias` may be null. With `accumulate` the product
   /// is added to what `out` holds (the residual stream).
-  virtual void MatMul(Tensor x, const Matrix& w, const float* bias, bool accumulate, Tensor out) = 0;
+  virtual void MatMul(Tensor x, const Matrix& w, const float* bias, bool accumulate,
+                      Tensor out) = 0;
 
-  /// Rotates the queries and keys of `qkv` ([rows, (heads + 2 kv_heads) head_dim]: Q, then K, then V)
-  /// to their positions, in place, and writes keys and values to the blocks of the batch.
+  /// Rotates the queries and keys of `qkv` ([rows, (heads + 2 kv_heads) head_dim]: Q, then K, then
+  /// V) to their positions, in place, and writes keys and values to the blocks of the batch.
   /// `rope_frequencies` [rope_dim / 2]: radians per position of each pair.
   virtual void RopeAndStoreKv(const StepBatch& batch, Tensor qkv, int heads, RopePairing pairing,
                               std::span<const float> rope_frequencies, const KvCache& cache,
@@ -118,7 +119,8 @@ class Backend {
 
   /// Causal attention of every row's queries (in `qkv`, as above) over all keys and values of its
   /// sequence up to its own position:
-  /// out[t, h, :] = sum_j softmax_j(q[t, h] . k[j, g] / sqrt(head_dim)) v[j, g], g = h kv_heads / heads.
+  /// out[t, h, :] = sum_j softmax_j(q[t, h] . k[j, g] / sqrt(head_dim)) v[j, g], g = h kv_heads /
+  /// heads.
   virtual void Attention(const StepBatch& batch, Tensor qkv, int heads, const KvCache& cache,
                          int layer, Tensor out) = 0;
 

@@ -10,9 +10,10 @@ namespace winnow {
 /// sequence are consecutive, at consecutive positions. A decoding sequence has one row, a prefill
 /// chunk many.
 struct StepBatch {
-  std::span<const int32_t> tokens;       ///< [rows] token ids
-  std::span<const int32_t> positions;    ///< [rows] position of the row in its sequence, from 0
-  std::span<const int32_t> query_begin;  ///< [sequences + 1] rows of sequence s: from [s] to [s + 1]
+  std::span<const int32_t> tokens;     ///< [rows] token ids
+  std::span<const int32_t> positions;  ///< [rows] position of the row in its sequence, from 0
+  std::span<const int32_t>
+      query_begin;  ///< [sequences + 1] rows of sequence s: from [s] to [s + 1]
   /// [sequences, max_blocks] KV block ids of each sequence, in the order of positions; entries past
   /// those that the sequence's last row needs are not read.
   std::span<const int32_t> block_tables;

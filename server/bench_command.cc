@@ -58,11 +58,11 @@ absl::StatusOr<BenchModel> Load(const BenchFlags& flags, int tokens_per_sequence
   model.backend = CreateCpuBackend({.threads = flags.threads});
   const int block_tokens = EngineOptions().block_tokens;
   const int blocks = flags.batch * ((tokens_per_sequence + block_tokens - 1) / block_tokens);
-  absl::StatusOr<std::unique_ptr<Transformer>> transformer = Transformer::Load(
-      *model.file, *config, *model.backend,
-      {.blocks = blocks,
-       .block_tokens = block_tokens,
-       .max_step_tokens = std::max(flags.max_step_tokens, flags.batch)});
+  absl::StatusOr<std::unique_ptr<Transformer>> transformer =
+      Transformer::Load(*model.file, *config, *model.backend,
+                        {.blocks = blocks,
+                         .block_tokens = block_tokens,
+                         .max_step_tokens = std::max(flags.max_step_tokens, flags.batch)});
   if (!transformer.ok()) return transformer.status();
   model.transformer = *std::move(transformer);
   return model;
@@ -78,8 +78,8 @@ int RunDecode(std::span<const std::string> arguments) {
   if (std::optional<int> exit_code = ParseOrExitCode(set, arguments)) return *exit_code;
   const absl::StatusOr<BenchModel> model = Load(flags, flags.context + 1);
   if (!model.ok()) return Fail(set, model.status());
-  const absl::StatusOr<DecodeBenchResult> result = BenchDecode(
-      *model->transformer, *model->backend, flags.batch, flags.context, flags.seconds);
+  const absl::StatusOr<DecodeBenchResult> result =
+      BenchDecode(*model->transformer, *model->backend, flags.batch, flags.context, flags.seconds);
   if (!result.ok()) return Fail(set, result.status());
   if (flags.json) {
     const nlohmann::ordered_json json = {

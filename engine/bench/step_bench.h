@@ -10,25 +10,25 @@ namespace winnow {
 
 /// Speed of whole decode steps.
 struct DecodeBenchResult {
-  double step_seconds = 0;       ///< median
-  double tokens_per_second = 0;  ///< of all sequences together
-  int64_t kv_bytes_read = 0;     ///< per step, keys and values of all layers
-  int64_t weight_bytes_read = 0; ///< per step
+  double step_seconds = 0;        ///< median
+  double tokens_per_second = 0;   ///< of all sequences together
+  int64_t kv_bytes_read = 0;      ///< per step, keys and values of all layers
+  int64_t weight_bytes_read = 0;  ///< per step
   double achieved_bytes_per_second = 0;
   double peak_bytes_per_second = 0;  ///< read bandwidth of the device, measured in this run
 };
 
-/// Times steps that decode one token for each of `batch` sequences of `context` tokens, forward pass
-/// and greedy choice, until `seconds` have passed (at least 5 steps). The KV pool is filled with
-/// random numbers: dense attention costs the same whatever they are.
-/// REQUIRES: the transformer's pool holds batch * (context + 1) tokens.
+/// Times steps that decode one token for each of `batch` sequences of `context` tokens, forward
+/// pass and greedy choice, until `seconds` have passed (at least 5 steps). The KV pool is filled
+/// with random numbers: dense attention costs the same whatever they are. REQUIRES: the
+/// transformer's pool holds batch * (context + 1) tokens.
 absl::StatusOr<DecodeBenchResult> BenchDecode(Transformer& transformer, Backend& backend, int batch,
                                               int context, double seconds);
 
 /// Speed of prompt processing.
 struct PrefillBenchResult {
-  double tokens_per_second = 0;         ///< median
-  double achieved_flops_per_second = 0; ///< 2 per weight and token, and of attention
+  double tokens_per_second = 0;          ///< median
+  double achieved_flops_per_second = 0;  ///< 2 per weight and token, and of attention
 };
 
 /// Times the prefill of one prompt of `context` tokens in chunks of `step_tokens`, until `seconds`

@@ -106,8 +106,8 @@ absl::Status Transformer::LoadWeights(const GgufFile& file) {
     }
     status.Update(reader.ReadMatrix({name("attn_output.weight")}, &layer.attention_out));
     status.Update(reader.ReadVector({name("ffn_norm.weight")}, &layer.ffn_norm));
-    status.Update(reader.ReadMatrix({name("ffn_gate.weight"), name("ffn_up.weight")},
-                                    &layer.gate_up));
+    status.Update(
+        reader.ReadMatrix({name("ffn_gate.weight"), name("ffn_up.weight")}, &layer.gate_up));
     status.Update(reader.ReadMatrix({name("ffn_down.weight")}, &layer.down));
   }
   status.Update(reader.ReadVector({"output_norm.weight"}, &output_norm_));
@@ -132,9 +132,12 @@ absl::Status Transformer::AllocateState(const KvOptions& kv) {
   };
   const int64_t rows = std::max(kv.max_step_tokens, kLogitRows);
   const Slot slots[] = {
-      {&residual_, rows, config_.hidden},    {&normed_, rows, config_.hidden},
-      {&qkv_, rows, qkv_columns},            {&attended_, rows, query_columns},
-      {&gate_up_, rows, int64_t{2} * config_.ffn}, {&ffn_, rows, config_.ffn},
+      {&residual_, rows, config_.hidden},
+      {&normed_, rows, config_.hidden},
+      {&qkv_, rows, qkv_columns},
+      {&attended_, rows, query_columns},
+      {&gate_up_, rows, int64_t{2} * config_.ffn},
+      {&ffn_, rows, config_.ffn},
       {&logits_, kLogitRows, config_.vocab},
   };
   int64_t elements = 0;

@@ -25,9 +25,9 @@ struct KvOptions {
 /// pass serves all model families; ModelConfig is the table of their differences.
 class Transformer : public ForwardPass {
  public:
-  /// Loads the weights of `file`, whose tensors `config` has been checked against, and allocates the
-  /// KV pool. REQUIRES: `file` and `backend` outlive the transformer. RESOURCE_EXHAUSTED when memory
-  /// is short.
+  /// Loads the weights of `file`, whose tensors `config` has been checked against, and allocates
+  /// the KV pool. REQUIRES: `file` and `backend` outlive the transformer. RESOURCE_EXHAUSTED when
+  /// memory is short.
   static absl::StatusOr<std::unique_ptr<Transformer>> Load(const GgufFile& file,
                                                            const ModelConfig& config,
                                                            Backend& backend, const KvOptions& kv);
@@ -77,13 +77,13 @@ class Transformer : public ForwardPass {
 
   // Activations of one step, [max_step_tokens, ...] each.
   std::unique_ptr<Buffer> activations_;
-  Tensor residual_;   ///< [rows, hidden]
-  Tensor normed_;     ///< [rows, hidden]
-  Tensor qkv_;        ///< [rows, (heads + 2 kv_heads) head_dim]
-  Tensor attended_;   ///< [rows, heads head_dim]
-  Tensor gate_up_;    ///< [rows, 2 ffn]
-  Tensor ffn_;        ///< [rows, ffn]
-  Tensor logits_;     ///< [logit rows of one round, vocab]
+  Tensor residual_;  ///< [rows, hidden]
+  Tensor normed_;    ///< [rows, hidden]
+  Tensor qkv_;       ///< [rows, (heads + 2 kv_heads) head_dim]
+  Tensor attended_;  ///< [rows, heads head_dim]
+  Tensor gate_up_;   ///< [rows, 2 ffn]
+  Tensor ffn_;       ///< [rows, ffn]
+  Tensor logits_;    ///< [logit rows of one round, vocab]
 };
 
 }  // namespace winnow

@@ -81,8 +81,7 @@ void ChatTemplate::UseLlama3(const JinjaOutline& outline) {
   if (outline.Spells("Cutting Knowledge Date: December 2023\n")) {
     // Llama 3.1 and later always open with a system turn. Its date is the one that the template
     // falls back to, not today's: the same request gives the same prompt tomorrow.
-    system_preamble_ =
-        "Cutting Knowledge Date: December 2023\nToday Date: 26 Jul 2024\n\n";
+    system_preamble_ = "Cutting Knowledge Date: December 2023\nToday Date: 26 Jul 2024\n\n";
     default_system_ = "";
   }
 }
@@ -139,9 +138,9 @@ absl::Status ChatTemplate::CheckOrder(const std::vector<ChatMessage>& messages) 
               : absl::StrCat("messages[", i, "] is a system message; only the first may be one."));
     }
     if ((role == "user") != ((i - leads_with_system) % 2 == 0)) {
-      return absl::InvalidArgumentError(absl::StrCat(
-          "messages[", i, "].role is '", role,
-          "'; with this model user and assistant must take turns, the user first."));
+      return absl::InvalidArgumentError(
+          absl::StrCat("messages[", i, "].role is '", role,
+                       "'; with this model user and assistant must take turns, the user first."));
     }
   }
   if (alternates_ && messages.back().role != "user") {

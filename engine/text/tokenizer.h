@@ -24,8 +24,8 @@ class Tokenizer {
 
   /// Token ids of `text`, which is UTF-8 (invalid bytes are tokenized as bytes). With
   /// `parse_special`, spellings of control tokens in the text (such as "<|im_end|>") become those
-  /// tokens; without, they are ordinary text. With `add_bos`, the beginning-of-sequence token is put
-  /// in front if the model wants one.
+  /// tokens; without, they are ordinary text. With `add_bos`, the beginning-of-sequence token is
+  /// put in front if the model wants one.
   virtual std::vector<int32_t> Encode(std::string_view text, bool parse_special,
                                       bool add_bos) const = 0;
 

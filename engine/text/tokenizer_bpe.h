@@ -61,7 +61,7 @@ class BpeTokenizer final : public VocabularyTokenizer {
   void PushCandidate(int32_t left, int32_t right, Scratch& scratch) const;
 
   const Pretokenizer pretokenizer_;
-  std::array<int32_t, 256> byte_tokens_;  ///< -1 for bytes that the vocabulary lacks
+  std::array<int32_t, 256> byte_tokens_;         ///< -1 for bytes that the vocabulary lacks
   absl::flat_hash_map<uint64_t, Merge> merges_;  ///< by left token << 32 | right token
   /// Words that become one token, so that they need no merging: most of ordinary text.
   absl::flat_hash_map<std::string_view, int32_t> whole_words_;

@@ -111,8 +111,8 @@ absl::StatusOr<std::unique_ptr<Tokenizer>> SentencePieceTokenizer::Create(
       case TokenType::kByte: {
         const std::optional<unsigned char> byte = ParseByteToken(token);
         if (!byte) {
-          return absl::InvalidArgumentError(absl::StrCat(
-              "tokenizer.ggml.tokens spells byte token ", i, " not as \"<0x00>\" to \"<0xFF>\"."));
+          return absl::InvalidArgumentError(absl::StrCat("tokenizer.ggml.tokens spells byte token ",
+                                                         i, " not as \"<0x00>\" to \"<0xFF>\"."));
         }
         token_bytes.emplace_back(1, static_cast<char>(*byte));
         break;
@@ -125,8 +125,7 @@ absl::StatusOr<std::unique_ptr<Tokenizer>> SentencePieceTokenizer::Create(
         break;
     }
   }
-  return std::unique_ptr<Tokenizer>(
-      new SentencePieceTokenizer(vocabulary, std::move(token_bytes)));
+  return std::unique_ptr<Tokenizer>(new SentencePieceTokenizer(vocabulary, std::move(token_bytes)));
 }
 
 SentencePieceTokenizer::SentencePieceTokenizer(const Vocabulary& vocabulary,
@@ -152,8 +151,7 @@ int32_t SentencePieceTokenizer::FindPiece(std::string_view piece) const {
   return found == pieces_.end() ? -1 : found->second;
 }
 
-void SentencePieceTokenizer::EncodeText(std::string_view text,
-                                        std::vector<int32_t>& tokens) const {
+void SentencePieceTokenizer::EncodeText(std::string_view text, std::vector<int32_t>& tokens) const {
   const std::string marked = MarkSpaces(text, add_space_prefix_);
   std::vector<Symbol> symbols = SplitCharacters(marked);
   std::priority_queue<Candidate> candidates;

@@ -14,8 +14,8 @@ namespace winnow {
 
 /// SentencePiece's byte pair encoding ("llama" in GGUF files): spaces become U+2581, and
 /// neighbouring pieces are merged as long as together they are a token, the best score first and of
-/// equal ones the leftmost. Characters that are no token fall back to byte tokens, or to the unknown
-/// token where there are none.
+/// equal ones the leftmost. Characters that are no token fall back to byte tokens, or to the
+/// unknown token where there are none.
 class SentencePieceTokenizer final : public VocabularyTokenizer {
  public:
   /// INVALID_ARGUMENT when the scores are missing.

@@ -38,7 +38,8 @@ absl::StatusOr<int32_t> TokenId(const GgufFile& file, std::string_view name, siz
   // Files say "none" as -1 of either 32-bit type.
   if (*id == -1 || *id == std::numeric_limits<uint32_t>::max()) return -1;
   if (*id < 0 || *id >= static_cast<int64_t>(vocab_size)) {
-    return Fault(name, absl::StrCat("is ", *id, ", but the vocabulary has ", vocab_size, " tokens"));
+    return Fault(name,
+                 absl::StrCat("is ", *id, ", but the vocabulary has ", vocab_size, " tokens"));
   }
   return static_cast<int32_t>(*id);
 }
@@ -120,8 +121,8 @@ absl::StatusOr<Vocabulary> ReadVocabulary(const GgufFile& file) {
 
   const size_t size = vocabulary.tokens.size();
   std::vector<int32_t> ids;
-  for (std::string_view name : {"bos_token_id", "eos_token_id", "unknown_token_id", "eot_token_id",
-                                "eom_token_id"}) {
+  for (std::string_view name :
+       {"bos_token_id", "eos_token_id", "unknown_token_id", "eot_token_id", "eom_token_id"}) {
     absl::StatusOr<int32_t> id = TokenId(file, name, size);
     if (!id.ok()) return id.status();
     ids.push_back(*id);

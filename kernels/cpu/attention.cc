@@ -85,15 +85,16 @@ void SoftmaxWeights(int count, float* scores, Partial* partial) {
   for (int j = 0; j < padded; j += kLanes) {
     const VF32 score = hn::LoadU(d, scores + j);
     // Masked explicitly: exp of -inf would do, but its polynomial may yield a NaN on the way.
-    const VF32 weight = hn::IfThenZeroElse(hn::Eq(score, hn::Set(d, -INFINITY)),
-                                           hn::Exp(d, hn::Sub(score, max)));
+    const VF32 weight =
+        hn::IfThenZeroElse(hn::Eq(score, hn::Set(d, -INFINITY)), hn::Exp(d, hn::Sub(score, max)));
     hn::StoreU(weight, d, scores + j);
     sum = hn::Add(sum, weight);
   }
   partial->sum = hn::GetLane(hn::SumOfLanes(d, sum));
 }
 
-// outs[r][c, c + kVectors kLanes) += sum_j weights[r][j] values[j], over `count` consecutive values.
+// outs[r][c, c + kVectors kLanes) += sum_j weights[r][j] values[j], over `count` consecutive
+// values.
 template <int kRows, int kVectors>
 HWY_INLINE void AddValues(const uint16_t* values, int head_dim, int count,
                           const float* const* weights, float* const* outs) {
@@ -131,8 +132,7 @@ void AttendRows(const AttentionChunk& chunk, const float* const* queries, const 
   for (int j = 0; j < positions; j += kTileKeys) {
     float* at[kRows];
     for (int r = 0; r < kRows; ++r) at[r] = row_scores[r] + j;
-    const uint16_t* keys =
-        chunk.keys[j / chunk.block_tokens] + j % chunk.block_tokens * head_dim;
+    const uint16_t* keys = chunk.keys[j / chunk.block_tokens] + j % chunk.block_tokens * head_dim;
     ScoreKeys<kRows>(keys, head_dim, queries, scale, at);
   }
   for (int r = 0; r < kRows; ++r) {
@@ -165,9 +165,15 @@ void AttendChunk(const AttentionChunk& chunk, const float* const* queries, const
                  int rows, float scale, float* scores, Partial* partials) {
   for (int r = 0; r < rows; r += kTileRows) {
     switch (std::min(kTileRows, rows - r)) {
-      case 1: AttendRows<1>(chunk, queries + r, counts + r, scale, scores, partials + r); break;
-      case 2: AttendRows<2>(chunk, queries + r, counts + r, scale, scores, partials + r); break;
-      default: AttendRows<3>(chunk, queries + r, counts + r, scale, scores, partials + r); break;
+      case 1:
+        AttendRows<1>(chunk, queries + r, counts + r, scale, scores, partials + r);
+        break;
+      case 2:
+        AttendRows<2>(chunk, queries + r, counts + r, scale, scores, partials + r);
+        break;
+      default:
+        AttendRows<3>(chunk, queries + r, counts + r, scale, scores, partials + r);
+        break;
     }
   }
 }

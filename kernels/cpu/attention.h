@@ -5,8 +5,8 @@
 namespace winnow::cpu {
 
 /// Positions that are attended to as one piece. Pieces start at multiples of this, and a row's
-/// result is merged from its pieces in order: so it is the same whether the pieces were computed one
-/// after another (prefill) or by several workers (decode).
+/// result is merged from its pieces in order: so it is the same whether the pieces were computed
+/// one after another (prefill) or by several workers (decode).
 inline constexpr int kChunkTokens = 256;
 
 /// Softmax-weighted values of one query head over some positions, not yet divided by the weights'
@@ -27,7 +27,8 @@ struct AttentionChunk {
 
 /// Queries that share a KV head: row i attends to the first counts[i] positions of the chunk
 /// (1 to kChunkTokens). `scores` is scratch for rows * kChunkTokens floats.
-///   s_j = scale q . k_j;  partials[i] = {max_j s_j, sum_j exp(s_j - max), sum_j exp(s_j - max) v_j}
+///   s_j = scale q . k_j;  partials[i] = {max_j s_j, sum_j exp(s_j - max), sum_j exp(s_j - max)
+///   v_j}
 void AttendChunk(const AttentionChunk& chunk, const float* const* queries, const int* counts,
                  int rows, float scale, float* scores, Partial* partials);
 

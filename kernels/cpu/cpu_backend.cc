@@ -24,8 +24,8 @@ namespace {
 
 using namespace cpu;  // NOLINT: the backend is the front of that namespace
 
-// Rows of x that a work item of a product covers, so that their codes stay in the L2 cache while the
-// item's panels pass by.
+// Rows of x that a work item of a product covers, so that their codes stay in the L2 cache while
+// the item's panels pass by.
 constexpr int64_t kItemRows = 128;
 // Query rows of a prefill chunk that one work item attends with.
 constexpr int kQueryTile = 16;
@@ -70,10 +70,11 @@ class CpuBackend : public Backend {
 
   absl::StatusOr<std::unique_ptr<Buffer>> Allocate(int64_t bytes) override {
     const int64_t size = std::max<int64_t>(bytes, 1);
-    void* data =
-        mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    void* data = mmap(nullptr, size, PROT_READ | PROT_WRITE,
+                      MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (data == MAP_FAILED) {
-      return absl::ResourceExhaustedError(absl::StrCat("no memory for a buffer of ", bytes, " bytes"));
+      return absl::ResourceExhaustedError(
+          absl::StrCat("no memory for a buffer of ", bytes, " bytes"));
     }
     madvise(data, size, MADV_HUGEPAGE);
     return std::make_unique<HostBuffer>(static_cast<std::byte*>(data), size);
@@ -146,8 +147,8 @@ class CpuBackend : public Backend {
       }
       const int position = batch.positions[t];
       const int32_t* table = batch.block_tables.data() + row_sequence_[t] * batch.max_blocks;
-      auto* block = reinterpret_cast<uint16_t*>(
-          cache.block(layer, table[position / cache.block_tokens]));
+      auto* block =
+          reinterpret_cast<uint16_t*>(cache.block(layer, table[position / cache.block_tokens]));
       const float* keys = row + heads * cache.head_dim;
       const int64_t offset = position % cache.block_tokens * int64_t{cache.head_dim};
       for (int part = 0; part < 2 * cache.kv_heads; ++part) {  // K heads, then V heads
@@ -159,8 +160,8 @@ class CpuBackend : public Backend {
 
   void Attention(const StepBatch& batch, Tensor qkv, int heads, const KvCache& cache, int layer,
                  Tensor out) override {
-    // Prefill rows are tiled by queries, each tile walking its chunks in order. A decode row has its
-    // chunks spread over the workers and merged, in the same order, afterwards.
+    // Prefill rows are tiled by queries, each tile walking its chunks in order. A decode row has
+    // its chunks spread over the workers and merged, in the same order, afterwards.
     tiles_.clear();
     int64_t partial_count = 0;
     const int group = heads / cache.kv_heads;
@@ -203,7 +204,8 @@ class CpuBackend : public Backend {
 
   void GatherRows(Tensor x, std::span<const int32_t> rows, Tensor out) override {
     for (size_t i = 0; i < rows.size(); ++i) {
-      std::memcpy(out.data + i * out.stride, x.data + rows[i] * x.stride, x.columns * sizeof(float));
+      std::memcpy(out.data + i * out.stride, x.data + rows[i] * x.stride,
+                  x.columns * sizeof(float));
     }
   }
 

@@ -104,10 +104,8 @@ HWY_INLINE Raw HighNibbles(Raw v) {
 
 #else  // any other target: plain 32-bit arithmetic
 
-using Raw = hn::Vec<hn::Repartition<uint8_t, I32>>;
-HWY_INLINE Raw LoadRaw(const uint8_t* p) {
-  return hn::LoadU(hn::Repartition<uint8_t, I32>(), p);
-}
+using Raw = hn::Vec<hn::Repartition<uint8_t, I32> >;
+HWY_INLINE Raw LoadRaw(const uint8_t* p) { return hn::LoadU(hn::Repartition<uint8_t, I32>(), p); }
 HWY_INLINE Raw LowNibbles(Raw v) {
   return hn::And(v, hn::Set(hn::Repartition<uint8_t, I32>(), 15));
 }
@@ -128,10 +126,10 @@ struct SignedDot {
     const VI32 w1 = hn::ShiftRight<24>(hn::ShiftLeft<16>(lanes));
     const VI32 w2 = hn::ShiftRight<24>(hn::ShiftLeft<8>(lanes));
     const VI32 w3 = hn::ShiftRight<24>(lanes);
-    sum = hn::Add(sum, hn::Add(hn::Add(hn::Mul(w0, hn::Set(d, code(x, 0))),
-                                       hn::Mul(w1, hn::Set(d, code(x, 1)))),
-                               hn::Add(hn::Mul(w2, hn::Set(d, code(x, 2))),
-                                       hn::Mul(w3, hn::Set(d, code(x, 3))))));
+    sum = hn::Add(
+        sum,
+        hn::Add(hn::Add(hn::Mul(w0, hn::Set(d, code(x, 0))), hn::Mul(w1, hn::Set(d, code(x, 1)))),
+                hn::Add(hn::Mul(w2, hn::Set(d, code(x, 2))), hn::Mul(w3, hn::Set(d, code(x, 3))))));
   }
   HWY_INLINE VI32 Sum(int32_t /*x_sum*/) const { return sum; }
 };

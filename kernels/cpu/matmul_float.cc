@@ -35,8 +35,7 @@ HWY_INLINE VF32 LoadWeights(const uint8_t* p, int64_t index) {
 
 // One panel times kRows rows of x: out[t, 16 panel rows], summed over k in order.
 template <PanelFormat kFormat, int kRows>
-void PanelTile(const uint8_t* panel, const Tensor& x, int64_t first_row,
-               float (*out)[kPanelRows]) {
+void PanelTile(const uint8_t* panel, const Tensor& x, int64_t first_row, float (*out)[kPanelRows]) {
   const F32 d;
   VF32 total[kRows][kVectors];
   for (auto& row : total) std::fill(std::begin(row), std::end(row), hn::Zero(d));
@@ -60,10 +59,14 @@ template <PanelFormat kFormat>
 void PanelTileRows(int rows, const uint8_t* panel, const Tensor& x, int64_t first_row,
                    float (*out)[kPanelRows]) {
   switch (rows) {
-    case 1: return PanelTile<kFormat, 1>(panel, x, first_row, out);
-    case 2: return PanelTile<kFormat, 2>(panel, x, first_row, out);
-    case 3: return PanelTile<kFormat, 3>(panel, x, first_row, out);
-    case 4: return PanelTile<kFormat, 4>(panel, x, first_row, out);
+    case 1:
+      return PanelTile<kFormat, 1>(panel, x, first_row, out);
+    case 2:
+      return PanelTile<kFormat, 2>(panel, x, first_row, out);
+    case 3:
+      return PanelTile<kFormat, 3>(panel, x, first_row, out);
+    case 4:
+      return PanelTile<kFormat, 4>(panel, x, first_row, out);
   }
 }
 
@@ -74,11 +77,15 @@ void MatMulFloat(const MatMulItem& item, const Tensor& x) {
       const int rows = static_cast<int>(std::min<int64_t>(kTileRows, item.last_row - row));
       float tile[kTileRows][kPanelRows];
       switch (item.segment->format) {
-        case PanelFormat::kF16: PanelTileRows<PanelFormat::kF16>(rows, panel, x, row, tile); break;
+        case PanelFormat::kF16:
+          PanelTileRows<PanelFormat::kF16>(rows, panel, x, row, tile);
+          break;
         case PanelFormat::kBF16:
           PanelTileRows<PanelFormat::kBF16>(rows, panel, x, row, tile);
           break;
-        default: PanelTileRows<PanelFormat::kF32>(rows, panel, x, row, tile); break;
+        default:
+          PanelTileRows<PanelFormat::kF32>(rows, panel, x, row, tile);
+          break;
       }
       StoreTile(item, p, row, rows, tile);
     }

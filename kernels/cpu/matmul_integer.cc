@@ -111,15 +111,23 @@ template <PanelFormat kFormat>
 void PanelTileRows(int rows, const uint8_t* panel, const QuantizedRows& x, int64_t first_row,
                    float (*out)[kPanelRows]) {
   switch (rows) {
-    case 1: return PanelTile<kFormat, 1>(panel, x, first_row, out);
-    case 2: return PanelTile<kFormat, 2>(panel, x, first_row, out);
-    case 3: return PanelTile<kFormat, 3>(panel, x, first_row, out);
-    case 4: return PanelTile<kFormat, 4>(panel, x, first_row, out);
+    case 1:
+      return PanelTile<kFormat, 1>(panel, x, first_row, out);
+    case 2:
+      return PanelTile<kFormat, 2>(panel, x, first_row, out);
+    case 3:
+      return PanelTile<kFormat, 3>(panel, x, first_row, out);
+    case 4:
+      return PanelTile<kFormat, 4>(panel, x, first_row, out);
 #if HWY_CAP_GE512
-    case 5: return PanelTile<kFormat, 5>(panel, x, first_row, out);
-    case 6: return PanelTile<kFormat, 6>(panel, x, first_row, out);
-    case 7: return PanelTile<kFormat, 7>(panel, x, first_row, out);
-    case 8: return PanelTile<kFormat, 8>(panel, x, first_row, out);
+    case 5:
+      return PanelTile<kFormat, 5>(panel, x, first_row, out);
+    case 6:
+      return PanelTile<kFormat, 6>(panel, x, first_row, out);
+    case 7:
+      return PanelTile<kFormat, 7>(panel, x, first_row, out);
+    case 8:
+      return PanelTile<kFormat, 8>(panel, x, first_row, out);
 #endif
   }
 }
@@ -131,12 +139,18 @@ void MatMulInteger(const MatMulItem& item, const QuantizedRows& x) {
       const int rows = static_cast<int>(std::min<int64_t>(kTileRows, item.last_row - row));
       float tile[kTileRows][kPanelRows];
       switch (item.segment->format) {
-        case PanelFormat::kU4: PanelTileRows<PanelFormat::kU4>(rows, panel, x, row, tile); break;
-        case PanelFormat::kS8: PanelTileRows<PanelFormat::kS8>(rows, panel, x, row, tile); break;
+        case PanelFormat::kU4:
+          PanelTileRows<PanelFormat::kU4>(rows, panel, x, row, tile);
+          break;
+        case PanelFormat::kS8:
+          PanelTileRows<PanelFormat::kS8>(rows, panel, x, row, tile);
+          break;
         case PanelFormat::kS8Min:
           PanelTileRows<PanelFormat::kS8Min>(rows, panel, x, row, tile);
           break;
-        default: PanelTileRows<PanelFormat::kS8Half>(rows, panel, x, row, tile); break;
+        default:
+          PanelTileRows<PanelFormat::kS8Half>(rows, panel, x, row, tile);
+          break;
       }
       StoreTile(item, p, row, rows, tile);
     }

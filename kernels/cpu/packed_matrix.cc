@@ -17,27 +17,37 @@ constexpr int64_t kAlignment = 64;
 PanelFormat FormatOf(DataType type, bool widen) {
   if (widen) return PanelFormat::kF32;
   switch (type) {
-    case DataType::kF32: return PanelFormat::kF32;
-    case DataType::kF16: return PanelFormat::kF16;
-    case DataType::kBF16: return PanelFormat::kBF16;
+    case DataType::kF32:
+      return PanelFormat::kF32;
+    case DataType::kF16:
+      return PanelFormat::kF16;
+    case DataType::kBF16:
+      return PanelFormat::kBF16;
     case DataType::kQ4_0:
     case DataType::kQ4_1:
-    case DataType::kQ4_K: return PanelFormat::kU4;
+    case DataType::kQ4_K:
+      return PanelFormat::kU4;
     case DataType::kQ5_0:
-    case DataType::kQ8_0: return PanelFormat::kS8;
+    case DataType::kQ8_0:
+      return PanelFormat::kS8;
     case DataType::kQ5_1:
-    case DataType::kQ5_K: return PanelFormat::kS8Min;
-    case DataType::kQ6_K: return PanelFormat::kS8Half;
+    case DataType::kQ5_K:
+      return PanelFormat::kS8Min;
+    case DataType::kQ6_K:
+      return PanelFormat::kS8Half;
   }
   return PanelFormat::kF32;
 }
 
 int64_t PanelBytes(PanelFormat format, int64_t columns) {
   switch (format) {
-    case PanelFormat::kF32: return columns * kPanelRows * 4;
+    case PanelFormat::kF32:
+      return columns * kPanelRows * 4;
     case PanelFormat::kF16:
-    case PanelFormat::kBF16: return columns * kPanelRows * 2;
-    default: return columns / BlockColumns(format) * PanelBlockBytes(format);
+    case PanelFormat::kBF16:
+      return columns * kPanelRows * 2;
+    default:
+      return columns / BlockColumns(format) * PanelBlockBytes(format);
   }
 }
 
@@ -135,7 +145,7 @@ void UnpackBlock(DataType type, const std::byte* row, int64_t index, UnpackedBlo
       out->scale = LoadHalf(block + 208) * static_cast<float>(scales[j]);
       for (int i = 0; i < 16; ++i) {
         const int k = j * 16 + i;
-        const int half = k / 128;        // 128 columns share 64 low bytes and 32 high bytes
+        const int half = k / 128;          // 128 columns share 64 low bytes and 32 high bytes
         const int quarter = k % 128 / 32;  // which 32 of them
         const int l = k % 32;
         const uint8_t byte = low[half * 64 + quarter % 2 * 32 + l];
@@ -145,7 +155,8 @@ void UnpackBlock(DataType type, const std::byte* row, int64_t index, UnpackedBlo
       }
       return;
     }
-    default: return;  // float types have no codes
+    default:
+      return;  // float types have no codes
   }
 }
 
@@ -209,10 +220,10 @@ absl::StatusOr<std::unique_ptr<PackedMatrix>> PackedMatrix::Pack(std::span<const
     const int64_t block = BlockElements(part.type);
     if (part.columns % block != 0 ||
         static_cast<int64_t>(part.data.size()) != part.rows * RowBytes(part.type, part.columns)) {
-      return absl::InvalidArgumentError(
-          absl::StrCat("a matrix of type ", DataTypeName(part.type), " needs rows of a multiple of ",
-                       block, " columns and as many bytes; it has ", part.columns, " columns and ",
-                       part.data.size(), " bytes"));
+      return absl::InvalidArgumentError(absl::StrCat(
+          "a matrix of type ", DataTypeName(part.type), " needs rows of a multiple of ", block,
+          " columns and as many bytes; it has ", part.columns, " columns and ", part.data.size(),
+          " bytes"));
     }
     const PanelFormat format = FormatOf(part.type, widen);
     Segment segment{format, matrix->rows_, part.rows, PanelBytes(format, part.columns),

@@ -16,10 +16,10 @@ inline constexpr int kPanelRows = 16;
 /// integer formats without loss in the codes:
 ///   weight[n, k] = scale[n, b] * code[n, k] + minimum[n, b], b = k / block.
 enum class PanelFormat {
-  kU4,        ///< codes 0..15, blocks of 32, with minimum: Q4_0 Q4_1 Q4_K
-  kS8,        ///< codes -128..127, blocks of 32, no minimum: Q8_0 Q5_0
-  kS8Min,     ///< codes 0..31, blocks of 32, with minimum: Q5_1 Q5_K
-  kS8Half,    ///< codes -32..31, blocks of 16, no minimum: Q6_K
+  kU4,      ///< codes 0..15, blocks of 32, with minimum: Q4_0 Q4_1 Q4_K
+  kS8,      ///< codes -128..127, blocks of 32, no minimum: Q8_0 Q5_0
+  kS8Min,   ///< codes 0..31, blocks of 32, with minimum: Q5_1 Q5_K
+  kS8Half,  ///< codes -32..31, blocks of 16, no minimum: Q6_K
   kF32,
   kF16,
   kBF16,
@@ -35,8 +35,9 @@ constexpr bool HasMinimum(PanelFormat format) {
 }
 
 /// Bytes of one block of a panel of an integer format: scales [16] fp16, minimums [16] fp16 if the
-/// format has them, codes. Codes come in quads: 64 bytes with byte 4 row + i = code[row, 4 quad + i];
-/// 4-bit formats put quad 2j in the low and quad 2j + 1 in the high nibbles of the same 64 bytes.
+/// format has them, codes. Codes come in quads: 64 bytes with byte 4 row + i = code[row, 4 quad +
+/// i]; 4-bit formats put quad 2j in the low and quad 2j + 1 in the high nibbles of the same 64
+/// bytes.
 constexpr int64_t PanelBlockBytes(PanelFormat format) {
   const int codes = kPanelRows * BlockColumns(format) / (format == PanelFormat::kU4 ? 2 : 1);
   return kPanelRows * (HasMinimum(format) ? 4 : 2) + codes;

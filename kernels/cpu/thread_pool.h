@@ -22,8 +22,9 @@ class ThreadPool {
 
   int threads() const { return static_cast<int>(workers_.size()) + 1; }
 
-  /// Calls body(item, worker) for every item in [0, items), in any order and in parallel, and returns
-  /// when all are done. worker is in [0, threads()); bodies of the same worker never overlap.
+  /// Calls body(item, worker) for every item in [0, items), in any order and in parallel, and
+  /// returns when all are done. worker is in [0, threads()); bodies of the same worker never
+  /// overlap.
   template <typename Body>
   void ParallelFor(int64_t items, const Body& body) {
     if (items <= 1 || workers_.empty()) {

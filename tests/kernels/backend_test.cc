@@ -13,9 +13,10 @@
 namespace winnow::test {
 namespace {
 
-constexpr DataType kAllTypes[] = {DataType::kF32,  DataType::kF16,  DataType::kBF16, DataType::kQ4_0,
-                                  DataType::kQ4_1, DataType::kQ5_0, DataType::kQ5_1, DataType::kQ8_0,
-                                  DataType::kQ4_K, DataType::kQ5_K, DataType::kQ6_K};
+constexpr DataType kAllTypes[] = {DataType::kF32,  DataType::kF16,  DataType::kBF16,
+                                  DataType::kQ4_0, DataType::kQ4_1, DataType::kQ5_0,
+                                  DataType::kQ5_1, DataType::kQ8_0, DataType::kQ4_K,
+                                  DataType::kQ5_K, DataType::kQ6_K};
 
 std::vector<float> Widen(DataType type, const std::vector<std::byte>& data, int64_t rows,
                          int64_t columns) {
@@ -60,8 +61,8 @@ TEST_P(MatMulTest, EqualsTheDoublePrecisionProductOfDequantisedWeights) {
       }
     }
     // Rounding of activations to 8 bits costs about 0.5 %; fp32 arithmetic nothing to speak of.
-    const bool exact = f32 || type == DataType::kF32 || type == DataType::kF16 ||
-                       type == DataType::kBF16;
+    const bool exact =
+        f32 || type == DataType::kF32 || type == DataType::kF16 || type == DataType::kBF16;
     EXPECT_LT(std::sqrt(error / scale), exact ? 1e-5 : 1e-2) << rows << " rows";
   }
 }
@@ -170,8 +171,9 @@ class AttentionTest : public testing::Test {
     int rows;     // computed in this step: the last ones
   };
 
-  // Runs RopeAndStoreKv (frequency 0: no rotation) over every position, then Attention over the last
-  // `rows` of each sequence in one batch; compares with a float64 reference. Returns the outputs.
+  // Runs RopeAndStoreKv (frequency 0: no rotation) over every position, then Attention over the
+  // last `rows` of each sequence in one batch; compares with a float64 reference. Returns the
+  // outputs.
   std::vector<float> Run(const std::vector<Sequence>& sequences, int heads, int kv_heads,
                          int head_dim, int block_tokens, uint32_t seed) {
     const auto backend = CreateCpuBackend({.threads = 2});
@@ -215,8 +217,9 @@ class AttentionTest : public testing::Test {
         std::vector<int32_t> past_tokens(past), past_positions(past), past_begin{0, past};
         std::iota(past_positions.begin(), past_positions.end(), 0);
         std::vector<float> past_qkv(all_qkv[s].begin(), all_qkv[s].begin() + past * columns);
-        const StepBatch batch{past_tokens, past_positions, past_begin,
-                              std::span(tables).subspan(s * max_blocks, max_blocks), max_blocks, {}};
+        const StepBatch batch{past_tokens, past_positions,
+                              past_begin,  std::span(tables).subspan(s * max_blocks, max_blocks),
+                              max_blocks,  {}};
         backend->RopeAndStoreKv(batch, View(past_qkv, columns), heads, RopePairing::kAdjacent,
                                 frequencies, cache, 0);
         backend->RopeAndStoreKv(batch, View(past_qkv, columns), heads, RopePairing::kAdjacent,
@@ -289,8 +292,8 @@ TEST_F(AttentionTest, ARowIsTheSameDecodedAloneOrPrefilledInAnyChunking) {
   const auto chunk = Run({{80, 80}, {kContext, 17}}, 9, 3, 64, 32, 6);
   constexpr int kRow = 9 * 64;
   EXPECT_EQ(std::memcmp(&prefilled[299 * kRow], decoded.data(), kRow * sizeof(float)), 0);
-  EXPECT_EQ(std::memcmp(&prefilled[(300 - 17) * kRow], &chunk[80 * kRow], 17 * kRow * sizeof(float)),
-            0);
+  EXPECT_EQ(
+      std::memcmp(&prefilled[(300 - 17) * kRow], &chunk[80 * kRow], 17 * kRow * sizeof(float)), 0);
 }
 
 TEST(Rope, RotatesEachPairByPositionTimesFrequency) {

@@ -40,11 +40,15 @@ inline std::vector<std::byte> RandomWeights(DataType type, int64_t rows, int64_t
         std::memcpy(block, &value, sizeof(value));
         break;
       }
-      case DataType::kF16: put(block, FloatToHalf(scale(random) - 0.0125f)); break;
+      case DataType::kF16:
+        put(block, FloatToHalf(scale(random) - 0.0125f));
+        break;
       case DataType::kBF16:
         put(block, static_cast<uint16_t>(std::bit_cast<uint32_t>(scale(random) - 0.0125f) >> 16));
         break;
-      case DataType::kQ6_K: put(block + 208, FloatToHalf(scale(random) / 64)); break;
+      case DataType::kQ6_K:
+        put(block + 208, FloatToHalf(scale(random) / 64));
+        break;
       case DataType::kQ4_K:
       case DataType::kQ5_K:
         put(block, FloatToHalf(scale(random) / 32));
@@ -55,7 +59,9 @@ inline std::vector<std::byte> RandomWeights(DataType type, int64_t rows, int64_t
         put(block, half);
         put(block + 2, FloatToHalf(-scale(random) * 8));
         break;
-      default: put(block, half); break;
+      default:
+        put(block, half);
+        break;
     }
   }
   return data;
