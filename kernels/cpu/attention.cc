@@ -7,6 +7,7 @@
 #define HWY_TARGET_INCLUDE "kernels/cpu/attention.cc"
 #include "hwy/foreach_target.h"
 // After foreach_target:
+#include "hwy/cache_control.h"
 #include "hwy/contrib/math/math-inl.h"
 #include "hwy/highway.h"
 
@@ -57,11 +58,12 @@ HWY_INLINE void ScoreKeys(const uint16_t* keys, int head_dim, const float* const
   VF32 sums[kRows][kTileKeys];
   for (auto& row : sums) std::fill(std::begin(row), std::end(row), hn::Zero(d));
   for (int c = 0; c < head_dim; c += kLanes) {
-    VF32 k[kTileKeys];
-    for (int j = 0; j < kTileKeys; ++j) k[j] = LoadHalf(keys + j * head_dim + c);
-    for (int r = 0; r < kRows; ++r) {
-      const VF32 q = hn::LoadU(d, queries[r] + c);
-      for (int j = 0; j < kTileKeys; ++j) sums[r][j] = hn::MulAdd(q, k[j], sums[r][j]);
+    // Queries stay, keys pass one by one: with 16 registers there is room for either.
+    VF32 q[kRows];
+    for (int r = 0; r < kRows; ++r) q[r] = hn::LoadU(d, queries[r] + c);
+    for (int j = 0; j < kTileKeys; ++j) {
+      const VF32 k = LoadHalf(keys + j * head_dim + c);
+      for (int r = 0; r < kRows; ++r) sums[r][j] = hn::MulAdd(q[r], k, sums[r][j]);
     }
   }
   for (int r = 0; r < kRows; ++r) {
@@ -104,16 +106,23 @@ HWY_INLINE void AddValues(const uint16_t* values, int head_dim, int count,
     for (int v = 0; v < kVectors; ++v) sums[r][v] = hn::LoadU(d, outs[r] + v * kLanes);
   }
   for (int j = 0; j < count; ++j) {
-    VF32 value[kVectors];
-    for (int v = 0; v < kVectors; ++v) value[v] = LoadHalf(values + j * head_dim + v * kLanes);
-    for (int r = 0; r < kRows; ++r) {
-      const VF32 weight = hn::Set(d, weights[r][j]);
-      for (int v = 0; v < kVectors; ++v) sums[r][v] = hn::MulAdd(weight, value[v], sums[r][v]);
+    VF32 weight[kRows];
+    for (int r = 0; r < kRows; ++r) weight[r] = hn::Set(d, weights[r][j]);
+    for (int v = 0; v < kVectors; ++v) {
+      const VF32 value = LoadHalf(values + j * head_dim + v * kLanes);
+      for (int r = 0; r < kRows; ++r) sums[r][v] = hn::MulAdd(weight[r], value, sums[r][v]);
     }
   }
   for (int r = 0; r < kRows; ++r) {
     for (int v = 0; v < kVectors; ++v) hn::StoreU(sums[r][v], d, outs[r] + v * kLanes);
   }
+}
+
+// Asks for the bytes of `rows` keys or values. Blocks of one head lie apart, which the processor's
+// own prefetching does not foresee.
+HWY_INLINE void PrefetchRows(const uint16_t* first, int rows, int head_dim) {
+  constexpr int kLineElements = 32;
+  for (int i = 0; i < rows * head_dim; i += kLineElements) hwy::Prefetch(first + i);
 }
 
 // kRows rows over the whole chunk. Rows beyond a row's count are computed but weigh nothing.
@@ -144,6 +153,9 @@ void AttendRows(const AttentionChunk& chunk, const float* const* queries, const 
   for (int j = 0; j < positions; j += chunk.block_tokens) {
     const uint16_t* values = chunk.values[j / chunk.block_tokens];
     const int count = std::min(chunk.block_tokens, positions - j);
+    if (j + chunk.block_tokens < positions) {
+      PrefetchRows(chunk.values[j / chunk.block_tokens + 1], chunk.block_tokens, head_dim);
+    }
     float* weights[kRows];
     for (int r = 0; r < kRows; ++r) weights[r] = row_scores[r] + j;
     constexpr int kVectors = kLanes == 16 ? 1 : 2;  // steps of 16 dimensions, any head size
