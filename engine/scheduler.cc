@@ -10,6 +10,12 @@ namespace winnow {
 
 using State = Sequence::State;
 
+namespace {
+
+bool Resting(const Sequence& sequence) { return sequence.paused() && sequence.decoding(); }
+
+}  // namespace
+
 Scheduler::Scheduler(const EngineOptions& options, BlockPool& pool)
     : options_(options), pool_(pool) {}
 
@@ -33,7 +39,7 @@ Schedule Scheduler::Form() {
   }
 
   for (auto it = running_.begin(); it != running_.end() && rows_left_ > 0; ++it) {
-    if (!(*it)->paused() && !(*it)->decoding()) ScheduleChunk(**it, schedule);
+    if (!(*it)->decoding()) ScheduleChunk(**it, schedule);
   }
 
   for (auto it = waiting_.begin(); it != waiting_.end() && rows_left_ > 0;) {
@@ -46,6 +52,7 @@ Schedule Scheduler::Form() {
     it = waiting_.erase(it);
     running_.insert(&sequence);
     sequence.set_state(State::kRunning);
+    sequence.set_admitted_length(sequence.length());
     for (int i = pool_.BlocksFor(sequence.length()); i > 0; --i) {
       sequence.mutable_blocks().push_back(pool_.Allocate());
     }
@@ -69,7 +76,7 @@ void Scheduler::ScheduleChunk(Sequence& sequence, Schedule& schedule) {
 bool Scheduler::MakeRoomToDecode(Sequence& sequence, Schedule& schedule) {
   if (pool_.BlocksFor(sequence.length()) == static_cast<int>(sequence.blocks().size())) return true;
   while (pool_.free_blocks() == 0) {
-    Sequence* victim = YoungestPaused();
+    Sequence* victim = YoungestResting();
     if (victim == nullptr) victim = *running_.rbegin();
     Preempt(*victim, schedule);
     if (victim == &sequence) return false;
@@ -78,7 +85,7 @@ bool Scheduler::MakeRoomToDecode(Sequence& sequence, Schedule& schedule) {
   return true;
 }
 
-// Whether a waiting sequence can run now, with its forks; preempts paused sequences if that helps.
+// Whether a waiting sequence can run now, with its forks; preempts resting sequences if that helps.
 bool Scheduler::MakeRoomToAdmit(const Sequence& sequence, Schedule& schedule) {
   const int slots = 1 + sequence.forks();
   // One more block than its tokens take, for each continuation, so that it is not preempted at
@@ -89,14 +96,12 @@ bool Scheduler::MakeRoomToAdmit(const Sequence& sequence, Schedule& schedule) {
   const int slots_missing = SlotsTaken() + slots - options_.max_running_sequences;
   if (blocks_missing <= 0 && slots_missing <= 0) return true;
 
-  int paused_slots = 0;
-  for (const Sequence* running : running_) {
-    if (running->paused()) paused_slots += 1 + running->forks();
+  const auto resting = std::ranges::count_if(running_, [](const auto* s) { return Resting(*s); });
+  if (resting == 0 || slots_missing > resting || blocks_missing > BlocksHeldByRestingOnly()) {
+    return false;
   }
-  if (slots_missing > paused_slots) return false;
-  if (paused_slots == 0 || blocks_missing > BlocksHeldByPausedOnly()) return false;
   while (pool_.free_blocks() < blocks || SlotsTaken() + slots > options_.max_running_sequences) {
-    Preempt(*YoungestPaused(), schedule);
+    Preempt(*YoungestResting(), schedule);
   }
   return true;
 }
@@ -122,6 +127,7 @@ std::optional<BlockCopy> Scheduler::Fork(Sequence& parent, Sequence& child) {
   child.set_state(State::kRunning);
   running_.insert(&child);
   child.set_computed(parent.computed());
+  child.set_admitted_length(parent.length());
   child.mutable_blocks() = parent.blocks();
   std::optional<BlockCopy> copy;
   if (last_tokens > 0) {
@@ -145,9 +151,9 @@ void Scheduler::ReleaseBlocks(Sequence& sequence) {
   sequence.set_computed(0);
 }
 
-Sequence* Scheduler::YoungestPaused() const {
+Sequence* Scheduler::YoungestResting() const {
   const auto it = std::find_if(running_.rbegin(), running_.rend(),
-                               [](const Sequence* sequence) { return sequence->paused(); });
+                               [](const Sequence* sequence) { return Resting(*sequence); });
   return it == running_.rend() ? nullptr : *it;
 }
 
@@ -161,6 +167,7 @@ void Scheduler::CheckInvariants() const {
   std::vector<int> owners(static_cast<size_t>(pool_.total_blocks()), 0);
   for (const Sequence* sequence : running_) {
     WINNOW_CHECK(sequence->state() == State::kRunning);
+    WINNOW_CHECK(!sequence->decoding() || sequence->pending() == 1);
     const int blocks = static_cast<int>(sequence->blocks().size());
     // The block for the token chosen last is assigned only when that is computed.
     WINNOW_CHECK(blocks == pool_.BlocksFor(sequence->length()) ||
@@ -182,15 +189,15 @@ void Scheduler::CheckInvariants() const {
   WINNOW_CHECK(SlotsTaken() <= options_.max_running_sequences);
 }
 
-// Blocks that would be free without the paused sequences.
-int Scheduler::BlocksHeldByPausedOnly() const {
-  std::unordered_map<int32_t, int> paused_owners;
+// Blocks that would be free without the resting sequences.
+int Scheduler::BlocksHeldByRestingOnly() const {
+  std::unordered_map<int32_t, int> resting_owners;
   for (const Sequence* sequence : running_) {
-    if (!sequence->paused()) continue;
-    for (const int32_t block : sequence->blocks()) ++paused_owners[block];
+    if (!Resting(*sequence)) continue;
+    for (const int32_t block : sequence->blocks()) ++resting_owners[block];
   }
   return static_cast<int>(
-      std::count_if(paused_owners.begin(), paused_owners.end(),
+      std::count_if(resting_owners.begin(), resting_owners.end(),
                     [&](const auto& entry) { return entry.second == pool_.owners(entry.first); }));
 }
 

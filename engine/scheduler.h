@@ -44,8 +44,10 @@ struct BlockCopy {
 ///     (perhaps itself), which gives up all its blocks and waits again, to be recomputed.
 /// So the oldest sequence always goes on, and every sequence gets to be the oldest: none starves.
 ///
-/// A paused sequence (slow reader) is left out. It keeps its blocks while nobody needs them, but is
-/// the first to lose them, and while it waits younger ones do overtake it: it stops only itself.
+/// A paused sequence (slow reader) that has nothing to do but to decode rests. It keeps its blocks
+/// while nobody needs them, but is the first to lose them, and while it waits younger ones do
+/// overtake it: it stops only itself. One that is computing its past goes on until it has chosen a
+/// token, so that readers who falter now and then cannot keep each other from ever getting on.
 class Scheduler {
  public:
   /// REQUIRES: `pool` outlives the scheduler.
@@ -83,9 +85,9 @@ class Scheduler {
   bool MakeRoomToAdmit(const Sequence& sequence, Schedule& schedule);
   void Preempt(Sequence& sequence, Schedule& schedule);
   void ReleaseBlocks(Sequence& sequence);
-  Sequence* YoungestPaused() const;
+  Sequence* YoungestResting() const;
   int SlotsTaken() const;
-  int BlocksHeldByPausedOnly() const;
+  int BlocksHeldByRestingOnly() const;
 
   const EngineOptions options_;
   BlockPool& pool_;

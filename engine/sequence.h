@@ -41,8 +41,9 @@ class Sequence {
   int computed() const { return computed_; }
   /// Tokens to compute before the next one can be chosen.
   int pending() const { return length() - computed_; }
-  /// Whether a step computes just the token chosen last (else it computes a chunk of the past).
-  bool decoding() const { return generated() > 0 && pending() == 1; }
+  /// Whether all that is to compute is the token chosen last (else there is a past to compute).
+  /// REQUIRES: it is running.
+  bool decoding() const { return length() > admitted_length_; }
 
   // What the next token is chosen by.
   const TokenHistory& history() const { return history_; }
@@ -58,13 +59,15 @@ class Sequence {
   // The scheduler's.
   State state() const { return state_; }
   void set_state(State state) { state_ = state; }
-  /// The reader is slow: compute nothing until it has caught up.
+  /// The reader is slow: no further tokens until it has caught up.
   bool paused() const { return paused_; }
   void set_paused(bool paused) { paused_ = paused; }
   /// KV blocks in the order of positions.
   const std::vector<int32_t>& blocks() const { return blocks_; }
   std::vector<int32_t>& mutable_blocks() { return blocks_; }
   void set_computed(int tokens) { computed_ = tokens; }
+  /// The length with which it was last admitted.
+  void set_admitted_length(int tokens) { admitted_length_ = tokens; }
   /// Continuations that will fork from this one once the prompt is computed.
   int forks() const { return forks_; }
   void set_forks(int forks) { forks_ = forks; }
@@ -87,6 +90,7 @@ class Sequence {
   State state_ = State::kNew;
   bool paused_ = false;
   int computed_ = 0;
+  int admitted_length_ = 0;
   int forks_ = 0;
   std::vector<int32_t> blocks_;
 };

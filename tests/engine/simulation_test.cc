@@ -1,0 +1,225 @@
+// The engine under random workloads: tiny pools, n > 1, cancellations, deadlines, slow readers.
+// Every continuation must be what the model answers to it alone, whatever else went on.
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <csignal>
+#include <cstdio>
+#include <memory>
+#include <random>
+#include <string>
+#include <vector>
+
+#include "engine/request_check.h"
+#include "tests/engine/fakes.h"
+
+namespace winnow {
+namespace {
+
+/// Printed also when a broken invariant ends the process.
+volatile unsigned current_seed = 0;
+
+enum class Reader { kQuick, kUnsteady, kStuck };
+
+struct Client {
+  Request request;
+  RecordingSink sink;
+  Reader reader = Reader::kQuick;
+  int arrival_step = 0;
+  int cancel_step = -1;
+  bool submitted = false;
+
+  bool over() const { return sink.summary.has_value(); }
+};
+
+class Simulation {
+ public:
+  explicit Simulation(unsigned seed) : random_(seed), options_(RandomOptions()), bench_(options_) {
+    const int clients = Between(1, 12);
+    while (static_cast<int>(clients_.size()) < clients) AddClient();
+  }
+
+  void Run() {
+    int work_tokens = 0;
+    for (const auto& client : clients_) {
+      work_tokens += client->request.n * LongestSequence(client->request, options_);
+    }
+    // Every step computes something for somebody; recomputation after preemption comes on top.
+    const int bound = 200 + 20 * work_tokens;
+    for (int step = 0; !AllOver(); ++step) {
+      ASSERT_LT(step, bound) << "somebody starves";
+      for (const auto& client : clients_) Act(*client, step);
+      const bool worked = bench_.Step();
+      ASSERT_EQ(bench_.model.corruptions(), 0);
+      ASSERT_TRUE(worked || NobodyCouldGoOn()) << "idle at step " << step;
+      if (!worked) ReleaseStuckReaders(step);
+    }
+    Check();
+  }
+
+  int preemptions() const { return bench_.observer.preemptions; }
+
+ private:
+  int Between(int low, int high) { return std::uniform_int_distribution<int>(low, high)(random_); }
+  bool OneIn(int times) { return Between(1, times) == 1; }
+  float Real(float low, float high) {
+    return std::uniform_real_distribution<float>(low, high)(random_);
+  }
+
+  EngineOptions RandomOptions() {
+    EngineOptions options;
+    options.block_tokens = Between(1, 8);
+    options.kv_blocks = Between(2, OneIn(2) ? 12 : 40);
+    options.max_context = Between(4, 64);
+    options.max_step_tokens = OneIn(4) ? Between(1, 4) : Between(8, 40);
+    options.max_running_sequences = Between(1, 10);
+    options.kv_bytes_per_token = 1;
+    return options;
+  }
+
+  void AddClient() {
+    auto client = std::make_unique<Client>();
+    Request& request = client->request;
+    request.id = clients_.size() + 1;
+    request.prompt_tokens.resize(static_cast<size_t>(Between(1, OneIn(3) ? 50 : 10)));
+    for (int32_t& token : request.prompt_tokens) token = Between(0, CoreBench::kVocab - 1);
+    request.max_tokens = Between(1, OneIn(3) ? 60 : 15);
+    request.n = OneIn(3) ? Between(2, 5) : 1;
+    request.ignore_eos = OneIn(2);
+    if (OneIn(3)) {
+      for (int i = Between(1, 2); i > 0; --i) request.stop.push_back(Word(Between(1, 2)));
+    }
+    if (OneIn(6)) request.stop_token_ids = {Between(0, CoreBench::kVocab - 1)};
+    request.logprobs = OneIn(3);
+    request.sampling.seed = random_();
+    if (OneIn(2)) request.sampling.temperature = OneIn(2) ? 0 : Real(0.3f, 2);
+    if (OneIn(4)) request.sampling.repetition_penalty = Real(0.7f, 1.5f);
+    if (OneIn(4)) request.sampling.frequency_penalty = Real(-0.5f, 0.5f);
+    if (OneIn(4)) request.sampling.top_k = Between(1, 8);
+    if (OneIn(4)) request.sampling.top_p = Real(0.3f, 0.95f);
+    if (!CheckRequest(request, options_, CoreBench::kVocab).ok()) return;
+
+    client->sink = RecordingSink(request.n);
+    client->arrival_step = OneIn(2) ? 0 : Between(0, 60);
+    if (OneIn(6)) client->cancel_step = client->arrival_step + Between(0, 40);
+    if (OneIn(6)) {
+      request.deadline = bench_.now + absl::Seconds(client->arrival_step + Between(0, 40));
+    }
+    client->reader = OneIn(4) ? Reader::kUnsteady : OneIn(6) ? Reader::kStuck : Reader::kQuick;
+    clients_.push_back(std::move(client));
+  }
+
+  std::string Word(int length) {
+    std::string letters;
+    while (length-- > 0) letters += static_cast<char>('a' + Between(0, CoreBench::kVocab - 2));
+    return letters;
+  }
+
+  void Act(Client& client, int step) {
+    if (step == client.arrival_step) {
+      bench_.Submit(client.request, client.sink);
+      client.submitted = true;
+    }
+    if (step == client.cancel_step && client.submitted) {
+      const bool was_over = client.over();
+      bench_.core.Cancel(client.request.id);
+      bench_.core.CheckInvariants();
+      ASSERT_TRUE(was_over || client.sink.summary->status.code() == absl::StatusCode::kCancelled);
+    }
+    if (client.reader == Reader::kUnsteady) client.sink.has_room = OneIn(2);
+    if (client.reader == Reader::kStuck && client.sink.outputs > 2) client.sink.has_room = false;
+  }
+
+  bool AllOver() const {
+    return std::ranges::all_of(clients_, [](const auto& client) { return client->over(); });
+  }
+
+  bool NobodyCouldGoOn() const {
+    return std::ranges::all_of(clients_, [](const auto& client) {
+      return !client->submitted || client->over() || !client->sink.has_room;
+    });
+  }
+
+  // Once the others are done, or at least all at rest, those who slept begin to read again.
+  void ReleaseStuckReaders(int step) {
+    for (const auto& client : clients_) {
+      if (client->arrival_step > step) return;
+    }
+    for (const auto& client : clients_) {
+      if (client->reader == Reader::kStuck) client->reader = Reader::kUnsteady;
+    }
+  }
+
+  void Check() {
+    int preemptions = 0;
+    for (const auto& client : clients_) {
+      SCOPED_TRACE("request " + std::to_string(client->request.id));
+      const RequestSummary& summary = *client->sink.summary;
+      preemptions += summary.preemptions;
+      size_t generated = 0;
+      for (int i = 0; i < client->request.n; ++i) {
+        const auto& actual = client->sink.continuations[static_cast<size_t>(i)];
+        generated += actual.tokens.size();
+        CheckContinuation(
+            *client, actual,
+            ReferenceContinuation(client->request, i, options_, bench_.model, bench_.tokenizer));
+      }
+      ASSERT_EQ(static_cast<size_t>(summary.generated_tokens), generated);
+      ASSERT_TRUE(summary.status.ok() || client->cancel_step >= 0 ||
+                  client->request.deadline != absl::InfiniteFuture())
+          << summary.status;
+      ASSERT_LE(summary.queue_seconds, summary.total_seconds);
+      ASSERT_LE(summary.ttft_seconds, summary.total_seconds);
+    }
+    ASSERT_EQ(preemptions, bench_.observer.preemptions);
+    ASSERT_EQ(bench_.observer.finished.size(), clients_.size());
+    ASSERT_EQ(bench_.core.pool().free_blocks(), options_.kv_blocks) << "leaked";
+  }
+
+  void CheckContinuation(const Client& client, const RecordingSink::Continuation& actual,
+                         const RecordingSink::Continuation& expected) {
+    if (actual.finish_reason == FinishReason::kCancelled) {
+      ASSERT_FALSE(client.sink.summary->status.ok());
+      const std::vector<int32_t> tokens = actual.token_ids();
+      ASSERT_LE(tokens.size(), expected.tokens.size());
+      std::string letters;
+      for (size_t i = 0; i < tokens.size(); ++i) {
+        ASSERT_EQ(tokens[i], expected.tokens[i].token) << "at " << i;
+        letters += bench_.tokenizer.TokenBytes(tokens[i], false);
+      }
+      ASSERT_EQ(actual.text, letters);
+      return;
+    }
+    ASSERT_EQ(actual.token_ids(), expected.token_ids());
+    ASSERT_EQ(actual.text, expected.text);
+    ASSERT_EQ(actual.finish_reason, expected.finish_reason);
+    ASSERT_EQ(actual.matched_stop, expected.matched_stop);
+    for (size_t i = 0; i < actual.tokens.size(); ++i) {
+      ASSERT_EQ(actual.tokens[i].logprob, expected.tokens[i].logprob);
+    }
+  }
+
+  std::mt19937_64 random_;
+  EngineOptions options_;
+  std::vector<std::unique_ptr<Client>> clients_;
+  CoreBench bench_;
+};
+
+TEST(SimulationTest, EveryContinuationIsTheOneThatItsRequestAloneWouldGet) {
+  constexpr unsigned kSeeds = 20'000;
+  std::signal(SIGABRT, [](int) { std::fprintf(stderr, "seed %u\n", current_seed); });
+  int64_t preemptions = 0;
+  for (unsigned seed = 0; seed < kSeeds; ++seed) {
+    SCOPED_TRACE("seed " + std::to_string(seed));
+    current_seed = seed;
+    Simulation simulation(seed);
+    simulation.Run();
+    if (HasFailure()) return;
+    preemptions += simulation.preemptions();
+  }
+  EXPECT_GT(preemptions, kSeeds) << "the workloads are too easy";
+}
+
+}  // namespace
+}  // namespace winnow
