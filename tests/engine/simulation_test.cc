@@ -207,7 +207,7 @@ class Simulation {
 };
 
 TEST(SimulationTest, EveryContinuationIsTheOneThatItsRequestAloneWouldGet) {
-  constexpr unsigned kSeeds = 20'000;
+  constexpr unsigned kSeeds = 10'000;
   std::signal(SIGABRT, [](int) { std::fprintf(stderr, "seed %u\n", current_seed); });
   int64_t preemptions = 0;
   for (unsigned seed = 0; seed < kSeeds; ++seed) {
