@@ -38,6 +38,7 @@ done
 echo "demo: $(basename "$model") is served on $address"
 echo "demo: metrics on http://$(listening metrics_address)/metrics"
 echo
+printf '%s' "$prompt"
 "$winnow" generate --address "$address" --prompt "$prompt" --max-tokens 64 --temperature 0
 echo
 
