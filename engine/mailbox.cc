@@ -7,47 +7,54 @@
 namespace winnow {
 
 absl::Status Mailbox::Submit(Request request, RequestSink* sink, absl::Time now) {
-  absl::MutexLock lock(&mutex_);
+  std::lock_guard lock(mutex_);
   if (closed_) return absl::UnavailableError("the server is shutting down");
   if (unadmitted_ + static_cast<int>(messages_.submissions.size()) >= max_waiting_requests_) {
     return absl::ResourceExhaustedError(
         absl::StrCat("the queue is full: ", max_waiting_requests_, " requests are waiting"));
   }
   messages_.submissions.push_back({std::move(request), sink, now});
+  posted_.notify_one();
   return absl::OkStatus();
 }
 
 void Mailbox::Cancel(uint64_t request_id) {
-  absl::MutexLock lock(&mutex_);
+  std::lock_guard lock(mutex_);
   messages_.cancellations.push_back(request_id);
+  posted_.notify_one();
 }
 
 void Mailbox::Wake() {
-  absl::MutexLock lock(&mutex_);
+  std::lock_guard lock(mutex_);
   messages_.wake = true;
+  posted_.notify_one();
 }
 
 void Mailbox::Drain(absl::Time limit) {
-  absl::MutexLock lock(&mutex_);
+  std::lock_guard lock(mutex_);
   closed_ = true;
   messages_.drain_until = limit;
+  posted_.notify_one();
 }
 
 void Mailbox::Stop() {
-  absl::MutexLock lock(&mutex_);
+  std::lock_guard lock(mutex_);
   closed_ = true;
   messages_.stop = true;
+  posted_.notify_one();
 }
 
 Messages Mailbox::Take(absl::Time until) {
-  absl::MutexLock lock(&mutex_);
-  mutex_.AwaitWithDeadline(absl::Condition(this, &Mailbox::HasMessages), until);
+  std::unique_lock lock(mutex_);
+  if (until > absl::InfinitePast()) {
+    posted_.wait_until(lock, absl::ToChronoTime(until), [this] { return HasMessages(); });
+  }
   unadmitted_ += static_cast<int>(messages_.submissions.size());
   return std::exchange(messages_, {});
 }
 
 void Mailbox::SetUnadmitted(int requests) {
-  absl::MutexLock lock(&mutex_);
+  std::lock_guard lock(mutex_);
   unadmitted_ = requests;
 }
 
