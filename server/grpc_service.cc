@@ -49,6 +49,7 @@ class GenerationCall : public Reactor {
     if (!violations.empty()) return Refuse(BadRequest(violations));
     request.id = request_id_ = ++context_.last_request_id;
     request.deadline = deadline_ = DeadlineOf(call);
+    unfinished_ = request.n;
 
     stream_.emplace(
         request.n, kStreamCapacity, [this] { Deliver(); },
@@ -73,7 +74,11 @@ class GenerationCall : public Reactor {
   void Append(const RequestStream::Batch& batch, v1::GenerateResponse* response) {
     AppendOutputs(batch.outputs, *context_.model.tokenizer, response);
     for (const Output& output : batch.outputs) {
-      if (output.finish_reason.has_value()) context_.metrics.OnContinuation(*output.finish_reason);
+      if (!output.finish_reason.has_value() || output.finish_reason == FinishReason::kCancelled) {
+        continue;
+      }
+      context_.metrics.OnContinuation(*output.finish_reason);
+      --unfinished_;
     }
     if (batch.summary.has_value() && batch.summary->status.ok()) {
       SetSummary(*batch.summary, response);
@@ -86,6 +91,9 @@ class GenerationCall : public Reactor {
     // gRPC cancels a call whose deadline has passed, perhaps before the engine looks at the clock.
     if (absl::IsCancelled(status) && absl::Now() >= deadline_) {
       status = absl::DeadlineExceededError("the call's deadline has passed");
+    }
+    for (; unfinished_ > 0; --unfinished_) {
+      context_.metrics.OnContinuation(FinishReason::kCancelled);
     }
     grpc::Status result = ToGrpcStatus(status);
     context_.metrics.OnCall(method_, CodeName(result.error_code()));
@@ -118,6 +126,7 @@ class GenerationCall : public Reactor {
   const char* method_;
   uint64_t request_id_ = 0;  ///< 0 is no request's: cancelling it does nothing
   absl::Time deadline_ = absl::InfiniteFuture();
+  int unfinished_ = 0;  ///< continuations that have neither stopped nor reached their length
   std::optional<RequestStream> stream_;
 };
 

@@ -95,6 +95,9 @@ MetricsExporter::MetricsExporter(const std::string& model, const std::string& ar
   }
 
   calls_ = &Counters(r, "winnow_rpcs_total", "Calls that ended, by method and gRPC status code.");
+  for (const char* method : {"Generate", "Complete", "Tokenize", "Detokenize", "GetModel"}) {
+    calls_->Add({{"method", method}, {"code", "OK"}});
+  }
   rejected_ = &Counters(r, "winnow_requests_rejected_total",
                         "Valid requests that the engine refused, by gRPC status code.");
   rejected_->Add({{"code", "RESOURCE_EXHAUSTED"}});

@@ -1,0 +1,46 @@
+#pragma once
+
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "engine/text/tokenizer.h"
+
+namespace winnow {
+
+/// Every byte of the text is a token of the same number; token 256 is beginning of sequence, 257
+/// ends a generation, and what follows has no text. Spelled "<bos>" and "<eos>".
+class FakeTokenizer final : public Tokenizer {
+ public:
+  static constexpr int32_t kBos = 256;
+  static constexpr int32_t kEos = 257;
+  static constexpr int32_t kVocabSize = 260;
+
+  std::vector<int32_t> Encode(std::string_view text, bool parse_special,
+                              bool add_bos) const override {
+    std::vector<int32_t> tokens;
+    if (add_bos) tokens.push_back(kBos);
+    for (size_t i = 0; i < text.size();) {
+      if (parse_special && text.substr(i, 5) == "<eos>") {
+        tokens.push_back(kEos);
+        i += 5;
+      } else {
+        tokens.push_back(static_cast<unsigned char>(text[i++]));
+      }
+    }
+    return tokens;
+  }
+
+  std::string TokenBytes(int32_t token, bool render_special) const override {
+    if (token < 256) return std::string(1, static_cast<char>(token));
+    if (!render_special) return "";
+    return token == kBos ? "<bos>" : token == kEos ? "<eos>" : "";
+  }
+
+  int32_t vocab_size() const override { return kVocabSize; }
+  int32_t bos_token() const override { return kBos; }
+  bool IsEndOfGeneration(int32_t token) const override { return token == kEos; }
+  bool StripsLeadingSpace() const override { return false; }
+};
+
+}  // namespace winnow

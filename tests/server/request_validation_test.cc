@@ -1,0 +1,286 @@
+#include "server/request_validation.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <functional>
+#include <limits>
+
+#include "tests/server/fake_tokenizer.h"
+
+namespace winnow {
+namespace {
+
+using ::testing::ElementsAre;
+using ::testing::IsEmpty;
+using ::testing::Pair;
+using ::testing::UnorderedElementsAreArray;
+
+constexpr float kNan = std::numeric_limits<float>::quiet_NaN();
+constexpr float kInfinity = std::numeric_limits<float>::infinity();
+constexpr int kContext = 100;
+
+class RequestValidation : public testing::Test {
+ protected:
+  RequestValidation() {
+    const absl::StatusOr<ChatTemplate> chat =
+        ChatTemplate::FromJinja("{% for m in messages %}{{'<|im_start|>'}}{% endfor %}");
+    EXPECT_EQ(chat.status(), absl::OkStatus());
+    model_ = {.name = "m",
+              .title = "",
+              .architecture = "",
+              .context_tokens = kContext,
+              .trained_context_tokens = kContext,
+              .max_sequences = 64,
+              .tokenizer = &tokenizer_,
+              .chat = *chat};
+    message_.set_text("hello");
+  }
+
+  std::vector<FieldViolation> Validate() { return ValidateGenerate(message_, model_, &request_); }
+
+  FakeTokenizer tokenizer_;
+  ServedModel model_;
+  v1::GenerateRequest message_;
+  Request request_;
+};
+
+TEST_F(RequestValidation, FillsDefaultsOfWhatIsAbsent) {
+  ASSERT_THAT(Validate(), IsEmpty());
+  EXPECT_THAT(request_.prompt_tokens, ElementsAre(FakeTokenizer::kBos, 'h', 'e', 'l', 'l', 'o'));
+  EXPECT_EQ(request_.max_tokens, kContext - 6);  // less than the default of 256
+  EXPECT_EQ(request_.n, 1);
+  EXPECT_EQ(request_.sampling.temperature, 1);
+  EXPECT_EQ(request_.sampling.top_p, 1);
+  EXPECT_EQ(request_.sampling.repetition_penalty, 1);
+  EXPECT_EQ(request_.sampling.seed, std::nullopt);
+  model_.context_tokens = 10'000;
+  ASSERT_THAT(Validate(), IsEmpty());
+  EXPECT_EQ(request_.max_tokens, kDefaultMaxTokens);
+}
+
+TEST_F(RequestValidation, CarriesEveryFieldOver) {
+  v1::SamplingParams* sampling = message_.mutable_sampling();
+  sampling->set_temperature(0);
+  sampling->set_top_k(5);
+  sampling->set_top_p(0.5f);
+  sampling->set_min_p(0.25f);
+  sampling->set_repetition_penalty(1.5f);
+  sampling->set_presence_penalty(-2);
+  sampling->set_frequency_penalty(2);
+  sampling->set_seed(0);
+  (*sampling->mutable_logit_bias())[7] = 100;
+  (*sampling->mutable_logit_bias())[3] = -kInfinity;
+  message_.mutable_stop()->set_max_tokens(94);
+  message_.mutable_stop()->add_strings("END");
+  message_.mutable_stop()->add_token_ids(9);
+  message_.mutable_stop()->set_ignore_eos(true);
+  message_.set_n(16);
+  message_.set_logprobs(true);
+  message_.set_top_logprobs(20);
+  message_.set_render_special(true);
+  ASSERT_THAT(Validate(), IsEmpty());
+  EXPECT_EQ(request_.sampling.temperature, 0);
+  EXPECT_EQ(request_.sampling.top_k, 5);
+  EXPECT_EQ(request_.sampling.top_p, 0.5f);
+  EXPECT_EQ(request_.sampling.min_p, 0.25f);
+  EXPECT_EQ(request_.sampling.repetition_penalty, 1.5f);
+  EXPECT_EQ(request_.sampling.presence_penalty, -2);
+  EXPECT_EQ(request_.sampling.frequency_penalty, 2);
+  EXPECT_EQ(request_.sampling.seed, 0);
+  EXPECT_THAT(request_.sampling.logit_bias, ElementsAre(Pair(3, -kInfinity), Pair(7, 100)));
+  EXPECT_EQ(request_.max_tokens, 94);
+  EXPECT_THAT(request_.stop, ElementsAre("END"));
+  EXPECT_THAT(request_.stop_token_ids, ElementsAre(9));
+  EXPECT_TRUE(request_.ignore_eos);
+  EXPECT_EQ(request_.n, 16);
+  EXPECT_TRUE(request_.logprobs);
+  EXPECT_EQ(request_.top_logprobs, 20);
+  EXPECT_TRUE(request_.render_special);
+}
+
+TEST_F(RequestValidation, UsesTokensAsTheyAre) {
+  message_.mutable_tokens()->add_ids(0);
+  message_.mutable_tokens()->add_ids(FakeTokenizer::kVocabSize - 1);
+  ASSERT_THAT(Validate(), IsEmpty());
+  EXPECT_THAT(request_.prompt_tokens, ElementsAre(0, FakeTokenizer::kVocabSize - 1));
+}
+
+TEST_F(RequestValidation, RendersChatWithTheModelsTemplate) {
+  v1::ChatMessage* chat = message_.mutable_chat()->add_messages();
+  chat->set_role("user");
+  chat->set_content("hi");
+  ASSERT_THAT(Validate(), IsEmpty());
+  const std::string text(request_.prompt_tokens.begin(), request_.prompt_tokens.end());
+  EXPECT_EQ(text, "<|im_start|>user\nhi<|im_end|>\n<|im_start|>assistant\n");
+}
+
+TEST_F(RequestValidation, NamesTheFieldAndTheLimitOfEachViolation) {
+  using Message = v1::GenerateRequest;
+  const struct {
+    const char* field;
+    const char* description;
+    std::function<void(Message&)> change;
+  } cases[] = {
+      {"prompt", "one of text, tokens and chat must be set", [](Message& m) { m.clear_prompt(); }},
+      {"tokens", "the prompt must have at least one token", [](Message& m) { m.mutable_tokens(); }},
+      {"tokens.ids[1]", "must be a token id from 0 to 259, is 260",
+       [](Message& m) {
+         m.mutable_tokens()->add_ids(1);
+         m.mutable_tokens()->add_ids(260);
+         m.mutable_tokens()->add_ids(-1);
+       }},
+      {"tokens.ids[0]", "must be a token id from 0 to 259, is -1",
+       [](Message& m) { m.mutable_tokens()->add_ids(-1); }},
+      {"text", "the prompt has 100 tokens; with a context of 100 it may have 99",
+       [](Message& m) { m.set_text(std::string(99, 'x')); }},
+      {"chat.messages", nullptr, [](Message& m) { m.mutable_chat(); }},
+      {"chat.messages", nullptr,
+       [](Message& m) { m.mutable_chat()->add_messages()->set_role("nobody"); }},
+      {"stop.max_tokens", "must be at least 1, is 0",
+       [](Message& m) { m.mutable_stop()->set_max_tokens(0); }},
+      {"stop.max_tokens", "must be at least 1, is -2147483648",
+       [](Message& m) { m.mutable_stop()->set_max_tokens(std::numeric_limits<int>::min()); }},
+      {"stop.max_tokens",
+       "must be at most 94, what a prompt of 6 tokens leaves of the context of 100, is 95",
+       [](Message& m) { m.mutable_stop()->set_max_tokens(95); }},
+      {"stop.max_tokens",
+       "must be at most 94, what a prompt of 6 tokens leaves of the context of 100, is 2147483647",
+       [](Message& m) { m.mutable_stop()->set_max_tokens(std::numeric_limits<int>::max()); }},
+      {"stop.strings", "has 17 strings, most are 16",
+       [](Message& m) {
+         for (int i = 0; i < 17; ++i) m.mutable_stop()->add_strings("x");
+       }},
+      {"stop.strings[1]", "must be 1 to 256 bytes long, has 0",
+       [](Message& m) {
+         m.mutable_stop()->add_strings("x");
+         m.mutable_stop()->add_strings("");
+       }},
+      {"stop.strings[0]", "must be 1 to 256 bytes long, has 257",
+       [](Message& m) { m.mutable_stop()->add_strings(std::string(257, 'x')); }},
+      {"stop.token_ids", "has 65 tokens, most are 64",
+       [](Message& m) {
+         for (int i = 0; i < 65; ++i) m.mutable_stop()->add_token_ids(i);
+       }},
+      {"stop.token_ids[0]", "must be a token id from 0 to 259, is 260",
+       [](Message& m) { m.mutable_stop()->add_token_ids(260); }},
+      {"n", "must be from 1 to 16, is 0", [](Message& m) { m.set_n(0); }},
+      {"n", "must be from 1 to 16, is 17", [](Message& m) { m.set_n(17); }},
+      {"top_logprobs", "must be from 0 to 20, is 21",
+       [](Message& m) {
+         m.set_logprobs(true);
+         m.set_top_logprobs(21);
+       }},
+      {"top_logprobs", "must be from 0 to 20, is -1", [](Message& m) { m.set_top_logprobs(-1); }},
+      {"top_logprobs", "needs logprobs to be true", [](Message& m) { m.set_top_logprobs(1); }},
+      {"sampling.temperature", "must be from 0 to 100, is -0.5",
+       [](Message& m) { m.mutable_sampling()->set_temperature(-0.5f); }},
+      {"sampling.temperature", "must be from 0 to 100, is nan",
+       [](Message& m) { m.mutable_sampling()->set_temperature(kNan); }},
+      {"sampling.temperature", "must be from 0 to 100, is inf",
+       [](Message& m) { m.mutable_sampling()->set_temperature(kInfinity); }},
+      {"sampling.top_k", "must be at least 0, is -1",
+       [](Message& m) { m.mutable_sampling()->set_top_k(-1); }},
+      {"sampling.top_p", "must be above 0 and at most 1, is 0",
+       [](Message& m) { m.mutable_sampling()->set_top_p(0); }},
+      {"sampling.top_p", "must be above 0 and at most 1, is 1.5",
+       [](Message& m) { m.mutable_sampling()->set_top_p(1.5f); }},
+      {"sampling.top_p", "must be above 0 and at most 1, is nan",
+       [](Message& m) { m.mutable_sampling()->set_top_p(kNan); }},
+      {"sampling.min_p", "must be at least 0 and below 1, is 1",
+       [](Message& m) { m.mutable_sampling()->set_min_p(1); }},
+      {"sampling.min_p", "must be at least 0 and below 1, is nan",
+       [](Message& m) { m.mutable_sampling()->set_min_p(kNan); }},
+      {"sampling.repetition_penalty", "must be above 0 and at most 10, is 0",
+       [](Message& m) { m.mutable_sampling()->set_repetition_penalty(0); }},
+      {"sampling.repetition_penalty", "must be above 0 and at most 10, is 11",
+       [](Message& m) { m.mutable_sampling()->set_repetition_penalty(11); }},
+      {"sampling.presence_penalty", "must be from -2 to 2, is 2.5",
+       [](Message& m) { m.mutable_sampling()->set_presence_penalty(2.5f); }},
+      {"sampling.frequency_penalty", "must be from -2 to 2, is nan",
+       [](Message& m) { m.mutable_sampling()->set_frequency_penalty(kNan); }},
+      {"sampling.logit_bias", "has 1025 entries, most are 1024",
+       [](Message& m) {
+         for (int i = 0; i < 1025; ++i) (*m.mutable_sampling()->mutable_logit_bias())[i] = 0;
+       }},
+      {"sampling.logit_bias[260]", "must be a token id from 0 to 259",
+       [](Message& m) { (*m.mutable_sampling()->mutable_logit_bias())[260] = 1; }},
+      {"sampling.logit_bias[5]", "must be from -100 to 100 or -infinity, is inf",
+       [](Message& m) { (*m.mutable_sampling()->mutable_logit_bias())[5] = kInfinity; }},
+      {"sampling.logit_bias[5]", "must be from -100 to 100 or -infinity, is nan",
+       [](Message& m) { (*m.mutable_sampling()->mutable_logit_bias())[5] = kNan; }},
+  };
+  const v1::GenerateRequest valid = message_;
+  for (const auto& test : cases) {
+    message_ = valid;
+    test.change(message_);
+    request_ = Request();
+    bool found = false;
+    for (const FieldViolation& violation : Validate()) {
+      found |= violation.field == test.field &&
+               (test.description == nullptr || violation.description == test.description);
+    }
+    EXPECT_TRUE(found) << test.field << ": "
+                       << (test.description ? test.description : "any description");
+  }
+}
+
+TEST_F(RequestValidation, ReportsAllViolationsAtOnce) {
+  message_.set_n(0);
+  message_.mutable_sampling()->set_top_p(2);
+  message_.mutable_sampling()->set_temperature(-1);
+  message_.mutable_stop()->add_strings("");
+  std::vector<std::string> fields;
+  for (const FieldViolation& violation : Validate()) fields.push_back(violation.field);
+  const std::vector<std::string> expected = {"sampling.temperature", "sampling.top_p",
+                                             "stop.strings[0]", "n"};
+  EXPECT_THAT(fields, UnorderedElementsAreArray(expected));
+}
+
+TEST_F(RequestValidation, AllowsNoMoreContinuationsThanTheEngineComputesAtATime) {
+  model_.max_sequences = 4;
+  message_.set_n(5);
+  ASSERT_EQ(Validate().size(), 1u);
+  EXPECT_EQ(Validate()[0].description, "must be from 1 to 4, is 5");
+}
+
+TEST_F(RequestValidation, RefusesChatWithoutATemplate) {
+  model_.chat = std::nullopt;
+  v1::ChatMessage* chat = message_.mutable_chat()->add_messages();
+  chat->set_role("user");
+  chat->set_content("hi");
+  const auto violations = Validate();
+  ASSERT_EQ(violations.size(), 1u);
+  EXPECT_EQ(violations[0].field, "chat");
+}
+
+TEST_F(RequestValidation, KnowsOneModelNameAndTheEmptyOne) {
+  EXPECT_EQ(CheckModelName("", model_), absl::OkStatus());
+  EXPECT_EQ(CheckModelName("m", model_), absl::OkStatus());
+  EXPECT_EQ(CheckModelName("other", model_).code(), absl::StatusCode::kNotFound);
+}
+
+TEST_F(RequestValidation, TokenizesWithSpecialTokensAndBosUnlessToldOtherwise) {
+  v1::TokenizeRequest message;
+  std::vector<int32_t> tokens;
+  message.set_text("a<eos>");
+  ASSERT_THAT(ValidateTokenize(message, model_, &tokens), IsEmpty());
+  EXPECT_THAT(tokens, ElementsAre(FakeTokenizer::kBos, 'a', FakeTokenizer::kEos));
+  message.set_parse_special(false);
+  message.set_add_bos(false);
+  ASSERT_THAT(ValidateTokenize(message, model_, &tokens), IsEmpty());
+  EXPECT_THAT(tokens, ElementsAre('a', '<', 'e', 'o', 's', '>'));
+  message.clear_input();
+  EXPECT_EQ(ValidateTokenize(message, model_, &tokens).at(0).field, "input");
+}
+
+TEST_F(RequestValidation, DetokenizesKnownTokensOnly) {
+  v1::DetokenizeRequest message;
+  EXPECT_THAT(ValidateDetokenize(message, model_), IsEmpty());
+  message.add_token_ids(FakeTokenizer::kVocabSize);
+  EXPECT_EQ(ValidateDetokenize(message, model_).at(0).field, "token_ids[0]");
+}
+
+}  // namespace
+}  // namespace winnow
