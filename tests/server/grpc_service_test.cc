@@ -28,7 +28,7 @@ namespace {
 using ::testing::ElementsAre;
 using ::testing::SizeIs;
 
-constexpr int kBlocks = 64;
+constexpr int kContext = 4000;
 
 /// After token t comes t + 1, from 'z' on 'a' again; after '!' the text ends. Every step takes
 /// `step_time`.
@@ -57,8 +57,8 @@ class AlphabetModel final : public ForwardPass {
 EngineOptions Options() {
   EngineOptions options;
   options.block_tokens = 32;
-  options.kv_blocks = kBlocks;
-  options.max_context = 1000;
+  options.kv_blocks = 256;
+  options.max_context = kContext;
   options.max_running_sequences = 2;
   options.max_waiting_requests = 1;
   return options;
@@ -70,8 +70,8 @@ class GrpcService : public testing::Test {
       : served_{.name = "alphabet",
                 .title = "Alphabet",
                 .architecture = "fake",
-                .context_tokens = 1000,
-                .trained_context_tokens = 2000,
+                .context_tokens = kContext,
+                .trained_context_tokens = 8000,
                 .max_sequences = 2,
                 .tokenizer = &tokenizer_,
                 .chat = {}},
@@ -200,7 +200,7 @@ TEST_F(GrpcService, ACancelledCallFreesItsBlocks) {
   const auto reader = generation_->Generate(&call, Prompt("x", 900));
   v1::GenerateResponse message;
   ASSERT_TRUE(reader->Read(&message));
-  EXPECT_FALSE(MetricIs("winnow_kv_blocks{state=\"used\"} 0"));
+  EXPECT_TRUE(MetricBecomes("winnow_kv_blocks{state=\"used\"} 1"));
   call.TryCancel();
   EXPECT_TRUE(PoolBecomesFree());
   while (reader->Read(&message)) {
@@ -240,8 +240,8 @@ TEST_F(GrpcService, AnExpiredCallFreesItsBlocksAndKeepsWhatCameInTime) {
 }
 
 TEST_F(GrpcService, ASlowReaderPausesOnlyItsOwnRequest) {
-  // Every token brings 20 others with it: 900 tokens are far more than flow control lets through.
-  v1::GenerateRequest request = Prompt("x", 900);
+  // Every token brings 20 others with it: 3900 tokens are far more than flow control lets through.
+  v1::GenerateRequest request = Prompt("x", 3900);
   request.set_logprobs(true);
   request.set_top_logprobs(20);
   grpc::ClientContext slow_call;
@@ -251,16 +251,16 @@ TEST_F(GrpcService, ASlowReaderPausesOnlyItsOwnRequest) {
 
   for (int i = 0; i < 3; ++i) {
     v1::GenerateResponse response;
-    ASSERT_TRUE(Complete(Prompt("x", 500), &response).ok());
-    EXPECT_EQ(response.outputs(0).token_ids_size(), 500);
+    ASSERT_TRUE(Complete(Prompt("x", 2000), &response).ok());
+    EXPECT_EQ(response.outputs(0).token_ids_size(), 2000);
   }
   // As many steps as the other requests had would have ended it, had it not been paused.
-  EXPECT_TRUE(MetricIs("winnow_requests_running 1"));
+  EXPECT_TRUE(MetricBecomes("winnow_requests_running 1"));
 
   int tokens = message.outputs(0).token_ids_size();
   while (slow->Read(&message)) tokens += message.outputs(0).token_ids_size();
   EXPECT_TRUE(slow->Finish().ok());
-  EXPECT_EQ(tokens, 900);
+  EXPECT_EQ(tokens, 3900);
   EXPECT_TRUE(PoolBecomesFree());
 }
 
@@ -351,8 +351,8 @@ TEST_F(GrpcService, DescribesTheModelAndItsLimits) {
   ASSERT_TRUE(stub->GetModel(&call, {}, &model).ok());
   EXPECT_EQ(model.name(), "alphabet");
   EXPECT_EQ(model.title(), "Alphabet");
-  EXPECT_EQ(model.context_tokens(), 1000);
-  EXPECT_EQ(model.trained_context_tokens(), 2000);
+  EXPECT_EQ(model.context_tokens(), kContext);
+  EXPECT_EQ(model.trained_context_tokens(), 8000);
   EXPECT_EQ(model.vocab_size(), FakeTokenizer::kVocabSize);
   EXPECT_EQ(model.chat_family(), v1::CHAT_FAMILY_UNSPECIFIED);
   EXPECT_EQ(model.limits().n(), 2);
