@@ -32,10 +32,17 @@ constexpr Pretokenizer kQwen2 = {.pattern = WordPattern::kQwen2, .normalizes_nfc
 
 // "default" is what files from before the key existed amount to: GPT-2 and its descendants.
 constexpr NamedPretokenizer kPretokenizers[] = {
-    {"default", kGpt2},     {"gpt-2", kGpt2},       {"phi-2", kGpt2},
-    {"smollm", kSmolLm},    {"starcoder", kSmolLm}, {"refact", kSmolLm},
-    {"llama-bpe", kLlama3}, {"llama3", kLlama3},    {"llama-v3", kLlama3},
-    {"qwen2", kQwen2},      {"deepseek-r1-qwen", kQwen2},
+    {"default", kGpt2},
+    {"gpt-2", kGpt2},
+    {"phi-2", kGpt2},
+    {"smollm", kSmolLm},
+    {"starcoder", kSmolLm},
+    {"refact", kSmolLm},
+    {"llama-bpe", kLlama3},
+    {"llama3", kLlama3},
+    {"llama-v3", kLlama3},
+    {"qwen2", kQwen2},
+    {"deepseek-r1-qwen", kQwen2},
 };
 
 enum class CharClass : uint8_t { kEnd, kLetter, kNumber, kNewline, kSpace, kOther };

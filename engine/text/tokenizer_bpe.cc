@@ -90,9 +90,8 @@ bool MergesLater(const Candidate& a, const Candidate& b) {
 absl::StatusOr<std::unique_ptr<Tokenizer>> BpeTokenizer::Create(const Vocabulary& vocabulary) {
   const std::optional<Pretokenizer> pretokenizer = FindPretokenizer(vocabulary.pretokenizer);
   if (!pretokenizer) {
-    return absl::UnimplementedError(
-        absl::StrCat("tokenizer.ggml.pre is '", vocabulary.pretokenizer,
-                     "', a pre-tokenizer that Winnow does not know."));
+    return absl::UnimplementedError(absl::StrCat("tokenizer.ggml.pre is '", vocabulary.pretokenizer,
+                                                 "', a pre-tokenizer that Winnow does not know."));
   }
   if (vocabulary.merges.empty()) {
     return absl::InvalidArgumentError(
