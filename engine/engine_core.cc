@@ -37,6 +37,7 @@ EngineCore::EngineCore(const EngineOptions& options, ForwardPass& forward,
       clock_(std::move(clock)),
       pool_(options.kv_blocks, options.block_tokens),
       scheduler_(options, pool_),
+      step_builder_(forward.attention_shape()),
       seeds_(std::random_device{}()) {}
 
 EngineCore::~EngineCore() { WINNOW_CHECK(requests_.empty()); }
@@ -53,8 +54,8 @@ void EngineCore::Submit(Request request, RequestSink* sink, absl::Time submitted
   const int max_length = LongestSequence(kept, options_);
   const int64_t arrival = arrivals_++;
   for (int index = 0; index < kept.n; ++index) {
-    active->sequences.push_back(
-        std::make_unique<Sequence>(kept, tokenizer_, arrival, index, seed, max_length));
+    active->sequences.push_back(std::make_unique<Sequence>(kept, tokenizer_, arrival, index, seed,
+                                                           max_length, options_.recall));
   }
   active->last_token.resize(active->sequences.size());
 
@@ -94,10 +95,13 @@ bool EngineCore::Step() {
   const StepBatch batch = step_builder_.Build(schedule.chunks);
   const size_t vocab = static_cast<size_t>(forward_.vocab());
   logits_.resize(batch.logit_rows.size() * vocab);
+  recalls_.resize(batch.recall_probes.size());
 
   const absl::Time scheduled = clock_();
-  absl::Status status = forward_.Forward(batch, logits_);
+  absl::Status status = forward_.Forward(batch, logits_, recalls_);
   const absl::Time computed = clock_();
+  StepStats stats;
+  if (status.ok()) NoteAttention(schedule, stats);
   std::span<const float> logits = logits_;
   for (const ScheduledChunk& chunk : schedule.chunks) {
     if (!status.ok()) break;
@@ -106,11 +110,9 @@ bool EngineCore::Step() {
   }
   if (!status.ok()) Fail(status);
 
-  StepStats stats;
   stats.sequences = batch.sequences();
   for (const ScheduledChunk& chunk : schedule.chunks) {
     (chunk.decode ? stats.decode_tokens : stats.prefill_tokens) += chunk.count;
-    stats.kv_bytes_read += (chunk.begin + chunk.count) * options_.kv_bytes_per_token;
   }
   stats.schedule_seconds = absl::ToDoubleSeconds(scheduled - begin);
   stats.forward_seconds = absl::ToDoubleSeconds(computed - scheduled);
@@ -162,6 +164,32 @@ void EngineCore::NoteScheduled(const Schedule& schedule, absl::Time now) {
     ActiveRequest& active = *requests_.at(chunk.sequence->request().id);
     if (std::exchange(active.admitted, true)) continue;
     active.summary.queue_seconds = absl::ToDoubleSeconds(now - active.submitted);
+  }
+}
+
+// Takes what the step's attention read, and how much of the softmax's mass its selections held.
+void EngineCore::NoteAttention(const Schedule& schedule, StepStats& stats) {
+  for (const ScheduledChunk& chunk : schedule.chunks) {
+    SequenceAttention& attention = chunk.sequence->mutable_attention();
+    const int end = chunk.begin + chunk.count;
+    const int prompt_end = std::min(end, chunk.sequence->prompt_length());
+    if (chunk.begin < prompt_end) {  // its rows share one pass over the context
+      const KvTraffic prompt = forward_.Traffic(Selection{}, prompt_end);
+      stats.traffic.dense_bytes += prompt.dense_bytes;
+      stats.traffic.equivalent_bytes += prompt.equivalent_bytes;
+    }
+    for (int position = std::max(chunk.begin, prompt_end); position < end; ++position) {
+      const KvTraffic row = forward_.Traffic(attention.SelectionAt(position), position + 1);
+      stats.traffic += row;
+      attention.AddTraffic(position, row);
+    }
+  }
+  for (size_t i = 0; i < recalls_.size(); ++i) {
+    const StepBuilder::Probed& probed = step_builder_.probed()[i];
+    stats.recalls.push_back(recalls_[i]);
+    if (probed.sequence->mutable_attention().AddRecall(probed.position, recalls_[i])) {
+      ++stats.fallbacks;
+    }
   }
 }
 
@@ -240,6 +268,15 @@ void EngineCore::End(Requests::iterator entry, const absl::Status& status) {
     if (sequence->state() == Sequence::State::kFinished) continue;
     scheduler_.Remove(*sequence);
     active->sink->OnOutput(sequence->Abort());
+  }
+  SparsitySummary& sparsity = active->summary.sparsity;
+  sparsity.policy = active->request.attention;
+  for (const auto& sequence : active->sequences) {
+    const SequenceAttention& attention = sequence->attention();
+    sparsity.traffic += attention.traffic();
+    sparsity.recall_sum += attention.recall_sum();
+    sparsity.recall_samples += attention.recall_samples();
+    sparsity.fallbacks += attention.fallbacks();
   }
   active->summary.status = status;
   active->summary.total_seconds = absl::ToDoubleSeconds(clock_() - active->submitted);

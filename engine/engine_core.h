@@ -73,6 +73,7 @@ class EngineCore {
   void EndExpired();
   void PauseSlowReaders();
   void NoteScheduled(const Schedule& schedule, absl::Time now);
+  void NoteAttention(const Schedule& schedule, StepStats& stats);
   absl::Status HandOut(const ScheduledChunk& chunk, std::span<const float> logits);
   absl::Status Fork(ActiveRequest& active);
   absl::Status Sample(ActiveRequest& active, Sequence& sequence, std::span<const float> logits);
@@ -90,7 +91,8 @@ class EngineCore {
   Scheduler scheduler_;
   StepBuilder step_builder_;
   Sampler sampler_;
-  std::vector<float> logits_;  ///< [logit rows of the step, vocab]
+  std::vector<float> logits_;   ///< [logit rows of the step, vocab]
+  std::vector<float> recalls_;  ///< [probes of the step]
 
   Requests requests_;
   /// Ended during this step, whose schedule may still point to their sequences.

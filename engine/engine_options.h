@@ -1,6 +1,6 @@
 #pragma once
 
-#include <cstdint>
+#include "engine/attention/sequence_attention.h"
 
 namespace winnow {
 
@@ -12,7 +12,7 @@ struct EngineOptions {
   int max_step_tokens = 512;       ///< rows of one step: decode tokens first, then prefill chunks
   int max_running_sequences = 64;  ///< sequences that own KV blocks at the same time
   int max_waiting_requests = 256;  ///< admission queue; one more is refused
-  int64_t kv_bytes_per_token = 0;  ///< keys and values of one token in all layers, for StepStats
+  RecallOptions recall;            ///< how selections are watched
 };
 
 }  // namespace winnow

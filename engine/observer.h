@@ -1,7 +1,9 @@
 #pragma once
 
 #include <cstdint>
+#include <vector>
 
+#include "engine/attention/policy.h"
 #include "engine/request.h"
 
 namespace winnow {
@@ -14,9 +16,10 @@ struct StepStats {
   double schedule_seconds = 0;
   double forward_seconds = 0;
   double sample_seconds = 0;  ///< sampling, detokenizing, handing out
-  /// Keys and values that attention read: the context of each decode token and of each prefill
-  /// chunk once.
-  int64_t kv_bytes_read = 0;
+  /// Of generated tokens row by row; a piece of a prompt counts its context once, in bytes alone.
+  KvTraffic traffic;
+  std::vector<float> recalls;  ///< sampled in this step
+  int fallbacks = 0;           ///< sequences whose budget was doubled
 };
 
 /// The engine's state between two steps.

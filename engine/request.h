@@ -8,6 +8,7 @@
 
 #include "absl/status/status.h"
 #include "absl/time/time.h"
+#include "engine/attention/policy.h"
 
 namespace winnow {
 
@@ -32,6 +33,7 @@ struct Request {
   uint64_t id = 0;  ///< unique among the requests that the engine knows; chosen by the caller
   std::vector<int32_t> prompt_tokens;  ///< at least one
   SamplingParams sampling;
+  AttentionPolicy attention;            ///< of the generated tokens
   int max_tokens = 0;                   ///< generated tokens per sequence, at least 1
   int n = 1;                            ///< parallel continuations of the prompt
   std::vector<std::string> stop;        ///< generation ends where one appears; not part of the text
@@ -68,6 +70,22 @@ struct Output {
   std::string matched_stop;
 };
 
+/// What the attention of a request's generated tokens came to.
+struct SparsitySummary {
+  AttentionPolicy policy;
+  KvTraffic traffic;
+  double recall_sum = 0;  ///< of the sampled recalls; see Backend::MeasureRecall
+  int recall_samples = 0;
+  int fallbacks = 0;  ///< times that a continuation's budget was doubled
+
+  /// Tokens that a KV head attended to, mean over rows, layers and heads; 0 without any.
+  double mean_budget_tokens() const {
+    return traffic.heads == 0
+               ? 0
+               : static_cast<double>(traffic.attended_tokens) / static_cast<double>(traffic.heads);
+  }
+};
+
 /// What a request used, once it is over.
 struct RequestSummary {
   absl::Status status;  ///< OK; else why it ended early: CANCELLED, DEADLINE_EXCEEDED, ...
@@ -75,9 +93,10 @@ struct RequestSummary {
   int cached_tokens = 0;     ///< prompt tokens whose KV blocks were already there
   int generated_tokens = 0;  ///< over all continuations
   int preemptions = 0;
-  double queue_seconds = 0;         ///< from submission to the first step that computed it
-  double ttft_seconds = 0;          ///< from submission to the first generated token
-  double total_seconds = 0;         ///< from submission to the end
+  double queue_seconds = 0;  ///< from submission to the first step that computed it
+  double ttft_seconds = 0;   ///< from submission to the first generated token
+  double total_seconds = 0;  ///< from submission to the end
+  SparsitySummary sparsity;
   std::vector<double> itl_seconds;  ///< gaps between generated tokens of each continuation
 };
 

@@ -8,7 +8,7 @@
 namespace winnow {
 
 Sequence::Sequence(const Request& request, const Tokenizer& tokenizer, int64_t arrival, int index,
-                   uint64_t seed, int max_length)
+                   uint64_t seed, int max_length, const RecallOptions& recall)
     : request_(request),
       tokenizer_(tokenizer),
       arrival_(arrival),
@@ -19,7 +19,8 @@ Sequence::Sequence(const Request& request, const Tokenizer& tokenizer, int64_t a
       history_(request.sampling, request.prompt_tokens),
       // A continuation goes on after the prompt's text: a leading space is meant.
       detokenizer_(tokenizer, request.render_special, /*at_text_start=*/false),
-      stop_matcher_(request.stop) {}
+      stop_matcher_(request.stop),
+      attention_(request.attention, recall, prompt_length()) {}
 
 bool Sequence::OlderThan(const Sequence& other) const {
   return std::tie(arrival_, index_) < std::tie(other.arrival_, other.index_);

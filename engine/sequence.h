@@ -4,6 +4,7 @@
 #include <span>
 #include <vector>
 
+#include "engine/attention/sequence_attention.h"
 #include "engine/request.h"
 #include "engine/sampling.h"
 #include "engine/stop_matcher.h"
@@ -24,7 +25,7 @@ class Sequence {
   /// request's; `max_length` bounds prompt and continuation together. REQUIRES: `request` and
   /// `tokenizer` outlive the sequence.
   Sequence(const Request& request, const Tokenizer& tokenizer, int64_t arrival, int index,
-           uint64_t seed, int max_length);
+           uint64_t seed, int max_length, const RecallOptions& recall);
 
   const Request& request() const { return request_; }
   int index() const { return index_; }
@@ -44,6 +45,9 @@ class Sequence {
   /// Whether all that is to compute is the token chosen last (else there is a past to compute).
   /// REQUIRES: it is running.
   bool decoding() const { return length() > admitted_length_; }
+
+  const SequenceAttention& attention() const { return attention_; }
+  SequenceAttention& mutable_attention() { return attention_; }
 
   // What the next token is chosen by.
   const TokenHistory& history() const { return history_; }
@@ -86,6 +90,7 @@ class Sequence {
   TokenHistory history_;
   Detokenizer detokenizer_;
   StopMatcher stop_matcher_;
+  SequenceAttention attention_;
 
   State state_ = State::kNew;
   bool paused_ = false;

@@ -9,6 +9,7 @@
 
 #include "absl/status/statusor.h"
 #include "kernels/data_type.h"
+#include "kernels/selection.h"
 #include "kernels/step_batch.h"
 
 namespace winnow {
@@ -111,18 +112,29 @@ class Backend {
                       Tensor out) = 0;
 
   /// Rotates the queries and keys of `qkv` ([rows, (heads + 2 kv_heads) head_dim]: Q, then K, then
-  /// V) to their positions, in place, and writes keys and values to the blocks of the batch.
+  /// V) to their positions, in place, and writes keys and values, and the keys' labels if the layer
+  /// keeps them, to the blocks of the batch.
   /// `rope_frequencies` [rope_dim / 2]: radians per position of each pair.
   virtual void RopeAndStoreKv(const StepBatch& batch, Tensor qkv, int heads, RopePairing pairing,
                               std::span<const float> rope_frequencies, const KvCache& cache,
-                              int layer) = 0;
+                              int layer, const LayerSelector& selector) = 0;
 
-  /// Causal attention of every row's queries (in `qkv`, as above) over all keys and values of its
-  /// sequence up to its own position:
-  /// out[t, h, :] = sum_j softmax_j(q[t, h] . k[j, g] / sqrt(head_dim)) v[j, g], g = h kv_heads /
-  /// heads.
+  /// Causal attention of every row's queries (in `qkv`, as above) over selected keys and values of
+  /// its sequence, up to its own position:
+  ///   out[t, h, :] = sum_j softmax_j(q[t, h] . k[j, g] / sqrt(head_dim)) v[j, g],
+  /// g = h kv_heads / heads, j in S[t, g]. S is everything for dense rows (BudgetTokens = context).
+  /// Else it holds BudgetTokens positions: sinks, window, and of the others those with the largest
+  ///   mean over h in g of softmax_j(score[t, h, j]),
+  /// lower positions first among equals. Scores are approximate ones from labels (LabelBasis; the
+  /// query's side is rounded to 8 bits) or exact ones, as batch.selections says.
   virtual void Attention(const StepBatch& batch, Tensor qkv, int heads, const KvCache& cache,
-                         int layer, Tensor out) = 0;
+                         int layer, const LayerSelector& selector, Tensor out) = 0;
+
+  /// For each probe of this layer: the share of the exact softmax mass that S[row, kv_head] of the
+  /// last call of Attention holds, mean over the query heads; 1 for dense rows. Reads every key.
+  /// `recalls` [probes] in host memory, there after Synchronize.
+  virtual void MeasureRecall(const StepBatch& batch, Tensor qkv, int heads, const KvCache& cache,
+                             int layer, std::span<const RecallProbe> probes, float* recalls) = 0;
 
   /// out[t, c] = silu(gate_up[t, c]) * gate_up[t, ffn + c], out [rows, ffn].
   virtual void SwiGlu(Tensor gate_up, Tensor out) = 0;

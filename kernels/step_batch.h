@@ -3,7 +3,16 @@
 #include <cstdint>
 #include <span>
 
+#include "kernels/selection.h"
+
 namespace winnow {
+
+/// Asks how much of the true softmax mass the tokens hold that one KV head of one row selects.
+struct RecallProbe {
+  int32_t row = 0;
+  int32_t layer = 0;
+  int32_t kv_head = 0;
+};
 
 /// The rows of one engine step and where their keys and values live: a view of arrays that the
 /// caller owns. Row = one token of one sequence that is computed in this step; the rows of a
@@ -20,6 +29,8 @@ struct StepBatch {
   int32_t max_blocks = 0;
   /// Rows whose logits are wanted, ascending.
   std::span<const int32_t> logit_rows;
+  std::span<const Selection> selections = {};       ///< [rows], or empty: all dense
+  std::span<const RecallProbe> recall_probes = {};  ///< ordered by layer
 
   int rows() const { return static_cast<int>(tokens.size()); }
   int sequences() const { return static_cast<int>(query_begin.size()) - 1; }

@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <chrono>
 #include <cstdio>
 #include <memory>
@@ -31,6 +32,9 @@ struct GenerateFlags {
   std::optional<uint64_t> seed;
   std::vector<std::string> stop;
   bool ignore_eos = false;
+  std::string policy;
+  std::optional<double> sparsity;
+  std::optional<int> budget_tokens;
   double timeout_seconds = 0;
   bool json = false;
 };
@@ -53,6 +57,12 @@ void Declare(FlagSet& set, GenerateFlags& flags) {
   set.Add("seed", &flags.seed, "N", "Makes sampling reproducible.");
   set.Add("stop", &flags.stop, "TEXT", "End where this appears.");
   set.Add("ignore-eos", &flags.ignore_eos, "", "Go on past the model's end of text.");
+  set.Add("policy", &flags.policy, "NAME",
+          "Attention of the generated tokens: dense, double-sparsity or window. Default: the "
+          "server's.");
+  set.Add("sparsity", &flags.sparsity, "N", "Attend to one token in N. Default: the server's.");
+  set.Add("budget-tokens", &flags.budget_tokens, "TOKENS",
+          "Attend to so many tokens, whatever the context.");
   set.Add("timeout", &flags.timeout_seconds, "SECONDS", "Deadline of the call; 0 is none.",
           {0, 1e6});
   set.Add("json", &flags.json, "", "Print one JSON object at the end instead of the text.");
@@ -79,6 +89,10 @@ v1::GenerateRequest MakeRequest(const GenerateFlags& flags) {
   if (flags.top_p) sampling->set_top_p(static_cast<float>(*flags.top_p));
   if (flags.min_p) sampling->set_min_p(static_cast<float>(*flags.min_p));
   if (flags.seed) sampling->set_seed(*flags.seed);
+  v1::AttentionPolicy* attention = request.mutable_attention();
+  attention->set_policy(flags.policy);
+  if (flags.sparsity) attention->set_sparsity(*flags.sparsity);
+  if (flags.budget_tokens) attention->set_budget_tokens(*flags.budget_tokens);
   if (flags.max_tokens) request.mutable_stop()->set_max_tokens(*flags.max_tokens);
   request.mutable_stop()->set_ignore_eos(flags.ignore_eos);
   for (const std::string& stop : flags.stop) request.mutable_stop()->add_strings(stop);
@@ -96,6 +110,10 @@ struct Completion {
 void PrintJson(const Completion& completion) {
   const v1::Usage& usage = completion.summary.usage();
   const v1::Timings& timings = completion.summary.timings();
+  const v1::Sparsity& sparsity = completion.summary.sparsity();
+  const nlohmann::ordered_json recall = sparsity.has_sampled_recall()
+                                            ? nlohmann::ordered_json(sparsity.sampled_recall())
+                                            : nlohmann::ordered_json(nullptr);
   const nlohmann::ordered_json json = {
       {"text", completion.text},
       {"token_ids", completion.token_ids},
@@ -107,7 +125,13 @@ void PrintJson(const Completion& completion) {
       {"timings",
        {{"queue_seconds", timings.queue_seconds()},
         {"ttft_seconds", timings.ttft_seconds()},
-        {"total_seconds", timings.total_seconds()}}}};
+        {"total_seconds", timings.total_seconds()}}},
+      {"sparsity",
+       {{"policy", sparsity.policy()},
+        {"kv_bytes_read", sparsity.kv_bytes_read()},
+        {"kv_bytes_dense", sparsity.kv_bytes_dense()},
+        {"mean_budget_tokens", sparsity.mean_budget_tokens()},
+        {"sampled_recall", recall}}}};
   std::puts(json.dump().c_str());
 }
 
@@ -124,6 +148,21 @@ void PrintSpeed(const v1::Summary& summary) {
                              timings.ttft_seconds() * 1e3, timings.total_seconds())
                  .c_str(),
              stderr);
+}
+
+void PrintSparsity(const v1::Sparsity& sparsity) {
+  std::string line = absl::StrFormat(
+      "attention %s: read %.1f MB of KV and labels, dense reads %.1f MB (%.1f %%), "
+      "%.0f tokens a head",
+      sparsity.policy(), static_cast<double>(sparsity.kv_bytes_read()) / 1e6,
+      static_cast<double>(sparsity.kv_bytes_dense()) / 1e6,
+      100.0 * static_cast<double>(sparsity.kv_bytes_read()) /
+          static_cast<double>(std::max<int64_t>(1, sparsity.kv_bytes_dense())),
+      sparsity.mean_budget_tokens());
+  if (sparsity.has_sampled_recall()) {
+    absl::StrAppendFormat(&line, ", recall %.3f", sparsity.sampled_recall());
+  }
+  std::fputs((line + "\n").c_str(), stderr);
 }
 
 /// Streams the completion, printing the text as it comes unless `json`.
@@ -176,6 +215,7 @@ int RunGenerate(std::span<const std::string> arguments) {
     PrintJson(*completion);
   } else {
     PrintSpeed(completion->summary);
+    PrintSparsity(completion->summary.sparsity());
   }
   return 0;
 }

@@ -267,6 +267,18 @@ grpc::ServerUnaryReactor* ModelServiceImpl::GetModel(grpc::CallbackServerContext
   response->set_context_tokens(model.context_tokens);
   response->set_trained_context_tokens(model.trained_context_tokens);
   if (model.chat.has_value()) response->set_chat_family(ToProto(model.chat->family()));
+  const AttentionLimits& attention = model.attention;
+  v1::AttentionSupport* support = response->mutable_attention();
+  for (const SelectionKind kind :
+       {SelectionKind::kAll, SelectionKind::kLabels, SelectionKind::kWindow}) {
+    if (kind == SelectionKind::kAll && attention.min_sparsity > 1) continue;
+    if (kind == SelectionKind::kLabels && !attention.has_labels) continue;
+    support->add_policies(std::string(PolicyName(kind)));
+  }
+  support->set_default_policy(std::string(PolicyName(attention.default_policy.kind)));
+  support->set_default_sparsity(attention.default_policy.sparsity);
+  support->set_min_sparsity(attention.min_sparsity);
+  support->set_max_sparsity(attention.max_sparsity);
   v1::RequestLimits* limits = response->mutable_limits();
   limits->set_n(MaxContinuations(model));
   limits->set_stop_strings(kMaxStopStrings);

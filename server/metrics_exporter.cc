@@ -23,6 +23,9 @@ const Buckets kItlBuckets = {0.001, 0.0025, 0.005, 0.0075, 0.01, 0.015, 0.02, 0.
                              0.075, 0.1,    0.15,  0.2,    0.3,  0.5,   1,    2.5};
 const Buckets kStepBuckets = {0.00001, 0.00003, 0.0001, 0.0003, 0.001, 0.003, 0.005, 0.01, 0.02,
                               0.03,    0.05,    0.1,    0.2,    0.3,   0.5,   1,     3};
+// Shares of the softmax mass.
+const Buckets kRecallBuckets = {0.1, 0.2,  0.3, 0.4,  0.5,  0.6,  0.7,
+                                0.8, 0.85, 0.9, 0.95, 0.98, 0.99, 1};
 
 prometheus::Family<prometheus::Counter>& Counters(prometheus::Registry& registry, const char* name,
                                                   const char* help) {
@@ -41,8 +44,9 @@ prometheus::Family<prometheus::Histogram>& Histograms(prometheus::Registry& regi
 
 }  // namespace
 
-MetricsExporter::MetricsExporter(const std::string& model, const std::string& architecture)
-    : registry_(std::make_shared<prometheus::Registry>()) {
+MetricsExporter::MetricsExporter(const std::string& model, const std::string& architecture,
+                                 int64_t label_block_bytes)
+    : label_block_bytes_(label_block_bytes), registry_(std::make_shared<prometheus::Registry>()) {
   prometheus::Registry& r = *registry_;
   Gauges(r, "winnow_build_info", "Always 1; the labels say what is running.")
       .Add({{"version", kVersion}, {"model", model}, {"architecture", architecture}})
@@ -80,9 +84,31 @@ MetricsExporter::MetricsExporter(const std::string& model, const std::string& ar
   preemptions_ = &Counters(r, "winnow_preemptions_total",
                            "Sequences that lost their KV blocks to others and were recomputed.")
                       .Add({});
-  kv_read_bytes_ =
-      &Counters(r, "winnow_kv_read_bytes_total", "Keys and values that attention read, in bytes.")
-           .Add({});
+  auto& read =
+      Counters(r, "winnow_kv_read_bytes_total",
+               "Bytes that attention read: keys and values of whole contexts (dense) or of "
+               "selected tokens (rows), and labels.");
+  kv_read_dense_bytes_ = &read.Add({{"kind", "dense"}});
+  kv_read_row_bytes_ = &read.Add({{"kind", "rows"}});
+  kv_read_label_bytes_ = &read.Add({{"kind", "labels"}});
+  kv_dense_equivalent_bytes_ = &Counters(r, "winnow_kv_dense_equivalent_bytes_total",
+                                         "Bytes that attention would have read had it been dense.")
+                                    .Add({});
+  auto& attention_tokens =
+      Counters(r, "winnow_attention_tokens_total",
+               "Tokens that generated tokens chose from (considered) and attended to (selected), "
+               "summed over layers and KV heads.");
+  selected_tokens_ = &attention_tokens.Add({{"kind", "selected"}});
+  considered_tokens_ = &attention_tokens.Add({{"kind", "considered"}});
+  attention_recall_ =
+      &Histograms(r, "winnow_attention_recall",
+                  "Share of the true softmax mass that selected tokens held, sampled.")
+           .Add({}, kRecallBuckets);
+  budget_fallbacks_ = &Counters(r, "winnow_budget_fallbacks_total",
+                                "Budgets that were doubled because recall fell below the floor.")
+                           .Add({});
+  label_cache_bytes_ =
+      &Gauges(r, "winnow_label_cache_bytes", "Labels of the KV blocks in use.").Add({});
 
   auto& steps = Histograms(r, "winnow_step_duration_seconds",
                            "Duration of the phases of an engine step, by what the step computed.");
@@ -128,7 +154,17 @@ void MetricsExporter::OnStep(const StepStats& stats) {
   step_seconds_[kind].sample->Observe(stats.sample_seconds);
   computed_prefill_tokens_->Increment(stats.prefill_tokens);
   computed_decode_tokens_->Increment(stats.decode_tokens);
-  kv_read_bytes_->Increment(static_cast<double>(stats.kv_bytes_read));
+  const auto add = [](prometheus::Counter* counter, int64_t amount) {
+    counter->Increment(static_cast<double>(amount));
+  };
+  add(kv_read_dense_bytes_, stats.traffic.dense_bytes);
+  add(kv_read_row_bytes_, stats.traffic.row_bytes);
+  add(kv_read_label_bytes_, stats.traffic.label_bytes);
+  add(kv_dense_equivalent_bytes_, stats.traffic.equivalent_bytes);
+  add(selected_tokens_, stats.traffic.attended_tokens);
+  add(considered_tokens_, stats.traffic.context_tokens);
+  add(budget_fallbacks_, stats.fallbacks);
+  for (const float recall : stats.recalls) attention_recall_->Observe(recall);
 }
 
 void MetricsExporter::OnGauges(const EngineGauges& gauges) {
@@ -136,6 +172,7 @@ void MetricsExporter::OnGauges(const EngineGauges& gauges) {
   waiting_requests_->Set(gauges.waiting_requests);
   kv_blocks_used_->Set(gauges.kv_blocks_used);
   kv_blocks_free_->Set(gauges.kv_blocks_total - gauges.kv_blocks_used);
+  label_cache_bytes_->Set(static_cast<double>(gauges.kv_blocks_used * label_block_bytes_));
 }
 
 void MetricsExporter::OnFinished(const RequestSummary& summary) {

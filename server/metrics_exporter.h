@@ -20,8 +20,10 @@ namespace winnow {
 /// docs/metrics.md describes each of them. All methods may be called from any thread.
 class MetricsExporter final : public EngineObserver {
  public:
-  /// `model` and `architecture` label the info metric.
-  MetricsExporter(const std::string& model, const std::string& architecture);
+  /// `model` and `architecture` label the info metric; `label_block_bytes`: labels of one KV block
+  /// in all layers, 0 without labels.
+  MetricsExporter(const std::string& model, const std::string& architecture,
+                  int64_t label_block_bytes);
 
   /// Serves http://<address>/metrics until this object is destroyed and returns the port, which is
   /// chosen freely when `address` ("HOST:PORT") has port 0. UNAVAILABLE when it can't listen there.
@@ -50,6 +52,7 @@ class MetricsExporter final : public EngineObserver {
     prometheus::Histogram* sample;
   };
 
+  const int64_t label_block_bytes_;
   std::shared_ptr<prometheus::Registry> registry_;
 
   prometheus::Histogram* request_seconds_;
@@ -66,7 +69,15 @@ class MetricsExporter final : public EngineObserver {
   prometheus::Counter* computed_prefill_tokens_;
   prometheus::Counter* computed_decode_tokens_;
   prometheus::Counter* preemptions_;
-  prometheus::Counter* kv_read_bytes_;
+  prometheus::Counter* kv_read_dense_bytes_;
+  prometheus::Counter* kv_read_row_bytes_;
+  prometheus::Counter* kv_read_label_bytes_;
+  prometheus::Counter* kv_dense_equivalent_bytes_;
+  prometheus::Counter* selected_tokens_;
+  prometheus::Counter* considered_tokens_;
+  prometheus::Counter* budget_fallbacks_;
+  prometheus::Histogram* attention_recall_;
+  prometheus::Gauge* label_cache_bytes_;
   StepHistograms step_seconds_[kStepKinds];
   prometheus::Family<prometheus::Counter>* rejected_;
   prometheus::Family<prometheus::Counter>* calls_;

@@ -172,6 +172,51 @@ void ReadStop(const v1::StopConditions& in, int32_t vocab_size, Checker& checker
   out->ignore_eos = in.ignore_eos();
 }
 
+void ReadAttention(const v1::AttentionPolicy& in, const ServedModel& model, Checker& checker,
+                   AttentionPolicy* out) {
+  const AttentionLimits& limits = model.attention;
+  *out = limits.default_policy;
+  if (!in.policy().empty()) {
+    const absl::StatusOr<SelectionKind> kind = ParsePolicyName(in.policy());
+    if (!kind.ok() || *kind == SelectionKind::kScores) {
+      checker.Violation("attention.policy",
+                        absl::StrCat("must be dense, double-sparsity or window, is ", in.policy()));
+      return;
+    }
+    out->kind = *kind;
+  }
+  if (out->kind == SelectionKind::kLabels && !limits.has_labels) {
+    checker.Violation("attention.policy",
+                      "double-sparsity needs a label file, which this server does not have");
+  }
+  if (out->kind == SelectionKind::kAll) {
+    if (limits.min_sparsity > 1) {
+      checker.Violation("attention.policy",
+                        absl::StrCat("dense attention is not allowed here: the least sparsity is ",
+                                     limits.min_sparsity));
+    }
+    if (in.has_sparsity() || in.has_budget_tokens()) {
+      checker.Violation("attention", "dense attention has no budget");
+    }
+    return;
+  }
+  if (in.has_sparsity() && in.has_budget_tokens()) {
+    checker.Violation("attention.budget_tokens", "excludes sparsity: only one may be set");
+  }
+  if (in.has_sparsity()) {
+    out->sparsity = in.sparsity();
+    out->budget_tokens = 0;
+    checker.InRange("attention.sparsity", out->sparsity, limits.min_sparsity, limits.max_sparsity);
+  }
+  if (in.has_budget_tokens()) {
+    out->budget_tokens = in.budget_tokens();
+    const auto context = static_cast<double>(model.context_tokens);
+    checker.InRange("attention.budget_tokens", out->budget_tokens,
+                    std::max(1, static_cast<int>(std::ceil(context / limits.max_sparsity))),
+                    static_cast<int>(context / limits.min_sparsity));
+  }
+}
+
 }  // namespace
 
 absl::Status CheckModelName(const std::string& name, const ServedModel& model) {
@@ -191,6 +236,8 @@ std::vector<FieldViolation> ValidateGenerate(const v1::GenerateRequest& in,
   ReadPrompt(in, model, checker, out);
   ReadSampling(in.sampling(), vocab_size, checker, &out->sampling);
   ReadStop(in.stop(), vocab_size, checker, out);
+
+  ReadAttention(in.attention(), model, checker, &out->attention);
 
   if (in.has_n()) out->n = in.n();
   checker.InRange("n", out->n, 1, MaxContinuations(model));

@@ -62,6 +62,16 @@ void SetSummary(const RequestSummary& summary, v1::GenerateResponse* response) {
   timings->set_queue_seconds(summary.queue_seconds);
   timings->set_ttft_seconds(summary.ttft_seconds);
   timings->set_total_seconds(summary.total_seconds);
+  const SparsitySummary& attention = summary.sparsity;
+  v1::Sparsity* sparsity = response->mutable_summary()->mutable_sparsity();
+  sparsity->set_policy(std::string(PolicyName(attention.policy.kind)));
+  sparsity->set_kv_bytes_read(attention.traffic.bytes());
+  sparsity->set_kv_bytes_dense(attention.traffic.equivalent_bytes);
+  sparsity->set_mean_budget_tokens(attention.mean_budget_tokens());
+  if (attention.recall_samples > 0) {
+    sparsity->set_sampled_recall(attention.recall_sum / attention.recall_samples);
+  }
+  sparsity->set_fallbacks(attention.fallbacks);
 }
 
 const char* FinishReasonName(FinishReason reason) { return FinishReasonName(ToProto(reason)); }

@@ -12,6 +12,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
+#include "engine/attention/label_file.h"
 #include "engine/engine.h"
 #include "engine/engine_options.h"
 #include "engine/model/transformer.h"
@@ -30,6 +31,8 @@ namespace {
 /// A context that most requests stay within, where the model was trained for a longer one.
 constexpr int kDefaultMaxContext = 8192;
 constexpr int kDefaultKvTokens = 16384;
+/// Contexts from which on selecting has been measured to pay (docs/performance.md).
+constexpr int kDefaultSparseMinContext = 512;
 /// How often the main thread looks at the engine.
 constexpr absl::Duration kPollInterval = absl::Milliseconds(50);
 /// Time that a drained server gives to responses which are still on their way out.
@@ -47,6 +50,15 @@ struct ServeFlags {
   int max_step_tokens = EngineOptions().max_step_tokens;
   int max_running = EngineOptions().max_running_sequences;
   int max_waiting = EngineOptions().max_waiting_requests;
+  std::string policy;
+  double sparsity = AttentionPolicy().sparsity;
+  int budget_tokens = 0;
+  double min_sparsity = AttentionLimits().min_sparsity;
+  double max_sparsity = AttentionLimits().max_sparsity;
+  std::string label_file;
+  std::string budgets = "by-head";
+  SelectionOptions selection = {.min_context = kDefaultSparseMinContext};
+  RecallOptions recall;
   double drain_seconds = 30;
   std::string log_level = "info";
   std::string log_format = "logfmt";
@@ -80,6 +92,38 @@ void Declare(FlagSet& set, ServeFlags& flags) {
           {1, 65536});
   set.Add("max-waiting", &flags.max_waiting, "N",
           "Most requests that wait for their turn; more get RESOURCE_EXHAUSTED.", {1, 1 << 20});
+  set.Add("label-file", &flags.label_file, "FILE",
+          "What `winnow calibrate` found for this model: makes double-sparsity possible.");
+  set.Add("policy", &flags.policy, "NAME",
+          "Attention of generated tokens in requests that do not say: dense, double-sparsity or "
+          "window. Default: double-sparsity with a label file, else dense.");
+  set.Add("sparsity", &flags.sparsity, "N", "Generated tokens attend to one token in N.",
+          {1, 1024});
+  set.Add(
+      "budget-tokens", &flags.budget_tokens, "TOKENS",
+      "Instead of --sparsity: attend to so many tokens, whatever the context. 0: use --sparsity.",
+      {0, 1 << 24});
+  set.Add("min-sparsity", &flags.min_sparsity, "N",
+          "Least sparsity that requests may ask for; above 1 forbids dense attention.", {1, 1024});
+  set.Add("max-sparsity", &flags.max_sparsity, "N", "Greatest sparsity that requests may ask for.",
+          {1, 1024});
+  set.AddChoice("budgets", &flags.budgets, {"by-head", "uniform"},
+                "Spread the budget over the heads as the label file says, or evenly.");
+  set.Add("dense-layers", &flags.selection.dense_layers, "N", "First layers that stay dense.",
+          {0, 1024});
+  set.Add("sinks", &flags.selection.sinks, "TOKENS", "First tokens, always attended to.",
+          {0, 65536});
+  set.Add("window", &flags.selection.window, "TOKENS", "Most recent tokens, always attended to.",
+          {1, 65536});
+  set.Add("sparse-from", &flags.selection.min_context, "TOKENS",
+          "Shorter contexts stay dense: there selecting costs more than it saves.", {0, 1 << 24});
+  set.Add("recall-interval", &flags.recall.interval_tokens, "TOKENS",
+          "Measure how much of the softmax a selection holds once in so many generated tokens of a "
+          "sequence; 0 is never.",
+          {0, 1 << 20});
+  set.Add("recall-floor", &flags.recall.floor, "SHARE",
+          "Double a sequence's budget when its measured recall falls below this; 0 is never.",
+          {0, 1});
   set.Add("drain-seconds", &flags.drain_seconds, "SECONDS",
           "After SIGTERM or SIGINT: how long running requests may take to finish.", {0, 86400});
   set.AddChoice("log-level", &flags.log_level, {"debug", "info", "warning", "error"},
@@ -110,8 +154,40 @@ absl::StatusOr<EngineOptions> MakeEngineOptions(const ServeFlags& flags,
   options.max_step_tokens = flags.max_step_tokens;
   options.max_running_sequences = flags.max_running;
   options.max_waiting_requests = flags.max_waiting;
-  options.kv_bytes_per_token = config.kv_bytes_per_token();
+  options.recall = flags.recall;
   return options;
+}
+
+/// What requests may ask of attention. INVALID_ARGUMENT names the flag that doesn't fit.
+absl::StatusOr<AttentionLimits> MakeAttentionLimits(const ServeFlags& flags) {
+  AttentionLimits limits;
+  limits.has_labels = !flags.label_file.empty();
+  limits.min_sparsity = flags.min_sparsity;
+  limits.max_sparsity = flags.max_sparsity;
+  if (limits.min_sparsity > limits.max_sparsity) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "--min-sparsity ", limits.min_sparsity, " is above --max-sparsity ", limits.max_sparsity));
+  }
+  AttentionPolicy& policy = limits.default_policy;
+  const std::string fallback = limits.has_labels ? "double-sparsity" : "dense";
+  const absl::StatusOr<SelectionKind> kind =
+      ParsePolicyName(flags.policy.empty() ? fallback : flags.policy);
+  if (!kind.ok() || *kind == SelectionKind::kScores) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("--policy must be dense, double-sparsity or window, is ", flags.policy));
+  }
+  policy = {*kind, flags.sparsity, flags.budget_tokens};
+  if (*kind == SelectionKind::kLabels && !limits.has_labels) {
+    return absl::InvalidArgumentError(
+        "--policy double-sparsity needs a --label-file, which `winnow calibrate` makes");
+  }
+  const double sparsity = *kind == SelectionKind::kAll ? 1 : policy.sparsity;
+  if (sparsity < limits.min_sparsity || sparsity > limits.max_sparsity) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("the default policy's sparsity ", sparsity, " is not within --min-sparsity ",
+                     limits.min_sparsity, " and --max-sparsity ", limits.max_sparsity));
+  }
+  return limits;
 }
 
 /// SIGTERM and SIGINT, taken by the main thread instead of interrupting whichever runs.
@@ -162,10 +238,29 @@ absl::Status Serve(const ServeFlags& flags) {
   absl::StatusOr<EngineOptions> options = MakeEngineOptions(flags, file->config);
   if (!options.ok()) return options.status();
 
+  absl::StatusOr<AttentionLimits> attention = MakeAttentionLimits(flags);
+  if (!attention.ok()) return attention.status();
+  std::optional<LabelFile> labels;
+  if (attention->has_labels) {
+    absl::StatusOr<LabelFile> read = LabelFile::Read(flags.label_file, *file->gguf, file->config);
+    if (!read.ok()) return read.status();
+    labels = *std::move(read);
+    if (labels->calibrated_context < options->max_context) {
+      Log(LogLevel::kWarning, "beyond_calibration",
+          {{"label_file", flags.label_file},
+           {"calibrated_context", labels->calibrated_context},
+           {"max_context", options->max_context},
+           {"reason", "labels may miss what matters at positions that calibration has not seen"}});
+    }
+  }
+
   const std::unique_ptr<Backend> backend = CreateCpuBackend({.threads = flags.threads});
-  const KvOptions kv = {.blocks = options->kv_blocks,
-                        .block_tokens = options->block_tokens,
-                        .max_step_tokens = options->max_step_tokens};
+  KvOptions kv = {.blocks = options->kv_blocks,
+                  .block_tokens = options->block_tokens,
+                  .max_step_tokens = options->max_step_tokens,
+                  .selection = flags.selection,
+                  .labels = labels ? &*labels : nullptr};
+  kv.selection.uniform_budgets = flags.budgets == "uniform";
   absl::StatusOr<std::unique_ptr<Transformer>> transformer =
       Transformer::Load(*file->gguf, file->config, *backend, kv);
   if (!transformer.ok()) return transformer.status();
@@ -177,6 +272,7 @@ absl::Status Serve(const ServeFlags& flags) {
       .context_tokens = options->max_context,
       .trained_context_tokens = file->config.max_context,
       .max_sequences = options->max_running_sequences,
+      .attention = *attention,
       .tokenizer = file->tokenizer.get(),
       .chat = file->chat};
   Log(LogLevel::kInfo, "loaded",
@@ -185,10 +281,15 @@ absl::Status Serve(const ServeFlags& flags) {
        {"context_tokens", options->max_context},
        {"kv_blocks", options->kv_blocks},
        {"kv_bytes", (*transformer)->kv_cache().bytes()},
+       {"label_bytes", (*transformer)->label_cache().bytes()},
+       {"policy", std::string(PolicyName(attention->default_policy.kind))},
+       {"sparsity", attention->default_policy.sparsity},
        {"chat", model.chat.has_value()},
        {"seconds", absl::ToDoubleSeconds(absl::Now() - started)}});
 
-  MetricsExporter metrics(model.name, model.architecture);
+  const LabelCache& label_cache = (*transformer)->label_cache();
+  MetricsExporter metrics(model.name, model.architecture,
+                          label_cache.layers * label_cache.block_bytes());
   Engine engine(*options, **transformer, *file->tokenizer, metrics);
   const absl::StatusOr<int> metrics_port = metrics.Listen(flags.metrics_address);
   if (!metrics_port.ok()) return metrics_port.status();

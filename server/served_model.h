@@ -3,10 +3,19 @@
 #include <optional>
 #include <string>
 
+#include "engine/attention/policy.h"
 #include "engine/text/chat_template.h"
 #include "engine/text/tokenizer.h"
 
 namespace winnow {
+
+/// What requests may ask of attention.
+struct AttentionLimits {
+  AttentionPolicy default_policy;  ///< of requests that name none
+  double min_sparsity = 1;         ///< 1 lets requests ask for dense attention
+  double max_sparsity = 64;
+  bool has_labels = false;  ///< "double-sparsity" is possible
+};
 
 /// What the services need to know of the model behind the engine. Immutable while serving.
 struct ServedModel {
@@ -16,6 +25,7 @@ struct ServedModel {
   int context_tokens = 0;    ///< most tokens of one sequence here
   int trained_context_tokens = 0;
   int max_sequences = 0;  ///< sequences that the engine computes at a time
+  AttentionLimits attention;
   const Tokenizer* tokenizer = nullptr;
   std::optional<ChatTemplate> chat;  ///< none: the model has no template that Winnow knows
 };

@@ -78,7 +78,7 @@ absl::StatusOr<DecodeBenchResult> BenchDecode(Transformer& transformer, Backend&
   const Clock::time_point begin = Clock::now();
   while (times.size() < 6 || SecondsSince(begin) < seconds) {
     const Clock::time_point start = Clock::now();
-    if (absl::Status status = transformer.Forward(arrays.View(), logits); !status.ok()) {
+    if (absl::Status status = transformer.Forward(arrays.View(), logits, {}); !status.ok()) {
       return status;
     }
     for (int s = 0; s < batch; ++s) {
@@ -117,7 +117,7 @@ absl::StatusOr<PrefillBenchResult> BenchPrefill(Transformer& transformer, int co
   while (times.size() < 4 || SecondsSince(begin) < seconds) {
     const Clock::time_point start = Clock::now();
     for (const BenchBatch& chunk : chunks) {
-      if (absl::Status status = transformer.Forward(chunk.View(), logits); !status.ok()) {
+      if (absl::Status status = transformer.Forward(chunk.View(), logits, {}); !status.ok()) {
         return status;
       }
     }

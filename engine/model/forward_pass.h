@@ -4,9 +4,16 @@
 #include <span>
 
 #include "absl/status/status.h"
+#include "engine/attention/policy.h"
 #include "kernels/step_batch.h"
 
 namespace winnow {
+
+/// Where attention can be looked at.
+struct AttentionShape {
+  int layers = 0;
+  int kv_heads = 0;
+};
 
 /// What the engine needs of a model: one step's rows in, logits out, keys and values kept in the
 /// KV blocks that the batch names. Implemented by Transformer, and by fakes in scheduler tests.
@@ -15,14 +22,20 @@ class ForwardPass {
   virtual ~ForwardPass() = default;
 
   /// Computes the batch, writes its keys and values to their blocks and fills
-  /// `logits` ([batch.logit_rows.size(), vocab]). An error means that the device failed.
-  virtual absl::Status Forward(const StepBatch& batch, std::span<float> logits) = 0;
+  /// `logits` ([batch.logit_rows.size(), vocab]) and `recalls` ([batch.recall_probes.size()], see
+  /// Backend::MeasureRecall). An error means that the device failed.
+  virtual absl::Status Forward(const StepBatch& batch, std::span<float> logits,
+                               std::span<float> recalls) = 0;
 
   /// Copies the first `tokens` tokens of KV block `from` to block `to`, in every layer: a sequence
   /// that forks gets its own copy of a partly filled block.
   virtual absl::Status CopyBlock(int32_t from, int32_t to, int tokens) = 0;
 
   virtual int vocab() const = 0;
+  virtual AttentionShape attention_shape() const = 0;
+
+  /// What the attention of a row with this selection reads, of the `context` up to its own token.
+  virtual KvTraffic Traffic(const Selection& selection, int context) const = 0;
 };
 
 }  // namespace winnow

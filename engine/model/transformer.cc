@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cassert>
+#include <limits>
 #include <string>
 #include <utility>
 
@@ -80,6 +81,10 @@ absl::StatusOr<std::unique_ptr<Transformer>> Transformer::Load(const GgufFile& f
   std::unique_ptr<Transformer> transformer(new Transformer(config, backend));
   if (absl::Status status = transformer->LoadWeights(file); !status.ok()) return status;
   if (absl::Status status = transformer->AllocateState(kv); !status.ok()) return status;
+  if (kv.labels != nullptr) {
+    if (absl::Status status = transformer->LoadLabels(*kv.labels); !status.ok()) return status;
+  }
+  transformer->MakeSelectors(kv.selection);
   file.ReleasePages();
   return transformer;
 }
@@ -154,7 +159,58 @@ absl::Status Transformer::AllocateState(const KvOptions& kv) {
   return absl::OkStatus();
 }
 
-absl::Status Transformer::Forward(const StepBatch& batch, std::span<float> logits) {
+absl::Status Transformer::LoadLabels(const LabelFile& file) {
+  labels_ = {nullptr, kv_.layers, kv_.blocks, kv_.kv_heads, kv_.block_tokens, file.width};
+  absl::StatusOr<std::unique_ptr<Buffer>> memory = backend_.Allocate(labels_.bytes());
+  if (!memory.ok()) return memory.status();
+  label_memory_ = *std::move(memory);
+  labels_.data = label_memory_->data();
+  budget_weights_ = file.budget_weights;
+
+  // Fold the ranges into the matrices, so that a label comes out in steps of its range.
+  std::vector<float> values;
+  for (const LabelFile::Layer& layer : file.layers) {
+    const auto step = [&](size_t i) { return (layer.high[i] - layer.low[i]) / 15; };
+    const size_t width = static_cast<size_t>(file.width);
+    const size_t head = static_cast<size_t>(file.head_dim) * width;
+    const auto step_of = [&](size_t element) {  // of an element of a matrix
+      return step(element / head * width + element % width);
+    };
+    for (size_t i = 0; i < layer.key.size(); ++i) values.push_back(layer.key[i] / step_of(i));
+    for (size_t i = 0; i < layer.query.size(); ++i) values.push_back(layer.query[i] * step_of(i));
+    for (size_t i = 0; i < layer.low.size(); ++i) values.push_back(-layer.low[i] / step(i));
+  }
+  const auto bytes = static_cast<int64_t>(values.size() * sizeof(float));
+  absl::StatusOr<std::unique_ptr<Buffer>> bases = backend_.Allocate(bytes);
+  if (!bases.ok()) return bases.status();
+  label_bases_ = *std::move(bases);
+  backend_.Copy(label_bases_->data(), reinterpret_cast<const std::byte*>(values.data()), bytes);
+  return absl::OkStatus();
+}
+
+void Transformer::MakeSelectors(const SelectionOptions& options) {
+  const int64_t matrix = int64_t{config_.kv_heads} * config_.head_dim * labels_.width;
+  const int64_t layer_floats = 2 * matrix + int64_t{config_.kv_heads} * labels_.width;
+  for (int l = 0; l < config_.layers; ++l) {
+    LayerSelector selector;
+    selector.sinks = options.sinks;
+    selector.window = options.window;
+    selector.min_context =
+        l < options.dense_layers ? std::numeric_limits<int32_t>::max() : options.min_context;
+    if (labels_.data != nullptr) {
+      const float* basis = Floats(label_bases_) + l * layer_floats;
+      selector.labels = labels_;
+      selector.basis = {basis, basis + matrix, basis + 2 * matrix};
+      if (!options.uniform_budgets) {
+        selector.budget_weights = budget_weights_.data() + int64_t{l} * config_.kv_heads;
+      }
+    }
+    selectors_.push_back(selector);
+  }
+}
+
+absl::Status Transformer::Forward(const StepBatch& batch, std::span<float> logits,
+                                  std::span<float> recalls) {
   const int rows = batch.rows();
   const Tensor x = Rows(residual_, rows);
   const Tensor normed = Rows(normed_, rows);
@@ -164,14 +220,22 @@ absl::Status Transformer::Forward(const StepBatch& batch, std::span<float> logit
   const Tensor ffn = Rows(ffn_, rows);
   const float epsilon = config_.norm_epsilon;
 
+  size_t probe = 0;
   backend_.Embed(*embedding_, batch.tokens, x);
   for (int l = 0; l < config_.layers; ++l) {
     const Layer& layer = layers_[l];
     backend_.RmsNorm(x, Floats(layer.attention_norm), epsilon, normed);
     backend_.MatMul(normed, *layer.qkv, Floats(layer.qkv_bias), /*accumulate=*/false, qkv);
     backend_.RopeAndStoreKv(batch, qkv, config_.heads, config_.rope_pairing, rope_frequencies_, kv_,
-                            l);
-    backend_.Attention(batch, qkv, config_.heads, kv_, l, attended);
+                            l, selectors_[l]);
+    backend_.Attention(batch, qkv, config_.heads, kv_, l, selectors_[l], attended);
+    const size_t first_probe = probe;
+    while (probe < batch.recall_probes.size() && batch.recall_probes[probe].layer == l) ++probe;
+    if (probe > first_probe) {
+      backend_.MeasureRecall(batch, qkv, config_.heads, kv_, l,
+                             batch.recall_probes.subspan(first_probe, probe - first_probe),
+                             &recalls[first_probe]);
+    }
     backend_.MatMul(attended, *layer.attention_out, nullptr, /*accumulate=*/true, x);
 
     backend_.RmsNorm(x, Floats(layer.ffn_norm), epsilon, normed);
@@ -200,8 +264,37 @@ absl::Status Transformer::CopyBlock(int32_t from, int32_t to, int tokens) {
       backend_.Copy(kv_.block(l, to) + head * head_bytes, kv_.block(l, from) + head * head_bytes,
                     tokens * row_bytes);
     }
+    // Labels of several tokens interleave; those past `tokens` are overwritten later.
+    if (labels_.data != nullptr) {
+      backend_.Copy(labels_.block(l, to), labels_.block(l, from), labels_.block_bytes());
+    }
   }
   return backend_.Synchronize();
+}
+
+KvTraffic Transformer::Traffic(const Selection& selection, int context) const {
+  const int64_t token_bytes =
+      2 * int64_t{config_.head_dim} * static_cast<int64_t>(sizeof(uint16_t));
+  const bool labels = selection.kind == SelectionKind::kLabels;
+  const bool scores = selection.kind == SelectionKind::kScores;
+  KvTraffic traffic;
+  for (const LayerSelector& selector : selectors_) {
+    for (int g = 0; g < config_.kv_heads; ++g) {
+      const int64_t budget = BudgetTokens(selection, selector, g, context);
+      traffic.attended_tokens += budget;
+      if (budget == context) {
+        traffic.dense_bytes += context * token_bytes;
+      } else {
+        traffic.row_bytes += budget * token_bytes;
+        if (labels) traffic.label_bytes += int64_t{context} * labels_.width / 2;
+        if (scores) traffic.dense_bytes += context * token_bytes / 2;  // all keys
+      }
+    }
+  }
+  traffic.heads = int64_t{config_.layers} * config_.kv_heads;
+  traffic.context_tokens = traffic.heads * context;
+  traffic.equivalent_bytes = traffic.context_tokens * token_bytes;
+  return traffic;
 }
 
 int64_t Transformer::weight_bytes() const {

@@ -7,6 +7,8 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "engine/attention/label_file.h"
+#include "engine/attention/policy.h"
 #include "engine/model/config.h"
 #include "engine/model/forward_pass.h"
 #include "engine/model/gguf.h"
@@ -19,6 +21,10 @@ struct KvOptions {
   int blocks = 0;
   int block_tokens = 0;     ///< divides 256
   int max_step_tokens = 0;  ///< rows of one step
+  SelectionOptions selection = {};
+  /// How to select by labels, which are then kept beside all keys; null: that is not possible. Not
+  /// needed once the transformer is loaded.
+  const LabelFile* labels = nullptr;
 };
 
 /// A decoder-only transformer on a backend: weights, KV pool, activations and the forward pass. One
@@ -32,12 +38,17 @@ class Transformer : public ForwardPass {
                                                            const ModelConfig& config,
                                                            Backend& backend, const KvOptions& kv);
 
-  absl::Status Forward(const StepBatch& batch, std::span<float> logits) override;
+  absl::Status Forward(const StepBatch& batch, std::span<float> logits,
+                       std::span<float> recalls) override;
   absl::Status CopyBlock(int32_t from, int32_t to, int tokens) override;
   int vocab() const override { return config_.vocab; }
+  AttentionShape attention_shape() const override { return {config_.layers, config_.kv_heads}; }
+  KvTraffic Traffic(const Selection& selection, int context) const override;
 
   const ModelConfig& config() const { return config_; }
   const KvCache& kv_cache() const { return kv_; }
+  /// Geometry of the label pool; no data if there are no labels.
+  const LabelCache& label_cache() const { return labels_; }
   /// Bytes of weights that one step reads, whatever its batch: layers and output matrix.
   int64_t weight_bytes() const;
   /// Number of weights that every token is multiplied with: those of the layers.
@@ -62,6 +73,8 @@ class Transformer : public ForwardPass {
 
   absl::Status LoadWeights(const GgufFile& file);
   absl::Status AllocateState(const KvOptions& kv);
+  absl::Status LoadLabels(const LabelFile& file);
+  void MakeSelectors(const SelectionOptions& options);
 
   ModelConfig config_;
   Backend& backend_;
@@ -74,6 +87,12 @@ class Transformer : public ForwardPass {
 
   std::unique_ptr<Buffer> kv_memory_;
   KvCache kv_;
+  std::unique_ptr<Buffer> label_memory_;
+  LabelCache labels_;
+  /// Of each layer: key and query [kv_heads, head_dim, width], offset [kv_heads, width].
+  std::unique_ptr<Buffer> label_bases_;
+  std::vector<float> budget_weights_;     ///< [layers, kv_heads]
+  std::vector<LayerSelector> selectors_;  ///< [layers]
 
   // Activations of one step, [max_step_tokens, ...] each.
   std::unique_ptr<Buffer> activations_;

@@ -22,8 +22,6 @@ using VF32 = hn::Vec<F32>;
 constexpr int kLanes = static_cast<int>(hn::MaxLanes(F32()));
 // Query rows that share each converted key or value.
 constexpr int kTileRows = 3;
-// Keys whose products are summed across lanes together.
-constexpr int kTileKeys = 4;
 
 HWY_INLINE VF32 LoadHalf(const uint16_t* p) {
   return hn::PromoteTo(F32(), hn::LoadU(F16(), reinterpret_cast<const hwy::float16_t*>(p)));
@@ -49,9 +47,9 @@ HWY_INLINE hn::Vec<hn::Full128<float>> SumsOfLanes(VF32 a, VF32 b, VF32 c, VF32 
   return pairs(pairs(fold(a), fold(b)), pairs(fold(c), fold(e)));
 }
 
-// scores[r][j] = scale * queries[r] . keys[j] for kTileKeys consecutive keys.
+// scores[r][j] = scale * queries[r] . keys[j] for kTileKeys keys.
 template <int kRows>
-HWY_INLINE void ScoreKeys(const uint16_t* keys, int head_dim, const float* const* queries,
+HWY_INLINE void ScoreTile(const uint16_t* const* keys, int head_dim, const float* const* queries,
                           float scale, float* const* scores) {
   const F32 d;
   const hn::Full128<float> d4;
@@ -62,13 +60,37 @@ HWY_INLINE void ScoreKeys(const uint16_t* keys, int head_dim, const float* const
     VF32 q[kRows];
     for (int r = 0; r < kRows; ++r) q[r] = hn::LoadU(d, queries[r] + c);
     for (int j = 0; j < kTileKeys; ++j) {
-      const VF32 k = LoadHalf(keys + j * head_dim + c);
+      const VF32 k = LoadHalf(keys[j] + c);
       for (int r = 0; r < kRows; ++r) sums[r][j] = hn::MulAdd(q[r], k, sums[r][j]);
     }
   }
   for (int r = 0; r < kRows; ++r) {
     const auto dots = SumsOfLanes(sums[r][0], sums[r][1], sums[r][2], sums[r][3]);
     hn::StoreU(hn::Mul(dots, hn::Set(d4, scale)), d4, scores[r]);
+  }
+}
+
+// Asks for the bytes of one key or value.
+HWY_INLINE void PrefetchRow(const uint16_t* row, int head_dim) {
+  constexpr int kLineElements = 32;
+  for (int c = 0; c < head_dim; c += kLineElements) hwy::Prefetch(row + c);
+}
+
+// Scores of `count` positions. Rows of selections and of blocks lie apart, which the processor's
+// own prefetching does not foresee: keys are asked for some tiles ahead, and with `prefetch_values`
+// each tile's values too, which will be wanted when the chunk's scores are done.
+template <int kRows>
+HWY_INLINE void ScoreRows(const KvRows& kv, const float* const* queries, int count, float scale,
+                          bool prefetch_values, float* const* scores) {
+  constexpr int kAhead = 2 * kTileKeys;
+  for (int j = 0; j < count; j += kTileKeys) {
+    for (int i = j; i < std::min(j + kTileKeys, count); ++i) {
+      if (i + kAhead < count) PrefetchRow(kv.keys[i + kAhead], kv.head_dim);
+      if (prefetch_values) PrefetchRow(kv.keys[i] + kv.value_offset, kv.head_dim);
+    }
+    float* at[kRows];
+    for (int r = 0; r < kRows; ++r) at[r] = scores[r] + j;
+    ScoreTile<kRows>(kv.keys + j, kv.head_dim, queries, scale, at);
   }
 }
 
@@ -95,10 +117,10 @@ void SoftmaxWeights(int count, float* scores, Partial* partial) {
   partial->sum = hn::GetLane(hn::SumOfLanes(d, sum));
 }
 
-// outs[r][c, c + kVectors kLanes) += sum_j weights[r][j] values[j], over `count` consecutive
-// values.
+// outs[r][c, c + kVectors kLanes) += sum_j weights[r][j] v_j, dimensions from `offset` elements
+// after the keys on.
 template <int kRows, int kVectors>
-HWY_INLINE void AddValues(const uint16_t* values, int head_dim, int count,
+HWY_INLINE void AddValues(const uint16_t* const* keys, int64_t offset, int count,
                           const float* const* weights, float* const* outs) {
   const F32 d;
   VF32 sums[kRows][kVectors];
@@ -106,10 +128,11 @@ HWY_INLINE void AddValues(const uint16_t* values, int head_dim, int count,
     for (int v = 0; v < kVectors; ++v) sums[r][v] = hn::LoadU(d, outs[r] + v * kLanes);
   }
   for (int j = 0; j < count; ++j) {
+    const uint16_t* at = keys[j] + offset;
     VF32 weight[kRows];
     for (int r = 0; r < kRows; ++r) weight[r] = hn::Set(d, weights[r][j]);
     for (int v = 0; v < kVectors; ++v) {
-      const VF32 value = LoadHalf(values + j * head_dim + v * kLanes);
+      const VF32 value = LoadHalf(at + v * kLanes);
       for (int r = 0; r < kRows; ++r) sums[r][v] = hn::MulAdd(weight[r], value, sums[r][v]);
     }
   }
@@ -118,73 +141,67 @@ HWY_INLINE void AddValues(const uint16_t* values, int head_dim, int count,
   }
 }
 
-// Asks for the bytes of `rows` keys or values. Blocks of one head lie apart, which the processor's
-// own prefetching does not foresee.
-HWY_INLINE void PrefetchRows(const uint16_t* first, int rows, int head_dim) {
-  constexpr int kLineElements = 32;
-  for (int i = 0; i < rows * head_dim; i += kLineElements) hwy::Prefetch(first + i);
-}
-
-// kRows rows over the whole chunk. Rows beyond a row's count are computed but weigh nothing.
+// kRows rows over the whole chunk. Positions beyond a row's count are computed but weigh nothing.
 template <int kRows>
-void AttendRows(const AttentionChunk& chunk, const float* const* queries, const int* counts,
-                float scale, float* scores, Partial* partials) {
+void AttendRows(const KvRows& kv, const float* const* queries, const int* counts, float scale,
+                bool prefetch_values, float* scores, Partial* partials) {
   const int positions = *std::max_element(counts, counts + kRows);
-  const int head_dim = chunk.head_dim;
   float* row_scores[kRows];
-  float* outs[kRows];
   for (int r = 0; r < kRows; ++r) {
     row_scores[r] = scores + r * kChunkTokens;
-    outs[r] = partials[r].out;
-    std::fill(outs[r], outs[r] + head_dim, 0.0f);
+    std::fill(partials[r].out, partials[r].out + kv.head_dim, 0.0f);
   }
-  for (int j = 0; j < positions; j += kTileKeys) {
-    float* at[kRows];
-    for (int r = 0; r < kRows; ++r) at[r] = row_scores[r] + j;
-    const uint16_t* keys = chunk.keys[j / chunk.block_tokens] + j % chunk.block_tokens * head_dim;
-    ScoreKeys<kRows>(keys, head_dim, queries, scale, at);
-  }
+  ScoreRows<kRows>(kv, queries, positions, scale, prefetch_values, row_scores);
   for (int r = 0; r < kRows; ++r) {
     SoftmaxWeights(counts[r], row_scores[r], &partials[r]);
     // Weights of positions that other rows of the tile see and this one does not.
     const int padded = (counts[r] + kLanes - 1) / kLanes * kLanes;
     if (padded < positions) std::fill(row_scores[r] + padded, row_scores[r] + positions, 0.0f);
   }
-  for (int j = 0; j < positions; j += chunk.block_tokens) {
-    const uint16_t* values = chunk.values[j / chunk.block_tokens];
-    const int count = std::min(chunk.block_tokens, positions - j);
-    if (j + chunk.block_tokens < positions) {
-      PrefetchRows(chunk.values[j / chunk.block_tokens + 1], chunk.block_tokens, head_dim);
-    }
-    float* weights[kRows];
-    for (int r = 0; r < kRows; ++r) weights[r] = row_scores[r] + j;
-    constexpr int kVectors = kLanes == 16 ? 1 : 2;  // steps of 16 dimensions, any head size
-    for (int c = 0; c < head_dim;) {
-      float* at[kRows];
-      for (int r = 0; r < kRows; ++r) at[r] = outs[r] + c;
-      if (head_dim - c >= 4 * kLanes) {
-        AddValues<kRows, 4>(values + c, head_dim, count, weights, at);
-        c += 4 * kLanes;
-      } else {
-        AddValues<kRows, kVectors>(values + c, head_dim, count, weights, at);
-        c += kVectors * kLanes;
-      }
+  constexpr int kVectors = kLanes == 16 ? 1 : 2;  // steps of 16 dimensions, any head size
+  for (int c = 0; c < kv.head_dim;) {
+    float* at[kRows];
+    for (int r = 0; r < kRows; ++r) at[r] = partials[r].out + c;
+    if (kv.head_dim - c >= 4 * kLanes) {
+      AddValues<kRows, 4>(kv.keys, kv.value_offset + c, positions, row_scores, at);
+      c += 4 * kLanes;
+    } else {
+      AddValues<kRows, kVectors>(kv.keys, kv.value_offset + c, positions, row_scores, at);
+      c += kVectors * kLanes;
     }
   }
 }
 
-void AttendChunk(const AttentionChunk& chunk, const float* const* queries, const int* counts,
-                 int rows, float scale, float* scores, Partial* partials) {
+void AttendChunk(const KvRows& kv, const float* const* queries, const int* counts, int rows,
+                 float scale, float* scores, Partial* partials) {
+  for (int r = 0; r < rows; r += kTileRows) {
+    const bool first = r == 0;  // later tiles find the values in the cache
+    switch (std::min(kTileRows, rows - r)) {
+      case 1:
+        AttendRows<1>(kv, queries + r, counts + r, scale, first, scores, partials + r);
+        break;
+      case 2:
+        AttendRows<2>(kv, queries + r, counts + r, scale, first, scores, partials + r);
+        break;
+      default:
+        AttendRows<3>(kv, queries + r, counts + r, scale, first, scores, partials + r);
+        break;
+    }
+  }
+}
+
+void ScoreKeys(const KvRows& kv, const float* const* queries, int rows, int count, float scale,
+               float* const* scores) {
   for (int r = 0; r < rows; r += kTileRows) {
     switch (std::min(kTileRows, rows - r)) {
       case 1:
-        AttendRows<1>(chunk, queries + r, counts + r, scale, scores, partials + r);
+        ScoreRows<1>(kv, queries + r, count, scale, false, scores + r);
         break;
       case 2:
-        AttendRows<2>(chunk, queries + r, counts + r, scale, scores, partials + r);
+        ScoreRows<2>(kv, queries + r, count, scale, false, scores + r);
         break;
       default:
-        AttendRows<3>(chunk, queries + r, counts + r, scale, scores, partials + r);
+        ScoreRows<3>(kv, queries + r, count, scale, false, scores + r);
         break;
     }
   }
@@ -213,11 +230,17 @@ HWY_AFTER_NAMESPACE();
 namespace winnow::cpu {
 
 HWY_EXPORT(AttendChunk);
+HWY_EXPORT(ScoreKeys);
 HWY_EXPORT(MergePartial);
 
-void AttendChunk(const AttentionChunk& chunk, const float* const* queries, const int* counts,
-                 int rows, float scale, float* scores, Partial* partials) {
-  HWY_DYNAMIC_DISPATCH(AttendChunk)(chunk, queries, counts, rows, scale, scores, partials);
+void AttendChunk(const KvRows& kv, const float* const* queries, const int* counts, int rows,
+                 float scale, float* scores, Partial* partials) {
+  HWY_DYNAMIC_DISPATCH(AttendChunk)(kv, queries, counts, rows, scale, scores, partials);
+}
+
+void ScoreKeys(const KvRows& kv, const float* const* queries, int rows, int count, float scale,
+               float* const* scores) {
+  HWY_DYNAMIC_DISPATCH(ScoreKeys)(kv, queries, rows, count, scale, scores);
 }
 
 void MergePartial(const Partial& next, int head_dim, Partial* total) {

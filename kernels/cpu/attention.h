@@ -4,10 +4,13 @@
 
 namespace winnow::cpu {
 
-/// Positions that are attended to as one piece. Pieces start at multiples of this, and a row's
-/// result is merged from its pieces in order: so it is the same whether the pieces were computed
-/// one after another (prefill) or by several workers (decode).
+/// Positions that are attended to as one piece. A row's pieces are merged in order, so its result
+/// is the same whether they were computed one after another (prefill) or by several workers
+/// (decode). Pieces of a dense row start at multiples of this, those of a selection after as many
+/// selected positions: a selection of everything gives what dense attention gives, bit by bit.
 inline constexpr int kChunkTokens = 256;
+/// Lists of keys are read in groups of this many.
+inline constexpr int kTileKeys = 4;
 
 /// Softmax-weighted values of one query head over some positions, not yet divided by the weights'
 /// sum: out = sum_j exp(s_j - max) v_j.
@@ -17,20 +20,25 @@ struct Partial {
   float* out;  ///< [head_dim]
 };
 
-/// One piece of one KV head: positions [first, first + kChunkTokens).
-struct AttentionChunk {
-  const uint16_t* const* keys;    ///< per block of the chunk: fp16 [block_tokens, head_dim]
-  const uint16_t* const* values;  ///< likewise
-  int block_tokens;               ///< divides kChunkTokens
-  int head_dim;                   ///< multiple of 16
+/// Some positions of one KV head, in ascending order.
+struct KvRows {
+  /// fp16 [head_dim] each. Padded to a multiple of kTileKeys with any valid pointers.
+  const uint16_t* const* keys;
+  int64_t value_offset;  ///< elements from a position's key to its value
+  int head_dim;          ///< multiple of 16
 };
 
-/// Queries that share a KV head: row i attends to the first counts[i] positions of the chunk
-/// (1 to kChunkTokens). `scores` is scratch for rows * kChunkTokens floats.
-///   s_j = scale q . k_j;  partials[i] = {max_j s_j, sum_j exp(s_j - max), sum_j exp(s_j - max)
-///   v_j}
-void AttendChunk(const AttentionChunk& chunk, const float* const* queries, const int* counts,
-                 int rows, float scale, float* scores, Partial* partials);
+/// Queries that share a KV head: row i attends to the first counts[i] (1 to kChunkTokens) of the
+/// positions. `scores` is scratch for rows * kChunkTokens floats.
+///   s_j = scale q . k_j
+///   partials[i] = {max_j s_j, sum_j exp(s_j - max), sum_j exp(s_j - max) v_j}
+void AttendChunk(const KvRows& kv, const float* const* queries, const int* counts, int rows,
+                 float scale, float* scores, Partial* partials);
+
+/// scores[i][j] = scale queries[i] . k_j for the first `count` positions; every scores[i] has room
+/// for `count` rounded up to a multiple of kTileKeys.
+void ScoreKeys(const KvRows& kv, const float* const* queries, int rows, int count, float scale,
+               float* const* scores);
 
 /// Merges `next`, a later piece, into `total`. `total` starts as {-infinity, 0, zeros}.
 void MergePartial(const Partial& next, int head_dim, Partial* total);

@@ -11,10 +11,11 @@
 
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
-#include "kernels/cpu/attention.h"
 #include "kernels/cpu/elementwise.h"
+#include "kernels/cpu/label_scores.h"
 #include "kernels/cpu/matmul.h"
 #include "kernels/cpu/packed_matrix.h"
+#include "kernels/cpu/paged_attention.h"
 #include "kernels/cpu/quantized_rows.h"
 #include "kernels/cpu/read_bandwidth.h"
 #include "kernels/cpu/thread_pool.h"
@@ -27,8 +28,6 @@ using namespace cpu;  // NOLINT: the backend is the front of that namespace
 // Rows of x that a work item of a product covers, so that their codes stay in the L2 cache while
 // the item's panels pass by.
 constexpr int64_t kItemRows = 128;
-// Query rows of a prefill chunk that one work item attends with.
-constexpr int kQueryTile = 16;
 // Below this many elements a row-wise operator is not worth waking the workers.
 constexpr int64_t kSerialElements = 16384;
 
@@ -64,7 +63,7 @@ class HostTable : public Matrix {
 class CpuBackend : public Backend {
  public:
   explicit CpuBackend(const CpuOptions& options)
-      : widen_(options.f32_matmul), pool_(options.threads), scratch_(pool_.threads()) {}
+      : widen_(options.f32_matmul), pool_(options.threads), attention_(pool_) {}
 
   std::string_view name() const override { return "cpu"; }
 
@@ -133,8 +132,8 @@ class CpuBackend : public Backend {
   }
 
   void RopeAndStoreKv(const StepBatch& batch, Tensor qkv, int heads, RopePairing pairing,
-                      std::span<const float> rope_frequencies, const KvCache& cache,
-                      int layer) override {
+                      std::span<const float> rope_frequencies, const KvCache& cache, int layer,
+                      const LayerSelector& selector) override {
     if (layer == 0) ComputeRotations(batch, rope_frequencies);
     const int half = static_cast<int>(rope_frequencies.size());
     const auto rotate = pairing == RopePairing::kAdjacent ? RopeAdjacent : RopeHalves;
@@ -147,52 +146,37 @@ class CpuBackend : public Backend {
       }
       const int position = batch.positions[t];
       const int32_t* table = batch.block_tables.data() + row_sequence_[t] * batch.max_blocks;
-      auto* block =
-          reinterpret_cast<uint16_t*>(cache.block(layer, table[position / cache.block_tokens]));
+      const int32_t id = table[position / cache.block_tokens];
+      const int slot = position % cache.block_tokens;
+      auto* block = reinterpret_cast<uint16_t*>(cache.block(layer, id));
       const float* keys = row + heads * cache.head_dim;
-      const int64_t offset = position % cache.block_tokens * int64_t{cache.head_dim};
+      const int64_t offset = slot * int64_t{cache.head_dim};
       for (int part = 0; part < 2 * cache.kv_heads; ++part) {  // K heads, then V heads
         ToHalf(keys + part * cache.head_dim, cache.head_dim,
                block + part * cache.head_block_elements() + offset);
+      }
+      if (selector.labels.data == nullptr) return;
+      const LabelCache& labels = selector.labels;
+      auto* label =
+          reinterpret_cast<uint8_t*>(labels.block(layer, id)) + LabelOffset(slot, labels.width);
+      for (int g = 0; g < cache.kv_heads; ++g) {
+        WriteLabel(keys + g * cache.head_dim,
+                   selector.basis.key + int64_t{g} * cache.head_dim * labels.width,
+                   selector.basis.offset + int64_t{g} * labels.width, cache.head_dim, labels.width,
+                   label + g * labels.head_block_bytes());
       }
     });
   }
 
   void Attention(const StepBatch& batch, Tensor qkv, int heads, const KvCache& cache, int layer,
-                 Tensor out) override {
-    // Prefill rows are tiled by queries, each tile walking its chunks in order. A decode row has
-    // its chunks spread over the workers and merged, in the same order, afterwards.
-    tiles_.clear();
-    int64_t partial_count = 0;
-    const int group = heads / cache.kv_heads;
-    for (int s = 0; s < batch.sequences(); ++s) {
-      const int begin = batch.query_begin[s];
-      const int end = batch.query_begin[s + 1];
-      const int32_t* table = batch.block_tables.data() + int64_t{s} * batch.max_blocks;
-      for (int row = begin; row < end; row += kQueryTile) {
-        const int rows = std::min(kQueryTile, end - row);
-        const int context = batch.positions[row + rows - 1] + 1;
-        const int chunks = (context + kChunkTokens - 1) / kChunkTokens;
-        const bool split = end - begin == 1;
-        for (int g = 0; g < cache.kv_heads; ++g) {
-          if (!split) tiles_.push_back({row, rows, g, table, 0, chunks, -1});
-          for (int c = 0; split && c < chunks; ++c) {
-            tiles_.push_back({row, 1, g, table, c, c + 1, partial_count});
-            partial_count += group;
-          }
-        }
-      }
-    }
-    partials_.resize(partial_count);
-    partial_outs_.resize(partial_count * cache.head_dim);
-    for (int64_t i = 0; i < partial_count; ++i) {
-      partials_[i].out = partial_outs_.data() + i * cache.head_dim;
-    }
-    const AttentionCall call{qkv, group, cache, layer, out, batch.positions};
-    pool_.ParallelFor(static_cast<int64_t>(tiles_.size()), [&](int64_t i, int worker) {
-      AttendTile(call, tiles_[i], &scratch_[worker]);
-    });
-    MergeSplitTiles(call);
+                 const LayerSelector& selector, Tensor out) override {
+    attention_.Run({batch, qkv, heads, cache, layer, selector, out});
+  }
+
+  void MeasureRecall(const StepBatch& batch, Tensor qkv, int heads, const KvCache& cache, int layer,
+                     std::span<const RecallProbe> probes, float* recalls) override {
+    attention_.MeasureRecall({batch, qkv, heads, cache, layer, LayerSelector{}, Tensor{}}, probes,
+                             recalls);
   }
 
   void SwiGlu(Tensor gate_up, Tensor out) override {
@@ -224,34 +208,6 @@ class CpuBackend : public Backend {
   absl::Status Synchronize() override { return absl::OkStatus(); }
 
  private:
-  // Some query rows of one sequence times one KV head times some chunks of its context.
-  struct Tile {
-    int first_row;
-    int rows;
-    int kv_head;
-    const int32_t* block_table;
-    int first_chunk;
-    int last_chunk;
-    int64_t partial;  ///< index of the first of `group` partials to leave; -1: write the output
-  };
-
-  struct AttentionCall {
-    Tensor qkv;
-    int group;  ///< query heads per KV head
-    const KvCache& cache;
-    int layer;
-    Tensor out;
-    std::span<const int32_t> positions;
-  };
-
-  // What a worker needs to attend with one tile.
-  struct Scratch {
-    std::vector<float> scores;
-    std::vector<float> outs;
-    std::vector<Partial> chunk;
-    std::vector<Partial> total;
-  };
-
   template <typename Body>
   void ForRows(int64_t rows, int64_t elements_per_row, const Body& body) {
     if (rows * elements_per_row < kSerialElements) {
@@ -283,101 +239,13 @@ class CpuBackend : public Backend {
     }
   }
 
-  void AttendTile(const AttentionCall& call, const Tile& tile, Scratch* scratch) {
-    const KvCache& cache = call.cache;
-    const int head_dim = cache.head_dim;
-    const int queries = tile.rows * call.group;
-    scratch->scores.resize(int64_t{queries} * kChunkTokens);
-    scratch->outs.resize(int64_t{2} * queries * head_dim);
-    scratch->chunk.resize(queries);
-    scratch->total.resize(queries);
-    const float* query[kQueryTile * 64];
-    int counts[kQueryTile * 64];
-    assert(call.group <= 64);
-    for (int i = 0; i < queries; ++i) {
-      const int row = tile.first_row + i / call.group;
-      const int head = tile.kv_head * call.group + i % call.group;
-      query[i] = call.qkv.data + row * call.qkv.stride + head * head_dim;
-      float* outs = scratch->outs.data() + int64_t{2} * i * head_dim;
-      scratch->chunk[i].out = tile.partial < 0 ? outs : partials_[tile.partial + i].out;
-      scratch->total[i] = {-INFINITY, 0, outs + head_dim};
-      std::fill(outs + head_dim, outs + 2 * head_dim, 0.0f);
-    }
-    const float scale = 1 / std::sqrt(static_cast<float>(head_dim));
-    for (int c = tile.first_chunk; c < tile.last_chunk; ++c) {
-      // Queries whose position lies before the chunk see nothing of it: they are the first ones.
-      int first = 0;
-      for (int i = 0; i < queries; ++i) {
-        const int visible = call.positions[tile.first_row + i / call.group] + 1 - c * kChunkTokens;
-        if (visible <= 0) first = i + 1;
-        counts[i] = std::clamp(visible, 0, kChunkTokens);
-      }
-      const uint16_t* keys[kChunkTokens];
-      const uint16_t* values[kChunkTokens];
-      const int blocks = (counts[queries - 1] + cache.block_tokens - 1) / cache.block_tokens;
-      for (int b = 0; b < blocks; ++b) {
-        const int id = tile.block_table[c * (kChunkTokens / cache.block_tokens) + b];
-        const auto* block = reinterpret_cast<const uint16_t*>(cache.block(call.layer, id));
-        keys[b] = block + tile.kv_head * cache.head_block_elements();
-        values[b] = keys[b] + cache.kv_heads * cache.head_block_elements();
-      }
-      AttendChunk({keys, values, cache.block_tokens, head_dim}, query + first, counts + first,
-                  queries - first, scale, scratch->scores.data(), scratch->chunk.data() + first);
-      if (tile.partial >= 0) continue;
-      for (int i = first; i < queries; ++i) {
-        MergePartial(scratch->chunk[i], head_dim, &scratch->total[i]);
-      }
-    }
-    for (int i = 0; i < queries; ++i) {
-      if (tile.partial >= 0) {
-        partials_[tile.partial + i] = scratch->chunk[i];
-      } else {
-        WriteOutput(call, tile.first_row + i / call.group,
-                    tile.kv_head * call.group + i % call.group, scratch->total[i]);
-      }
-    }
-  }
-
-  void MergeSplitTiles(const AttentionCall& call) {
-    const int head_dim = call.cache.head_dim;
-    merged_.resize(head_dim);
-    for (size_t i = 0; i < tiles_.size();) {
-      const Tile& first = tiles_[i];
-      size_t end = i + 1;
-      while (first.partial >= 0 && end < tiles_.size() && tiles_[end].first_chunk > 0 &&
-             tiles_[end].partial >= 0) {
-        ++end;
-      }
-      for (int h = 0; first.partial >= 0 && h < call.group; ++h) {
-        std::fill(merged_.begin(), merged_.end(), 0.0f);
-        Partial total{-INFINITY, 0, merged_.data()};
-        for (size_t t = i; t < end; ++t) {
-          MergePartial(partials_[tiles_[t].partial + h], head_dim, &total);
-        }
-        WriteOutput(call, first.first_row, first.kv_head * call.group + h, total);
-      }
-      i = end;
-    }
-  }
-
-  static void WriteOutput(const AttentionCall& call, int row, int head, const Partial& total) {
-    const int head_dim = call.cache.head_dim;
-    float* out = call.out.data + row * call.out.stride + head * head_dim;
-    const float inverse = 1 / total.sum;
-    for (int c = 0; c < head_dim; ++c) out[c] = total.out[c] * inverse;
-  }
-
   const bool widen_;
   ThreadPool pool_;
   QuantizedRows quantized_;
   std::vector<MatMulItem> items_;
   std::vector<float> rotations_;
   std::vector<int32_t> row_sequence_;
-  std::vector<Tile> tiles_;
-  std::vector<Partial> partials_;
-  std::vector<float> partial_outs_;
-  std::vector<float> merged_;
-  std::vector<Scratch> scratch_;  ///< one per worker
+  PagedAttention attention_;
 };
 
 }  // namespace

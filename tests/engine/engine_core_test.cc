@@ -26,7 +26,7 @@ EngineOptions Options(int blocks = 64) {
           .max_step_tokens = 16,
           .max_running_sequences = 8,
           .max_waiting_requests = 64,
-          .kv_bytes_per_token = 100};
+          .recall = {}};
 }
 
 std::vector<int32_t> Prompt(int length, int first = 0) {
@@ -108,7 +108,7 @@ TEST(EngineCoreTest, ReadBytesAreTheContextOfEachDecodeTokenAndPrefillChunk) {
   bench.Submit(Greedy(1, Prompt(20), 3), sink);
   bench.RunToEnd();
   std::vector<int64_t> bytes;
-  for (const StepStats& step : bench.observer.steps) bytes.push_back(step.kv_bytes_read);
+  for (const StepStats& step : bench.observer.steps) bytes.push_back(step.traffic.bytes());
   EXPECT_THAT(bytes, ElementsAre(1600, 2000, 2100, 2200));
 }
 

@@ -52,7 +52,20 @@ HistoryModel::Slot& HistoryModel::SlotOf(std::span<const int32_t> table, int32_t
   return slots_.at(static_cast<size_t>(block * block_tokens_ + position % block_tokens_));
 }
 
-absl::Status HistoryModel::Forward(const StepBatch& batch, std::span<float> logits) {
+KvTraffic HistoryModel::Traffic(const Selection& selection, int context) const {
+  const int attended = BudgetTokens(selection, LayerSelector{}, 0, context);
+  KvTraffic traffic;
+  (attended < context ? traffic.row_bytes : traffic.dense_bytes) = 100 * attended;
+  traffic.equivalent_bytes = 100 * context;
+  traffic.attended_tokens = attended;
+  traffic.context_tokens = context;
+  traffic.heads = 1;
+  return traffic;
+}
+
+absl::Status HistoryModel::Forward(const StepBatch& batch, std::span<float> logits,
+                                   std::span<float> recalls) {
+  std::ranges::fill(recalls, recall);
   if (before_forward) {
     if (absl::Status status = before_forward(batch); !status.ok()) return status;
   }

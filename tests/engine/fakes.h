@@ -44,9 +44,13 @@ class HistoryModel : public ForwardPass {
  public:
   HistoryModel(int blocks, int block_tokens, int vocab);
 
-  absl::Status Forward(const StepBatch& batch, std::span<float> logits) override;
+  absl::Status Forward(const StepBatch& batch, std::span<float> logits,
+                       std::span<float> recalls) override;
   absl::Status CopyBlock(int32_t from, int32_t to, int tokens) override;
   int vocab() const override { return vocab_; }
+  AttentionShape attention_shape() const override { return {2, 3}; }
+  /// 100 bytes a token.
+  KvTraffic Traffic(const Selection& selection, int context) const override;
 
   /// What the model answers after `history`.
   std::vector<float> LogitsAfter(std::span<const int32_t> history) const;
@@ -63,6 +67,8 @@ class HistoryModel : public ForwardPass {
 
   /// Called at the start of Forward: a returned error is the device's.
   std::function<absl::Status(const StepBatch&)> before_forward;
+  /// What every probe measures.
+  float recall = 1;
   /// Rows of this token get NaN as logits.
   std::optional<int32_t> nan_after_token;
 

@@ -30,7 +30,7 @@ class ByteTokenizer : public Tokenizer {
 /// Feeds the bytes of `text` to a sequence and returns each output.
 std::vector<Output> Generate(const Request& request, std::string_view text, int max_length = 1000) {
   const ByteTokenizer tokenizer;
-  Sequence sequence(request, tokenizer, 0, 0, 0, max_length);
+  Sequence sequence(request, tokenizer, 0, 0, 0, max_length, RecallOptions{});
   std::vector<Output> outputs;
   for (const char c : text) {
     outputs.push_back(

@@ -74,7 +74,6 @@ class Simulation {
     options.max_context = Between(4, 64);
     options.max_step_tokens = OneIn(4) ? Between(1, 4) : Between(8, 40);
     options.max_running_sequences = Between(1, 10);
-    options.kv_bytes_per_token = 1;
     return options;
   }
 

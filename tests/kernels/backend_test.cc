@@ -221,9 +221,9 @@ class AttentionTest : public testing::Test {
                               past_begin,  std::span(tables).subspan(s * max_blocks, max_blocks),
                               max_blocks,  {}};
         backend->RopeAndStoreKv(batch, View(past_qkv, columns), heads, RopePairing::kAdjacent,
-                                frequencies, cache, 0);
+                                frequencies, cache, 0, {});
         backend->RopeAndStoreKv(batch, View(past_qkv, columns), heads, RopePairing::kAdjacent,
-                                frequencies, cache, 1);
+                                frequencies, cache, 1, {});
       }
       for (int i = past; i < context; ++i) {
         tokens.push_back(0);
@@ -235,10 +235,11 @@ class AttentionTest : public testing::Test {
     const StepBatch batch{tokens, positions, query_begin, tables, max_blocks, {}};
     for (const int layer : {0, 1}) {
       backend->RopeAndStoreKv(batch, View(qkv, columns), heads, RopePairing::kAdjacent, frequencies,
-                              cache, layer);
+                              cache, layer, {});
     }
     outputs.resize(tokens.size() * heads * head_dim);
-    backend->Attention(batch, View(qkv, columns), heads, cache, 1, View(outputs, heads * head_dim));
+    backend->Attention(batch, View(qkv, columns), heads, cache, 1, {},
+                       View(outputs, heads * head_dim));
 
     for (size_t s = 0; s < sequences.size(); ++s) {
       for (int row = query_begin[s]; row < query_begin[s + 1]; ++row) {
@@ -316,7 +317,7 @@ TEST(Rope, RotatesEachPairByPositionTimesFrequency) {
     }
     const std::vector<int32_t> tokens{0, 0}, positions{70, 71}, begin{0, 2}, table{3, 1, 2};
     backend->RopeAndStoreKv({tokens, positions, begin, table, 3, {}}, View(qkv, kColumns), kHeads,
-                            pairing, frequencies, cache, 0);
+                            pairing, frequencies, cache, 0, {});
     for (int t = 0; t < 2; ++t) {
       for (int h = 0; h < kHeads + 2 * kKvHeads; ++h) {
         for (int c = 0; c < kDim; ++c) {

@@ -34,7 +34,8 @@ constexpr int kContext = 4000;
 /// `step_time`.
 class AlphabetModel final : public ForwardPass {
  public:
-  absl::Status Forward(const StepBatch& batch, std::span<float> logits) override {
+  absl::Status Forward(const StepBatch& batch, std::span<float> logits,
+                       std::span<float> /*recalls*/) override {
     absl::SleepFor(step_time.load());
     if (fails) return absl::InternalError("the device is gone");
     std::fill(logits.begin(), logits.end(), 0.0f);
@@ -49,6 +50,8 @@ class AlphabetModel final : public ForwardPass {
   }
   absl::Status CopyBlock(int32_t, int32_t, int) override { return absl::OkStatus(); }
   int vocab() const override { return FakeTokenizer::kVocabSize; }
+  AttentionShape attention_shape() const override { return {1, 1}; }
+  KvTraffic Traffic(const Selection&, int) const override { return {}; }
 
   std::atomic<absl::Duration> step_time = absl::ZeroDuration();
   std::atomic<bool> fails = false;
@@ -73,9 +76,10 @@ class GrpcService : public testing::Test {
                 .context_tokens = kContext,
                 .trained_context_tokens = 8000,
                 .max_sequences = 2,
+                .attention = {},
                 .tokenizer = &tokenizer_,
                 .chat = {}},
-        metrics_("alphabet", "fake"),
+        metrics_("alphabet", "fake", 0),
         engine_(Options(), model_, tokenizer_, metrics_) {
     auto server = GrpcServer::Start("127.0.0.1:0", served_, engine_, metrics_);
     EXPECT_EQ(server.status(), absl::OkStatus());

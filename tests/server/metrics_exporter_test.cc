@@ -14,7 +14,7 @@ namespace {
 using ::testing::HasSubstr;
 
 TEST(MetricsExporter, CountsWhatARequestUsed) {
-  MetricsExporter metrics("m", "llama");
+  MetricsExporter metrics("m", "llama", 100);
   RequestSummary summary;
   summary.prompt_tokens = 10;
   summary.cached_tokens = 4;
@@ -35,7 +35,7 @@ TEST(MetricsExporter, CountsWhatARequestUsed) {
 }
 
 TEST(MetricsExporter, LeavesRequestsWithoutATokenOutOfTokenLatencies) {
-  MetricsExporter metrics("m", "llama");
+  MetricsExporter metrics("m", "llama", 100);
   RequestSummary summary;
   summary.status = absl::CancelledError("");
   metrics.OnFinished(summary);
@@ -44,13 +44,21 @@ TEST(MetricsExporter, LeavesRequestsWithoutATokenOutOfTokenLatencies) {
 }
 
 TEST(MetricsExporter, TellsStepsApartByWhatTheyComputed) {
-  MetricsExporter metrics("m", "llama");
+  MetricsExporter metrics("m", "llama", 100);
   StepStats step;
   step.prefill_tokens = 5;
   step.forward_seconds = 1;
   metrics.OnStep(step);
   step.decode_tokens = 2;
-  step.kv_bytes_read = 1000;
+  step.traffic = {.dense_bytes = 1000,
+                  .row_bytes = 300,
+                  .label_bytes = 20,
+                  .equivalent_bytes = 7000,
+                  .attended_tokens = 30,
+                  .context_tokens = 500,
+                  .heads = 2};
+  step.recalls = {0.97f};
+  step.fallbacks = 1;
   metrics.OnStep(step);
   step.prefill_tokens = 0;
   metrics.OnStep(step);
@@ -61,11 +69,19 @@ TEST(MetricsExporter, TellsStepsApartByWhatTheyComputed) {
   }
   EXPECT_THAT(text, HasSubstr("winnow_computed_tokens_total{kind=\"prefill\"} 10\n"));
   EXPECT_THAT(text, HasSubstr("winnow_computed_tokens_total{kind=\"decode\"} 4\n"));
-  EXPECT_THAT(text, HasSubstr("winnow_kv_read_bytes_total 2000\n"));
+  EXPECT_THAT(text, HasSubstr("winnow_kv_read_bytes_total{kind=\"dense\"} 2000\n"));
+  EXPECT_THAT(text, HasSubstr("winnow_kv_read_bytes_total{kind=\"rows\"} 600\n"));
+  EXPECT_THAT(text, HasSubstr("winnow_kv_read_bytes_total{kind=\"labels\"} 40\n"));
+  EXPECT_THAT(text, HasSubstr("winnow_kv_dense_equivalent_bytes_total 14000\n"));
+  EXPECT_THAT(text, HasSubstr("winnow_attention_tokens_total{kind=\"selected\"} 60\n"));
+  EXPECT_THAT(text, HasSubstr("winnow_attention_tokens_total{kind=\"considered\"} 1000\n"));
+  EXPECT_THAT(text, HasSubstr("winnow_attention_recall_bucket{le=\"0.95\"} 0\n"));
+  EXPECT_THAT(text, HasSubstr("winnow_attention_recall_bucket{le=\"0.98\"} 2\n"));
+  EXPECT_THAT(text, HasSubstr("winnow_budget_fallbacks_total 2\n"));
 }
 
 TEST(MetricsExporter, ShowsGaugesCallsAndEndings) {
-  MetricsExporter metrics("m", "llama");
+  MetricsExporter metrics("m", "llama", 100);
   metrics.OnGauges(
       {.running_requests = 2, .waiting_requests = 3, .kv_blocks_used = 10, .kv_blocks_total = 16});
   metrics.OnPreempted();
@@ -88,7 +104,7 @@ TEST(MetricsExporter, ShowsGaugesCallsAndEndings) {
 // The working directory of tests is the source tree.
 TEST(MetricsExporter, ExportsExactlyTheMetricsThatTheDocumentationLists) {
   std::set<std::string> exported;
-  std::istringstream text(MetricsExporter("m", "llama").Text());
+  std::istringstream text(MetricsExporter("m", "llama", 100).Text());
   for (std::string line; std::getline(text, line);) {
     std::smatch match;
     if (std::regex_search(line, match, std::regex("^# TYPE (\\S+)"))) exported.insert(match[1]);

@@ -82,7 +82,7 @@ class DemoModel {
                       .max_blocks = kBlocks,
                       .logit_rows = logit_rows};
       logits.resize(rows * vocab);
-      const absl::Status status = transformer_->Forward(batch, logits);
+      const absl::Status status = transformer_->Forward(batch, logits, {});
       ASSERT_TRUE(status.ok()) << status;
       for (size_t i = 0; i < rows; ++i) {
         visit(done + i, std::span<const float>(logits).subspan(i * vocab, vocab));

@@ -1,0 +1,41 @@
+#pragma once
+
+#include <cstdint>
+
+#include "kernels/selection.h"
+
+namespace winnow::cpu {
+
+// Labels of a KV head lie in panels of kPanelTokens tokens, [width / 8, kPanelTokens, 4] bytes: the
+// low halves of a token's four bytes are the codes of dimensions 8 p to 8 p + 3, the high halves
+// those of the next four. So a vector of 32-bit lanes holds as many tokens, as the products of
+// integer_dot-inl.h want them, and a token's label is written without touching another's bytes.
+
+inline constexpr int kPanelTokens = 16;
+
+/// Byte of a head's block at which the label of token `slot` begins; its pieces lie 64 bytes apart.
+constexpr int64_t LabelOffset(int slot, int width) {
+  return int64_t{slot / kPanelTokens} * 8 * width + 4 * (slot % kPanelTokens);
+}
+
+/// Quantises the label of one key: label[] = codes as of LabelBasis. key [head_dim], basis
+/// [head_dim, width], offset [width]; `label` is at LabelOffset of the token's slot.
+void WriteLabel(const float* key, const float* basis, const float* offset, int head_dim, int width,
+                uint8_t* label);
+
+/// One query head as labels want it.
+struct LabelQuery {
+  int8_t codes[kMaxLabelWidth];
+  float scale;  ///< of a code
+};
+
+/// Projects a query: codes[i] scale ~ scale_by sum_c basis[c, i] query[c].
+void ProjectQuery(const float* query, const float* basis, int head_dim, int width, float scale_by,
+                  LabelQuery* out);
+
+/// scores[h][t] = queries[h].scale sum_i queries[h].codes[i] code_t[i], for the first `tokens`
+/// tokens of the blocks; every scores[h] has room for `tokens` rounded up to kPanelTokens.
+void ScoreLabels(const uint8_t* const* blocks, int block_tokens, int width,
+                 const LabelQuery* queries, int heads, int tokens, float* const* scores);
+
+}  // namespace winnow::cpu

@@ -1,0 +1,396 @@
+#include "kernels/cpu/paged_attention.h"
+
+#include <algorithm>
+#include <bit>
+#include <cassert>
+#include <cmath>
+#include <numbers>
+#include <numeric>
+
+#include "kernels/cpu/top_tokens.h"
+
+namespace winnow::cpu {
+namespace {
+
+// Query rows of a prefill chunk that one work item attends with.
+constexpr int kQueryTile = 16;
+constexpr int kMaxGroup = 64;
+// Context tokens that one work item scores: a multiple of every block size.
+constexpr int kPieceTokens = 2048;
+constexpr int kMinBlockTokens = 8;
+// Scores that are kept at a time: 4 MB, so that they stay in the cache between scoring and
+// choosing.
+constexpr int64_t kWaveScores = 1 << 20;
+
+constexpr int kScoreAlignment = 16;
+int64_t PaddedScores(int context) {
+  // One more vector, because choosing reads from an unaligned position on.
+  return (context + kScoreAlignment - 1) / kScoreAlignment * kScoreAlignment + kScoreAlignment;
+}
+
+int Pieces(int count, int size) { return (count + size - 1) / size; }
+
+// Scores in units of log 2 are turned into weights by SoftmaxWeights2.
+float Log2Scale(int head_dim) {
+  return std::numbers::log2e_v<float> / std::sqrt(static_cast<float>(head_dim));
+}
+
+// Keys of consecutive positions [first, first + count) of a KV head; `keys` has room for `count`
+// rounded up to kTileKeys.
+void PointToContext(const AttentionCall& call, int kv_head, const int32_t* block_table, int first,
+                    int count, const uint16_t** keys) {
+  const KvCache& cache = call.cache;
+  const int64_t head_offset = kv_head * cache.head_block_elements();
+  for (int j = 0; j < count;) {
+    const int position = first + j;
+    const int32_t id = block_table[position / cache.block_tokens];
+    const int slot = position % cache.block_tokens;
+    const auto* key = reinterpret_cast<const uint16_t*>(cache.block(call.layer, id)) + head_offset +
+                      int64_t{slot} * cache.head_dim;
+    const int end = std::min(count, j + cache.block_tokens - slot);
+    for (; j < end; ++j, key += cache.head_dim) keys[j] = key;
+  }
+  for (int j = count; j % kTileKeys != 0; ++j) keys[j] = keys[count - 1];
+}
+
+// The same for a list of positions.
+void PointToPositions(const AttentionCall& call, int kv_head, const int32_t* block_table,
+                      const int32_t* positions, int count, const uint16_t** keys) {
+  const KvCache& cache = call.cache;
+  const int64_t head_offset = kv_head * cache.head_block_elements();
+  // Block sizes are powers of two; a division for every row would take as long as its product.
+  const int shift = std::countr_zero(static_cast<uint32_t>(cache.block_tokens));
+  for (int j = 0; j < count; ++j) {
+    const int32_t id = block_table[positions[j] >> shift];
+    const int slot = positions[j] & (cache.block_tokens - 1);
+    keys[j] = reinterpret_cast<const uint16_t*>(cache.block(call.layer, id)) + head_offset +
+              int64_t{slot} * cache.head_dim;
+  }
+  for (int j = count; j % kTileKeys != 0; ++j) keys[j] = keys[count - 1];
+}
+
+int64_t ValueOffset(const KvCache& cache) { return cache.kv_heads * cache.head_block_elements(); }
+
+// Exact scores of positions [first, first + count), in units of log 2.
+void ScoreExactly(const AttentionCall& call, int row, int kv_head, const int32_t* block_table,
+                  int first, int count, float* const* scores) {
+  const int group = call.group();
+  const float* queries[kMaxGroup];
+  for (int h = 0; h < group; ++h) queries[h] = call.query(row, kv_head * group + h);
+  for (int begin = 0; begin < count; begin += kChunkTokens) {
+    const int tokens = std::min(kChunkTokens, count - begin);
+    const uint16_t* keys[kChunkTokens];
+    PointToContext(call, kv_head, block_table, first + begin, tokens, keys);
+    float* at[kMaxGroup];
+    for (int h = 0; h < group; ++h) at[h] = scores[h] + begin;
+    ScoreKeys({keys, ValueOffset(call.cache), call.cache.head_dim}, queries, group, tokens,
+              Log2Scale(call.cache.head_dim), at);
+  }
+}
+
+// Approximate scores of the same, from labels.
+void ScoreByLabels(const AttentionCall& call, int row, int kv_head, const int32_t* block_table,
+                   int first, int count, float* const* scores) {
+  const int group = call.group();
+  const LabelCache& labels = call.selector.labels;
+  const int64_t matrix = int64_t{call.cache.head_dim} * labels.width;
+  LabelQuery queries[kMaxGroup];
+  for (int h = 0; h < group; ++h) {
+    ProjectQuery(call.query(row, kv_head * group + h), call.selector.basis.query + kv_head * matrix,
+                 call.cache.head_dim, labels.width, Log2Scale(call.cache.head_dim), &queries[h]);
+  }
+  const uint8_t* blocks[kPieceTokens / kPanelTokens];
+  for (int b = 0; b * labels.block_tokens < count; ++b) {
+    const std::byte* block = labels.block(call.layer, block_table[first / labels.block_tokens + b]);
+    blocks[b] = reinterpret_cast<const uint8_t*>(block + kv_head * labels.head_block_bytes());
+  }
+  ScoreLabels(blocks, labels.block_tokens, labels.width, queries, group, count, scores);
+}
+
+void WriteOutput(const AttentionCall& call, int row, int head, const Partial& total) {
+  const int head_dim = call.cache.head_dim;
+  float* out = call.out.data + row * call.out.stride + head * head_dim;
+  const float inverse = 1 / total.sum;
+  for (int c = 0; c < head_dim; ++c) out[c] = total.out[c] * inverse;
+}
+
+}  // namespace
+
+void PagedAttention::Run(const AttentionCall& call) {
+  assert(call.group() <= kMaxGroup && call.cache.block_tokens >= kMinBlockTokens);
+  Plan(call);
+  for (const Wave& wave : waves_) {
+    const auto items = static_cast<int64_t>(wave.last_item - wave.first_item);
+    pool_.ParallelFor(items, [&](int64_t i, int) {
+      const Item& item = score_items_[wave.first_item + static_cast<size_t>(i)];
+      ScorePart(call, heads_[item.head], item.index);
+    });
+    const auto heads = static_cast<int64_t>(wave.last_head - wave.first_head);
+    pool_.ParallelFor(heads, [&](int64_t i, int) {
+      ChoosePositions(call, heads_[wave.first_head + static_cast<size_t>(i)]);
+    });
+  }
+  const auto tiles = static_cast<int64_t>(tiles_.size());
+  const auto items = tiles + static_cast<int64_t>(attend_items_.size());
+  pool_.ParallelFor(items, [&](int64_t i, int worker) {
+    if (i < tiles) {
+      AttendTile(call, tiles_[i], &scratch_[worker]);
+    } else {
+      const Item& item = attend_items_[i - tiles];
+      AttendPart(call, heads_[item.head], item.index, &scratch_[worker]);
+    }
+  });
+  for (const Head& head : heads_) Merge(call, head);
+}
+
+void PagedAttention::Plan(const AttentionCall& call) {
+  const StepBatch& batch = call.batch;
+  const int kv_heads = call.cache.kv_heads;
+  tiles_.clear();
+  heads_.clear();
+  waves_.clear();
+  score_items_.clear();
+  attend_items_.clear();
+  score_floats_ = 0;
+  score_pieces_.clear();
+  positions_.clear();
+  partials_.clear();
+  for (int s = 0; s < batch.sequences(); ++s) {
+    const int begin = batch.query_begin[s];
+    const int end = batch.query_begin[s + 1];
+    const int32_t* table = batch.block_tables.data() + int64_t{s} * batch.max_blocks;
+    const auto is_tiled = [&](int row) {
+      return end - begin > 1 &&
+             (batch.selections.empty() || batch.selections[row].kind == SelectionKind::kAll);
+    };
+    for (int row = begin; row < end;) {
+      if (is_tiled(row)) {
+        int rows = 1;
+        while (rows < kQueryTile && row + rows < end && is_tiled(row + rows)) ++rows;
+        for (int g = 0; g < kv_heads; ++g) tiles_.push_back({row, rows, g, table});
+        row += rows;
+        continue;
+      }
+      const Selection selection = batch.selections.empty() ? Selection{} : batch.selections[row];
+      const int context = batch.positions[row] + 1;
+      for (int g = 0; g < kv_heads; ++g) {
+        PlanHead(call, {.row = row,
+                        .kv_head = g,
+                        .block_table = table,
+                        .kind = selection.kind,
+                        .context = context,
+                        .budget = BudgetTokens(selection, call.selector, g, context)});
+      }
+      ++row;
+    }
+  }
+  const int head_dim = call.cache.head_dim;
+  partial_outs_.resize(partials_.size() * head_dim);
+  for (size_t i = 0; i < partials_.size(); ++i) {
+    partials_[i].out = partial_outs_.data() + i * head_dim;
+  }
+}
+
+void PagedAttention::PlanHead(const AttentionCall& call, Head head) {
+  const int group = call.group();
+  if (head.budget < head.context) {
+    head.positions = static_cast<int64_t>(positions_.size());
+    positions_.resize(positions_.size() + head.budget);
+    PlanScores(call, &head);
+  }
+  const int chunks = Pieces(head.budget, kChunkTokens);
+  head.partials = static_cast<int64_t>(partials_.size());
+  partials_.resize(partials_.size() + int64_t{chunks} * group);
+  for (int c = 0; c < chunks; ++c) {
+    attend_items_.push_back({static_cast<int32_t>(heads_.size()), c});
+  }
+  heads_.push_back(head);
+}
+
+// Gives the head its place in the current wave, or in a new one.
+void PagedAttention::PlanScores(const AttentionCall& call, Head* head) {
+  const bool scored = head->kind != SelectionKind::kWindow;
+  const int64_t floats = scored ? call.group() * PaddedScores(head->context) : 0;
+  if (waves_.empty() || score_floats_ + floats > kWaveScores) {
+    waves_.push_back({heads_.size(), heads_.size(), score_items_.size(), score_items_.size()});
+    score_floats_ = 0;
+  }
+  head->scores = score_floats_;
+  score_floats_ += floats;
+  if (static_cast<int64_t>(scores_.size()) < score_floats_) scores_.resize(score_floats_);
+  const int pieces = scored ? Pieces(head->context, kPieceTokens) : 0;
+  head->pieces = static_cast<int64_t>(score_pieces_.size());
+  score_pieces_.resize(score_pieces_.size() + int64_t{pieces} * call.group());
+  for (int p = 0; p < pieces; ++p) {
+    score_items_.push_back({static_cast<int32_t>(heads_.size()), p});
+  }
+  waves_.back().last_head = heads_.size() + 1;
+  waves_.back().last_item = score_items_.size();
+}
+
+// Leaves weights relative to the piece's largest, and the piece's softmax state, of every query
+// head.
+void PagedAttention::ScorePart(const AttentionCall& call, const Head& head, int piece) {
+  const int group = call.group();
+  const int first = piece * kPieceTokens;
+  const int count = std::min(kPieceTokens, head.context - first);
+  float* scores[kMaxGroup] = {};
+  for (int h = 0; h < group; ++h) {
+    scores[h] = scores_.data() + head.scores + h * PaddedScores(head.context) + first;
+  }
+  const auto score = head.kind == SelectionKind::kLabels ? ScoreByLabels : ScoreExactly;
+  score(call, head.row, head.kv_head, head.block_table, first, count, scores);
+  ScorePiece* state = score_pieces_.data() + head.pieces + int64_t{piece} * group;
+  for (int h = 0; h < group; ++h) {
+    state[h].sum = SoftmaxWeights2(count, scores[h], &state[h].max);
+  }
+}
+
+void PagedAttention::ChoosePositions(const AttentionCall& call, const Head& head) {
+  if (head.budget == head.context) return;
+  const int group = call.group();
+  const int sinks = call.selector.sinks;
+  const int window =
+      head.kind == SelectionKind::kWindow ? head.budget - sinks : call.selector.window;
+  int32_t* positions = positions_.data() + head.positions;
+  std::iota(positions, positions + sinks, 0);
+  std::iota(positions + head.budget - window, positions + head.budget, head.context - window);
+  if (head.kind == SelectionKind::kWindow) return;
+
+  // Pieces were weighted relative to their own largest score: bring them to one scale, divide by
+  // the softmax's sum, add the heads up.
+  const int pieces = Pieces(head.context, kPieceTokens);
+  const ScorePiece* state = score_pieces_.data() + head.pieces;
+  float max[kMaxGroup];
+  float sum[kMaxGroup] = {};
+  for (int h = 0; h < group; ++h) {
+    max[h] = -INFINITY;
+    for (int p = 0; p < pieces; ++p) max[h] = std::max(max[h], state[p * group + h].max);
+    for (int p = 0; p < pieces; ++p) {
+      sum[h] += state[p * group + h].sum * std::exp2(state[p * group + h].max - max[h]);
+    }
+  }
+  float* const weights = scores_.data() + head.scores;
+  for (int p = 0; p < pieces; ++p) {
+    const int first = p * kPieceTokens;
+    const float* of_head[kMaxGroup];
+    float factors[kMaxGroup];
+    for (int h = 0; h < group; ++h) {
+      of_head[h] = weights + h * PaddedScores(head.context) + first;
+      factors[h] = std::exp2(state[p * group + h].max - max[h]) / sum[h];
+    }
+    WeightedSum(of_head, factors, group, std::min(kPieceTokens, head.context - first),
+                weights + first);
+  }
+  TopTokens(weights + sinks, head.context - sinks - window, head.budget - sinks - window, sinks,
+            positions + sinks);
+}
+
+void PagedAttention::AttendTile(const AttentionCall& call, const Tile& tile, Scratch* scratch) {
+  const int head_dim = call.cache.head_dim;
+  const int group = call.group();
+  const int queries = tile.rows * group;
+  scratch->scores.resize(int64_t{queries} * kChunkTokens);
+  scratch->outs.resize(int64_t{2} * queries * head_dim);
+  scratch->chunk.resize(queries);
+  scratch->total.resize(queries);
+  const float* query[kQueryTile * kMaxGroup];
+  int counts[kQueryTile * kMaxGroup];
+  for (int i = 0; i < queries; ++i) {
+    query[i] = call.query(tile.first_row + i / group, tile.kv_head * group + i % group);
+    float* outs = scratch->outs.data() + int64_t{2} * i * head_dim;
+    scratch->chunk[i].out = outs;
+    scratch->total[i] = {-INFINITY, 0, outs + head_dim};
+    std::fill(outs + head_dim, outs + 2 * head_dim, 0.0f);
+  }
+  const float scale = 1 / std::sqrt(static_cast<float>(head_dim));
+  const int context = call.batch.positions[tile.first_row + tile.rows - 1] + 1;
+  for (int chunk = 0; chunk < context; chunk += kChunkTokens) {
+    // Queries whose position lies before the chunk see nothing of it: they are the first ones.
+    int first = 0;
+    for (int i = 0; i < queries; ++i) {
+      const int visible = call.batch.positions[tile.first_row + i / group] + 1 - chunk;
+      if (visible <= 0) first = i + 1;
+      counts[i] = std::clamp(visible, 0, kChunkTokens);
+    }
+    const uint16_t* keys[kChunkTokens];
+    PointToContext(call, tile.kv_head, tile.block_table, chunk, counts[queries - 1], keys);
+    AttendChunk({keys, ValueOffset(call.cache), head_dim}, query + first, counts + first,
+                queries - first, scale, scratch->scores.data(), scratch->chunk.data() + first);
+    for (int i = first; i < queries; ++i) {
+      MergePartial(scratch->chunk[i], head_dim, &scratch->total[i]);
+    }
+  }
+  for (int i = 0; i < queries; ++i) {
+    WriteOutput(call, tile.first_row + i / group, tile.kv_head * group + i % group,
+                scratch->total[i]);
+  }
+}
+
+void PagedAttention::AttendPart(const AttentionCall& call, const Head& head, int chunk,
+                                Scratch* scratch) {
+  const int group = call.group();
+  const int first = chunk * kChunkTokens;
+  const int count = std::min(kChunkTokens, head.budget - first);
+  const uint16_t* keys[kChunkTokens];
+  if (head.budget == head.context) {
+    PointToContext(call, head.kv_head, head.block_table, first, count, keys);
+  } else {
+    PointToPositions(call, head.kv_head, head.block_table,
+                     positions_.data() + head.positions + first, count, keys);
+  }
+  const float* queries[kMaxGroup];
+  int counts[kMaxGroup];
+  for (int h = 0; h < group; ++h) {
+    queries[h] = call.query(head.row, head.kv_head * group + h);
+    counts[h] = count;
+  }
+  scratch->scores.resize(std::max<size_t>(scratch->scores.size(), int64_t{group} * kChunkTokens));
+  AttendChunk({keys, ValueOffset(call.cache), call.cache.head_dim}, queries, counts, group,
+              1 / std::sqrt(static_cast<float>(call.cache.head_dim)), scratch->scores.data(),
+              partials_.data() + head.partials + int64_t{chunk} * group);
+}
+
+// Merges the head's later chunks into its first one and writes the result.
+void PagedAttention::Merge(const AttentionCall& call, const Head& head) {
+  const int group = call.group();
+  for (int h = 0; h < group; ++h) {
+    Partial* total = &partials_[head.partials + h];
+    for (int c = 1; c < Pieces(head.budget, kChunkTokens); ++c) {
+      MergePartial(partials_[head.partials + int64_t{c} * group + h], call.cache.head_dim, total);
+    }
+    WriteOutput(call, head.row, head.kv_head * group + h, *total);
+  }
+}
+
+void PagedAttention::MeasureRecall(const AttentionCall& call, std::span<const RecallProbe> probes,
+                                   float* recalls) {
+  const int group = call.group();
+  pool_.ParallelFor(static_cast<int64_t>(probes.size()), [&](int64_t i, int) {
+    const RecallProbe& probe = probes[i];
+    const auto head = std::lower_bound(
+        heads_.begin(), heads_.end(), probe, [](const Head& head, const RecallProbe& probe) {
+          return head.row != probe.row ? head.row < probe.row : head.kv_head < probe.kv_head;
+        });
+    recalls[i] = 1;
+    if (head == heads_.end() || head->row != probe.row || head->budget == head->context) return;
+    const int64_t stride = PaddedScores(head->context);
+    std::vector<float> weights(group * stride);
+    float* of_head[kMaxGroup];
+    for (int h = 0; h < group; ++h) of_head[h] = weights.data() + h * stride;
+    ScoreExactly(call, head->row, head->kv_head, head->block_table, 0, head->context, of_head);
+    double recall = 0;
+    for (int h = 0; h < group; ++h) {
+      float max;
+      const float sum = SoftmaxWeights2(head->context, of_head[h], &max);
+      double selected = 0;
+      for (int j = 0; j < head->budget; ++j) {
+        selected += of_head[h][positions_[head->positions + j]];
+      }
+      recall += selected / sum / group;
+    }
+    recalls[i] = static_cast<float>(std::min(recall, 1.0));
+  });
+}
+
+}  // namespace winnow::cpu

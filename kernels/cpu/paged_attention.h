@@ -1,0 +1,120 @@
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "kernels/backend.h"
+#include "kernels/cpu/attention.h"
+#include "kernels/cpu/label_scores.h"
+#include "kernels/cpu/thread_pool.h"
+
+namespace winnow::cpu {
+
+/// What one attention operator works on.
+struct AttentionCall {
+  const StepBatch& batch;
+  Tensor qkv;  ///< [rows, (heads + 2 kv_heads) head_dim], rotated
+  int heads;
+  const KvCache& cache;
+  int layer;
+  const LayerSelector& selector;
+  Tensor out;  ///< [rows, heads head_dim]
+
+  int group() const { return heads / cache.kv_heads; }
+  const float* query(int row, int head) const {
+    return qkv.data + row * qkv.stride + head * cache.head_dim;
+  }
+};
+
+/// Backend::Attention and Backend::MeasureRecall of the CPU: splits the rows of a step into work
+/// items. Dense rows of a prefill are tiled by queries, each tile walking its context in chunks. A
+/// row that selects goes through three rounds: score its context, choose positions, attend to them;
+/// dense decode rows join the last. A row's chunks are merged in order, so that its numbers do not
+/// depend on how the work was divided.
+class PagedAttention {
+ public:
+  explicit PagedAttention(ThreadPool& pool) : pool_(pool), scratch_(pool.threads()) {}
+
+  void Run(const AttentionCall& call);
+
+  /// After Run of the same step and layer; see Backend::MeasureRecall. call.out is not used.
+  void MeasureRecall(const AttentionCall& call, std::span<const RecallProbe> probes,
+                     float* recalls);
+
+ private:
+  /// Query rows of a prefill chunk times one KV head.
+  struct Tile {
+    int first_row;
+    int rows;
+    int kv_head;
+    const int32_t* block_table;
+  };
+
+  /// One KV head of one row, on its own.
+  struct Head {
+    int row;
+    int kv_head;
+    const int32_t* block_table;
+    SelectionKind kind;
+    int context;
+    int budget;             ///< selected positions; `context` if dense
+    int64_t positions = 0;  ///< where they begin in positions_; unused if dense
+    int64_t scores = 0;     ///< where its scores begin in scores_, [group, padded context]
+    int64_t pieces = 0;     ///< where its score pieces begin in score_pieces_
+    int64_t partials = 0;   ///< where its partials begin in partials_, [chunks, group]
+  };
+
+  /// Heads that are scored together: as many as the scratch memory of scores holds.
+  struct Wave {
+    size_t first_head;
+    size_t last_head;
+    size_t first_item;
+    size_t last_item;
+  };
+
+  /// Part `index` of a head's context or selection.
+  struct Item {
+    int32_t head;
+    int32_t index;
+  };
+
+  /// Softmax state of one query head over one piece of the context, in units of log 2.
+  struct ScorePiece {
+    float max;
+    float sum;
+  };
+
+  /// What a worker needs to attend with one tile.
+  struct Scratch {
+    std::vector<float> scores;
+    std::vector<float> outs;
+    std::vector<Partial> chunk;
+    std::vector<Partial> total;
+  };
+
+  void Plan(const AttentionCall& call);
+  void PlanHead(const AttentionCall& call, Head head);
+  void PlanScores(const AttentionCall& call, Head* head);
+  void ScorePart(const AttentionCall& call, const Head& head, int piece);
+  void ChoosePositions(const AttentionCall& call, const Head& head);
+  void AttendTile(const AttentionCall& call, const Tile& tile, Scratch* scratch);
+  void AttendPart(const AttentionCall& call, const Head& head, int chunk, Scratch* scratch);
+  void Merge(const AttentionCall& call, const Head& head);
+
+  ThreadPool& pool_;
+  std::vector<Tile> tiles_;
+  std::vector<Head> heads_;
+  std::vector<Wave> waves_;
+  std::vector<Item> score_items_;
+  std::vector<Item> attend_items_;
+  std::vector<float> scores_;
+  std::vector<ScorePiece> score_pieces_;
+  int64_t score_floats_ = 0;  ///< of scores_ that the last wave uses
+  std::vector<int32_t> positions_;
+  std::vector<Partial> partials_;
+  std::vector<float> partial_outs_;
+  std::vector<Scratch> scratch_;  ///< one per worker
+};
+
+}  // namespace winnow::cpu

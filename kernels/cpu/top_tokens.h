@@ -1,0 +1,23 @@
+#pragma once
+
+#include <cstdint>
+
+namespace winnow::cpu {
+
+/// Turns scores, in units of log 2, into weights relative to the largest: scores[t] becomes
+/// 2^(scores[t] - max) to a relative error of 2e-4 for t in [0, count), flushed to 0 below 2^-126.
+/// Returns the sum of the weights and sets *max. REQUIRES: room for `count` rounded up to a
+/// multiple of 16; count >= 1.
+float SoftmaxWeights2(int count, float* scores, float* max);
+
+/// out[t] = sum_h factors[h] weights[h][t], t in [0, count); out may be weights[0]. REQUIRES: room
+/// for `count` rounded up to a multiple of 16.
+void WeightedSum(const float* const* weights, const float* factors, int heads, int count,
+                 float* out);
+
+/// Writes the positions of the `k` largest of weights[0, count) in ascending order to `out`, each
+/// plus `base`; lower positions first among equals. Exact. REQUIRES: weights are not negative and
+/// not NaN; 0 <= k <= count; room to read `count` rounded up to a multiple of 16.
+void TopTokens(const float* weights, int count, int k, int32_t base, int32_t* out);
+
+}  // namespace winnow::cpu

@@ -1,0 +1,83 @@
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+#include <cstddef>
+#include <cstdint>
+
+namespace winnow {
+
+/// Which of the past tokens a KV head of a row attends to.
+enum class SelectionKind : uint8_t {
+  kAll,     ///< dense attention
+  kLabels,  ///< those of the best approximate scores, by their labels (Double Sparsity)
+  kWindow,  ///< the first and the most recent ones (StreamingLLM, Xiao et al. 2023)
+  kScores,  ///< those of the best exact scores: reads every key, to measure what labels lose
+};
+
+/// How one row attends.
+struct Selection {
+  SelectionKind kind = SelectionKind::kAll;
+  float fraction = 1;         ///< of its context, that a KV head of weight 1 attends to
+  int32_t budget_tokens = 0;  ///< if above 0: this many tokens instead of a fraction
+};
+
+/// Geometry and memory of the label pool: 4-bit codes [layers, blocks, kv_heads, block_tokens,
+/// width] under the same block ids as the KV pool. How the codes of one head lie within a block is
+/// the backend's choice.
+struct LabelCache {
+  std::byte* data = nullptr;  ///< null: no labels are kept
+  int layers = 0;
+  int blocks = 0;
+  int kv_heads = 0;
+  int block_tokens = 0;  ///< a multiple of 16
+  int width = 0;         ///< numbers of a label: a multiple of 8, at most kMaxLabelWidth
+
+  int64_t head_block_bytes() const { return int64_t{block_tokens} * width / 2; }
+  int64_t block_bytes() const { return kv_heads * head_block_bytes(); }  ///< in one layer
+  int64_t bytes() const { return int64_t{layers} * blocks * block_bytes(); }
+  std::byte* block(int layer, int id) const {
+    return data + (int64_t{layer} * blocks + id) * block_bytes();
+  }
+};
+
+inline constexpr int kMaxLabelWidth = 64;
+
+/// How keys become labels, and queries their counterparts, in one layer. In device memory.
+///   code[i] = clamp(round(sum_c key[c, i] k[c] + offset[i]), 0, 15)
+///   score   = sum_i code[i] sum_c query[c, i] q[c] / sqrt(head_dim)
+/// The ranges that calibration found are folded into the matrices: codes are in units of a step.
+/// What the range's lower ends add to a score is the same for all tokens and left out.
+struct LabelBasis {
+  const float* key = nullptr;     ///< [kv_heads, head_dim, width]
+  const float* query = nullptr;   ///< [kv_heads, head_dim, width]
+  const float* offset = nullptr;  ///< [kv_heads, width]
+};
+
+/// How one layer selects: the same for all sequences.
+struct LayerSelector {
+  LabelCache labels;
+  LabelBasis basis;                       ///< unused when labels.data is null
+  const float* budget_weights = nullptr;  ///< host, [kv_heads], for kLabels; null: all 1
+  int32_t sinks = 4;                      ///< first tokens, always selected
+  int32_t window = 16;                    ///< most recent tokens, always selected
+  int32_t min_context = 0;                ///< shorter contexts stay dense
+};
+
+/// Tokens that KV head `kv_head` of a row attends to, of the `context` up to and including its own:
+/// the whole context where the row is dense, else ceil(weight fraction context) or ceil(weight
+/// budget_tokens), at least the sinks and the window.
+inline int32_t BudgetTokens(const Selection& selection, const LayerSelector& layer, int kv_head,
+                            int32_t context) {
+  if (selection.kind == SelectionKind::kAll || context < layer.min_context) return context;
+  const bool spread = selection.kind == SelectionKind::kLabels && layer.budget_weights != nullptr;
+  const float weight = spread ? layer.budget_weights[kv_head] : 1.0f;
+  const float uniform = selection.budget_tokens > 0
+                            ? static_cast<float>(selection.budget_tokens)
+                            : selection.fraction * static_cast<float>(context);
+  // The limit comes before the cast, which a larger number would overflow.
+  const float wanted = std::min(std::ceil(uniform * weight), static_cast<float>(context));
+  return std::min(context, std::max(static_cast<int32_t>(wanted), layer.sinks + layer.window));
+}
+
+}  // namespace winnow
