@@ -1,26 +1,14 @@
 #include "engine/bench/step_bench.h"
 
 #include <algorithm>
-#include <chrono>
 #include <numeric>
 #include <random>
 #include <vector>
 
-#include "kernels/float16.h"
+#include "engine/bench/bench_support.h"
 
 namespace winnow {
 namespace {
-
-using Clock = std::chrono::steady_clock;
-
-double SecondsSince(Clock::time_point start) {
-  return std::chrono::duration<double>(Clock::now() - start).count();
-}
-
-double Median(std::vector<double> values) {
-  std::nth_element(values.begin(), values.begin() + values.size() / 2, values.end());
-  return values[values.size() / 2];
-}
 
 // Arrays behind a StepBatch in which sequence s owns consecutive blocks and all have the same rows.
 struct BenchBatch {
@@ -52,33 +40,27 @@ struct BenchBatch {
   int max_blocks;
 };
 
-void FillKvPool(const KvCache& cache, int blocks, Backend& backend) {
-  std::mt19937 random(2);
-  std::normal_distribution<float> normal;
-  std::vector<uint16_t> values(cache.block_bytes() / sizeof(uint16_t));
-  for (uint16_t& value : values) value = FloatToHalf(normal(random));
-  for (int layer = 0; layer < cache.layers; ++layer) {
-    for (int block = 0; block < blocks; ++block) {
-      backend.Copy(cache.block(layer, block), reinterpret_cast<const std::byte*>(values.data()),
-                   cache.block_bytes());
-    }
-  }
-}
-
 }  // namespace
 
 absl::StatusOr<DecodeBenchResult> BenchDecode(Transformer& transformer, Backend& backend, int batch,
-                                              int context, double seconds) {
+                                              int context, const Selection& selection,
+                                              double seconds) {
   const KvCache& cache = transformer.kv_cache();
   const ModelConfig& config = transformer.config();
   const BenchBatch arrays(batch, context, 1, cache.block_tokens, config.vocab);
   FillKvPool(cache, batch * arrays.max_blocks, backend);
+  if (transformer.label_cache().data != nullptr) {
+    FillLabelPool(transformer.label_cache(), batch * arrays.max_blocks, backend);
+  }
+  const std::vector<Selection> selections(static_cast<size_t>(batch), selection);
+  StepBatch view = arrays.View();
+  view.selections = selections;
   std::vector<float> logits(static_cast<size_t>(batch) * config.vocab);
   std::vector<double> times;
-  const Clock::time_point begin = Clock::now();
+  const BenchClock::time_point begin = BenchClock::now();
   while (times.size() < 6 || SecondsSince(begin) < seconds) {
-    const Clock::time_point start = Clock::now();
-    if (absl::Status status = transformer.Forward(arrays.View(), logits, {}); !status.ok()) {
+    const BenchClock::time_point start = BenchClock::now();
+    if (absl::Status status = transformer.Forward(view, logits, {}); !status.ok()) {
       return status;
     }
     for (int s = 0; s < batch; ++s) {
@@ -93,7 +75,7 @@ absl::StatusOr<DecodeBenchResult> BenchDecode(Transformer& transformer, Backend&
   DecodeBenchResult result;
   result.step_seconds = Median(times);
   result.tokens_per_second = batch / result.step_seconds;
-  result.kv_bytes_read = int64_t{batch} * (context + 1) * config.kv_bytes_per_token();
+  result.kv_bytes_read = batch * transformer.Traffic(selection, context + 1).bytes();
   result.weight_bytes_read = transformer.weight_bytes();
   result.achieved_bytes_per_second =
       static_cast<double>(result.kv_bytes_read + result.weight_bytes_read) / result.step_seconds;
@@ -113,9 +95,9 @@ absl::StatusOr<PrefillBenchResult> BenchPrefill(Transformer& transformer, int co
   }
   std::vector<float> logits(config.vocab);
   std::vector<double> times;
-  const Clock::time_point begin = Clock::now();
+  const BenchClock::time_point begin = BenchClock::now();
   while (times.size() < 4 || SecondsSince(begin) < seconds) {
-    const Clock::time_point start = Clock::now();
+    const BenchClock::time_point start = BenchClock::now();
     for (const BenchBatch& chunk : chunks) {
       if (absl::Status status = transformer.Forward(chunk.View(), logits, {}); !status.ok()) {
         return status;

@@ -12,7 +12,7 @@ namespace winnow {
 struct DecodeBenchResult {
   double step_seconds = 0;        ///< median
   double tokens_per_second = 0;   ///< of all sequences together
-  int64_t kv_bytes_read = 0;      ///< per step, keys and values of all layers
+  int64_t kv_bytes_read = 0;      ///< per step, keys, values and labels of all layers
   int64_t weight_bytes_read = 0;  ///< per step
   double achieved_bytes_per_second = 0;
   double peak_bytes_per_second = 0;  ///< read bandwidth of the device, measured in this run
@@ -20,10 +20,11 @@ struct DecodeBenchResult {
 
 /// Times steps that decode one token for each of `batch` sequences of `context` tokens, forward
 /// pass and greedy choice, until `seconds` have passed (at least 5 steps). The KV pool is filled
-/// with random numbers: dense attention costs the same whatever they are. REQUIRES: the
+/// with random numbers: attention costs the same whatever they are. REQUIRES: the
 /// transformer's pool holds batch * (context + 1) tokens.
 absl::StatusOr<DecodeBenchResult> BenchDecode(Transformer& transformer, Backend& backend, int batch,
-                                              int context, double seconds);
+                                              int context, const Selection& selection,
+                                              double seconds);
 
 /// Speed of prompt processing.
 struct PrefillBenchResult {

@@ -257,12 +257,11 @@ absl::Status Transformer::Forward(const StepBatch& batch, std::span<float> logit
 }
 
 absl::Status Transformer::CopyBlock(int32_t from, int32_t to, int tokens) {
-  const int64_t row_bytes = int64_t{config_.head_dim} * static_cast<int64_t>(sizeof(uint16_t));
-  const int64_t head_bytes = kv_.head_block_elements() * static_cast<int64_t>(sizeof(uint16_t));
+  const int64_t bytes = tokens * kv_.token_stride() * static_cast<int64_t>(sizeof(uint16_t));
   for (int l = 0; l < config_.layers; ++l) {
-    for (int head = 0; head < 2 * config_.kv_heads; ++head) {
-      backend_.Copy(kv_.block(l, to) + head * head_bytes, kv_.block(l, from) + head * head_bytes,
-                    tokens * row_bytes);
+    for (int g = 0; g < config_.kv_heads; ++g) {
+      backend_.Copy(reinterpret_cast<std::byte*>(kv_.key(l, to, g, 0)),
+                    reinterpret_cast<const std::byte*>(kv_.key(l, from, g, 0)), bytes);
     }
     // Labels of several tokens interleave; those past `tokens` are overwritten later.
     if (labels_.data != nullptr) {

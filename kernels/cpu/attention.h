@@ -22,10 +22,11 @@ struct Partial {
 
 /// Some positions of one KV head, in ascending order.
 struct KvRows {
-  /// fp16 [head_dim] each. Padded to a multiple of kTileKeys with any valid pointers.
+  /// Each key, fp16 [head_dim], is followed by its value, [head_dim]. Padded to a multiple of
+  /// kTileKeys with any valid pointers.
   const uint16_t* const* keys;
-  int64_t value_offset;  ///< elements from a position's key to its value
-  int head_dim;          ///< multiple of 16
+  int64_t value_offset;
+  int head_dim;  ///< multiple of 16
 };
 
 /// Queries that share a KV head: row i attends to the first counts[i] (1 to kChunkTokens) of the

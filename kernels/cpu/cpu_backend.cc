@@ -148,12 +148,12 @@ class CpuBackend : public Backend {
       const int32_t* table = batch.block_tables.data() + row_sequence_[t] * batch.max_blocks;
       const int32_t id = table[position / cache.block_tokens];
       const int slot = position % cache.block_tokens;
-      auto* block = reinterpret_cast<uint16_t*>(cache.block(layer, id));
       const float* keys = row + heads * cache.head_dim;
-      const int64_t offset = slot * int64_t{cache.head_dim};
-      for (int part = 0; part < 2 * cache.kv_heads; ++part) {  // K heads, then V heads
-        ToHalf(keys + part * cache.head_dim, cache.head_dim,
-               block + part * cache.head_block_elements() + offset);
+      const float* values = keys + cache.kv_heads * cache.head_dim;
+      for (int g = 0; g < cache.kv_heads; ++g) {
+        uint16_t* stored = cache.key(layer, id, g, slot);
+        ToHalf(keys + g * cache.head_dim, cache.head_dim, stored);
+        ToHalf(values + g * cache.head_dim, cache.head_dim, stored + cache.value_offset());
       }
       if (selector.labels.data == nullptr) return;
       const LabelCache& labels = selector.labels;

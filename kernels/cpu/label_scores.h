@@ -34,7 +34,7 @@ void ProjectQuery(const float* query, const float* basis, int head_dim, int widt
                   LabelQuery* out);
 
 /// scores[h][t] = queries[h].scale sum_i queries[h].codes[i] code_t[i], for the first `tokens`
-/// tokens of the blocks; every scores[h] has room for `tokens` rounded up to kPanelTokens.
+/// tokens of the blocks, whose size is a power of two; every scores[h] has room for `tokens` rounded up to kPanelTokens.
 void ScoreLabels(const uint8_t* const* blocks, int block_tokens, int width,
                  const LabelQuery* queries, int heads, int tokens, float* const* scores);
 

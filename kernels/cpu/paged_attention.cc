@@ -40,15 +40,13 @@ float Log2Scale(int head_dim) {
 void PointToContext(const AttentionCall& call, int kv_head, const int32_t* block_table, int first,
                     int count, const uint16_t** keys) {
   const KvCache& cache = call.cache;
-  const int64_t head_offset = kv_head * cache.head_block_elements();
   for (int j = 0; j < count;) {
     const int position = first + j;
     const int32_t id = block_table[position / cache.block_tokens];
     const int slot = position % cache.block_tokens;
-    const auto* key = reinterpret_cast<const uint16_t*>(cache.block(call.layer, id)) + head_offset +
-                      int64_t{slot} * cache.head_dim;
+    const uint16_t* key = cache.key(call.layer, id, kv_head, slot);
     const int end = std::min(count, j + cache.block_tokens - slot);
-    for (; j < end; ++j, key += cache.head_dim) keys[j] = key;
+    for (; j < end; ++j, key += cache.token_stride()) keys[j] = key;
   }
   for (int j = count; j % kTileKeys != 0; ++j) keys[j] = keys[count - 1];
 }
@@ -57,19 +55,15 @@ void PointToContext(const AttentionCall& call, int kv_head, const int32_t* block
 void PointToPositions(const AttentionCall& call, int kv_head, const int32_t* block_table,
                       const int32_t* positions, int count, const uint16_t** keys) {
   const KvCache& cache = call.cache;
-  const int64_t head_offset = kv_head * cache.head_block_elements();
   // Block sizes are powers of two; a division for every row would take as long as its product.
   const int shift = std::countr_zero(static_cast<uint32_t>(cache.block_tokens));
   for (int j = 0; j < count; ++j) {
     const int32_t id = block_table[positions[j] >> shift];
     const int slot = positions[j] & (cache.block_tokens - 1);
-    keys[j] = reinterpret_cast<const uint16_t*>(cache.block(call.layer, id)) + head_offset +
-              int64_t{slot} * cache.head_dim;
+    keys[j] = cache.key(call.layer, id, kv_head, slot);
   }
   for (int j = count; j % kTileKeys != 0; ++j) keys[j] = keys[count - 1];
 }
-
-int64_t ValueOffset(const KvCache& cache) { return cache.kv_heads * cache.head_block_elements(); }
 
 // Exact scores of positions [first, first + count), in units of log 2.
 void ScoreExactly(const AttentionCall& call, int row, int kv_head, const int32_t* block_table,
@@ -83,7 +77,7 @@ void ScoreExactly(const AttentionCall& call, int row, int kv_head, const int32_t
     PointToContext(call, kv_head, block_table, first + begin, tokens, keys);
     float* at[kMaxGroup];
     for (int h = 0; h < group; ++h) at[h] = scores[h] + begin;
-    ScoreKeys({keys, ValueOffset(call.cache), call.cache.head_dim}, queries, group, tokens,
+    ScoreKeys({keys, call.cache.value_offset(), call.cache.head_dim}, queries, group, tokens,
               Log2Scale(call.cache.head_dim), at);
   }
 }
@@ -315,7 +309,7 @@ void PagedAttention::AttendTile(const AttentionCall& call, const Tile& tile, Scr
     }
     const uint16_t* keys[kChunkTokens];
     PointToContext(call, tile.kv_head, tile.block_table, chunk, counts[queries - 1], keys);
-    AttendChunk({keys, ValueOffset(call.cache), head_dim}, query + first, counts + first,
+    AttendChunk({keys, call.cache.value_offset(), head_dim}, query + first, counts + first,
                 queries - first, scale, scratch->scores.data(), scratch->chunk.data() + first);
     for (int i = first; i < queries; ++i) {
       MergePartial(scratch->chunk[i], head_dim, &scratch->total[i]);
@@ -346,7 +340,7 @@ void PagedAttention::AttendPart(const AttentionCall& call, const Head& head, int
     counts[h] = count;
   }
   scratch->scores.resize(std::max<size_t>(scratch->scores.size(), int64_t{group} * kChunkTokens));
-  AttendChunk({keys, ValueOffset(call.cache), call.cache.head_dim}, queries, counts, group,
+  AttendChunk({keys, call.cache.value_offset(), call.cache.head_dim}, queries, counts, group,
               1 / std::sqrt(static_cast<float>(call.cache.head_dim)), scratch->scores.data(),
               partials_.data() + head.partials + int64_t{chunk} * group);
 }

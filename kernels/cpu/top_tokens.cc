@@ -1,7 +1,6 @@
 #include "kernels/cpu/top_tokens.h"
 
 #include <algorithm>
-#include <array>
 #include <bit>
 #include <cmath>
 #include <functional>
@@ -23,19 +22,21 @@ using I32 = hn::RebindToSigned<F32>;
 using VF32 = hn::Vec<F32>;
 constexpr int kLanes = static_cast<int>(hn::MaxLanes(F32()));
 
-// 2^x for x <= 0, 0 below -126. 2^fraction by a polynomial that is exact at 0 and 1, so that the
-// whole is continuous and monotonic.
+// 2^x for -126 <= x <= 0. x is split into the nearest integer and a rest, 2^rest is a polynomial
+// whose values at the rests' ends, -1/2 and 1/2, are exactly a factor 2 apart: so the whole is
+// continuous and monotonic.
 HWY_INLINE VF32 Exp2(VF32 x) {
   const F32 d;
   const I32 di;
-  const VF32 floor = hn::Floor(x);
-  const VF32 f = hn::Sub(x, floor);
-  VF32 p = hn::MulAdd(f, hn::Set(d, 0.0820645f), hn::Set(d, 0.2210841f));
-  p = hn::MulAdd(f, p, hn::Set(d, 0.6968514f));
-  p = hn::MulAdd(f, p, hn::Set(d, 1.0f));
-  const auto exponent = hn::ShiftLeft<23>(hn::ConvertTo(di, floor));
-  const VF32 scaled = hn::BitCast(d, hn::Add(hn::BitCast(di, p), exponent));
-  return hn::IfThenElseZero(hn::Ge(x, hn::Set(d, -126.0f)), scaled);
+  const VF32 magic = hn::Set(d, 12582912.0f);  // 1.5 * 2^23: the sum's last bit is worth 1
+  const VF32 shifted = hn::Add(x, magic);
+  const VF32 rest = hn::Sub(x, hn::Sub(shifted, magic));
+  VF32 p = hn::MulAdd(rest, hn::Set(d, 0.05549191f), hn::Set(d, 0.24211986f));
+  p = hn::MulAdd(rest, p, hn::Set(d, 0.69314700f));
+  p = hn::MulAdd(rest, p, hn::Set(d, 1.0f));
+  // The integer stands in the lowest bits of `shifted`; the rest of them is shifted out.
+  const auto exponent = hn::ShiftLeft<23>(hn::BitCast(di, shifted));
+  return hn::BitCast(d, hn::Add(hn::BitCast(di, p), exponent));
 }
 
 float SoftmaxWeights2(int count, float* scores, float* max) {
@@ -50,7 +51,8 @@ float SoftmaxWeights2(int count, float* scores, float* max) {
   const VF32 shift = hn::Set(d, *max);
   VF32 sum = hn::Zero(d);
   for (int t = 0; t < padded; t += kLanes) {
-    const VF32 weight = Exp2(hn::Sub(hn::LoadU(d, scores + t), shift));
+    const VF32 score = hn::Sub(hn::LoadU(d, scores + t), shift);
+    const VF32 weight = Exp2(hn::Max(score, hn::Set(d, -126.0f)));
     hn::StoreU(weight, d, scores + t);
     sum = hn::Add(sum, weight);
   }
@@ -69,67 +71,96 @@ void WeightedSum(const float* const* weights, const float* factors, int heads, i
   }
 }
 
-// Calls found(t) in ascending order for the t in [0, count) whose weight is in [low, high).
-template <typename Found>
-HWY_INLINE void ForEachInRange(const float* weights, int count, float low, float high,
-                               const Found& found) {
+// For every byte the numbers of its bits that are set, in ascending order.
+struct SetBits {
+  alignas(64) uint8_t numbers[256][8] = {};
+  constexpr SetBits() {
+    for (int byte = 0; byte < 256; ++byte) {
+      int count = 0;
+      for (int bit = 0; bit < 8; ++bit) {
+        if (byte >> bit & 1) numbers[byte][count++] = static_cast<uint8_t>(bit);
+      }
+    }
+  }
+};
+constexpr SetBits kSetBits;
+
+// Writes the t in [0, count) for which chosen(vector of weights) is true, in ascending order, and
+// returns the end. Branches on single lanes would be mispredicted; masked stores are slow on AMD
+// processors; so whole vectors are stored and the end moves by as many as were chosen. Needs room for
+// 8 more.
+template <typename Chosen>
+HWY_INLINE int32_t* Positions(const float* weights, int count, const Chosen& chosen, int32_t* end) {
   const F32 d;
-  const VF32 lows = hn::Set(d, low);
-  const VF32 highs = hn::Set(d, high);
+  const hn::CappedTag<int32_t, 8> di;
+  constexpr int kStep = static_cast<int>(hn::MaxLanes(di));
   for (int t = 0; t < count; t += kLanes) {
-    const VF32 w = hn::LoadU(d, weights + t);
     uint8_t bytes[8] = {};
-    hn::StoreMaskBits(d, hn::And(hn::Ge(w, lows), hn::Lt(w, highs)), bytes);
+    hn::StoreMaskBits(d, chosen(hn::LoadU(d, weights + t)), bytes);
     uint32_t bits = bytes[0] | uint32_t{bytes[1]} << 8;
     if (t + kLanes > count) bits &= (1u << (count - t)) - 1;
-    for (; bits != 0; bits &= bits - 1) found(t + std::countr_zero(bits));
+    for (int first = t; first < t + kLanes; first += 8, bits >>= 8) {
+      const uint8_t* numbers = kSetBits.numbers[bits & 255];
+      for (int i = 0; i < 8; i += kStep) {
+        const auto lanes = hn::PromoteTo(di, hn::LoadU(hn::Rebind<uint8_t, decltype(di)>(), numbers + i));
+        hn::StoreU(hn::Add(lanes, hn::Set(di, first)), di, end + i);
+      }
+      end += std::popcount(bits & 255);
+    }
   }
+  return end;
 }
 
-// Positive floats are ordered as their bits. Buckets of their upper bits (exponent and the first
-// bits of the mantissa) tell in which bucket the k-th largest lies; only that one is sorted.
+// A weight that probably some more than k of the weights reach, estimated from a sample; 0 where that
+// would not leave enough out.
+float LowerBound(const float* weights, int count, int k) {
+  constexpr int kSamples = 256;
+  if (count < 4 * kSamples) return 0;
+  const float expected = static_cast<float>(k) * kSamples / static_cast<float>(count);
+  // Three standard deviations more, so that it is seldom too high.
+  const int rank = static_cast<int>(expected + 3 * std::sqrt(expected)) + 2;
+  if (rank >= kSamples / 2) return 0;
+  float samples[kSamples];
+  const int stride = count / kSamples;
+  for (int i = 0; i < kSamples; ++i) samples[i] = weights[i * stride];
+  std::nth_element(samples, samples + rank, samples + kSamples, std::greater<>());
+  return samples[rank];
+}
+
+// One pass over the weights finds candidates, all else works on these.
 void TopTokens(const float* weights, int count, int k, int32_t base, int32_t* out) {
-  constexpr int kShift = 20;
-  constexpr int kBuckets = 1 << (31 - kShift);
   if (k == 0) return;
-  if (k == count) {
-    for (int t = 0; t < count; ++t) out[t] = base + t;
-    return;
-  }
-  // Four counts, so that neighbours in one bucket do not wait for each other.
-  static thread_local std::array<std::array<int32_t, kBuckets>, 4> counts;
-  static thread_local std::vector<float> candidates;
-  for (auto& part : counts) part.fill(0);
-  const auto bucket = [&](int t) { return std::bit_cast<uint32_t>(weights[t]) >> kShift; };
-  int t = 0;
-  for (; t + 4 <= count; t += 4) {
-    for (int i = 0; i < 4; ++i) ++counts[i][bucket(t + i)];
-  }
-  for (; t < count; ++t) ++counts[0][bucket(t)];
+  // Kept from call to call.
+  static thread_local std::vector<int32_t> positions;
+  static thread_local std::vector<float> sorted;
+  positions.resize(std::max<size_t>(positions.size(), count + 8));
+  const F32 d;
+  const auto reach = [&](float low) {
+    const VF32 lows = hn::Set(d, low);
+    int32_t* const end = Positions(
+        weights, count, [&](VF32 w) { return hn::Ge(w, lows); }, positions.data());
+    return static_cast<int>(end - positions.data());
+  };
+  int candidates = reach(LowerBound(weights, count, k));
+  if (candidates < k) candidates = reach(0);
 
-  int above = 0;  // weights in higher buckets
-  int b = kBuckets - 1;
-  for (;; --b) {
-    const int here = counts[0][b] + counts[1][b] + counts[2][b] + counts[3][b];
-    if (above + here >= k) break;
-    above += here;
+  sorted.resize(candidates);
+  for (int i = 0; i < candidates; ++i) sorted[i] = weights[positions[i]];
+  const auto kth = sorted.begin() + (k - 1);
+  std::nth_element(sorted.begin(), kth, sorted.end(), std::greater<>());
+  const float threshold = *kth;
+  // nth_element leaves what is larger in front; of what is equal, the first ones fill up.
+  int ties = k - static_cast<int>(std::count_if(
+                     sorted.begin(), kth, [&](float weight) { return weight > threshold; }));
+  int chosen = 0;
+  for (int i = 0; i < candidates; ++i) {  // without branches, which would be mispredicted
+    const float weight = weights[positions[i]];
+    const bool tie = weight == threshold && ties > 0;
+    positions[chosen] = base + positions[i];
+    ties -= tie;
+    chosen += tie || weight > threshold;
   }
-  const float low = std::bit_cast<float>(static_cast<uint32_t>(b) << kShift);
-  const float high = std::bit_cast<float>(static_cast<uint32_t>(b + 1) << kShift);
-  candidates.clear();
-  ForEachInRange(weights, count, low, high, [&](int t) { candidates.push_back(weights[t]); });
-  const auto last = candidates.begin() + (k - above - 1);
-  std::nth_element(candidates.begin(), last, candidates.end(), std::greater<>());
-  const float threshold = *last;
-  // nth_element leaves what is larger in front of `last`.
-  const auto larger =
-      std::count_if(candidates.begin(), last, [&](float weight) { return weight > threshold; });
-  int ties = k - above - static_cast<int>(larger);  // of the equal ones, the first so many
-
-  ForEachInRange(weights, count, threshold, INFINITY, [&](int t) {
-    if (weights[t] == threshold && ties-- <= 0) return;
-    *out++ = base + t;
-  });
+  std::copy_n(positions.begin(), k, out);
 }
 
 }  // namespace HWY_NAMESPACE

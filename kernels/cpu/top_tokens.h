@@ -5,7 +5,7 @@
 namespace winnow::cpu {
 
 /// Turns scores, in units of log 2, into weights relative to the largest: scores[t] becomes
-/// 2^(scores[t] - max) to a relative error of 2e-4 for t in [0, count), flushed to 0 below 2^-126.
+/// 2^(scores[t] - max) to a relative error of 2e-4 for t in [0, count), at least 2^-126.
 /// Returns the sum of the weights and sets *max. REQUIRES: room for `count` rounded up to a
 /// multiple of 16; count >= 1.
 float SoftmaxWeights2(int count, float* scores, float* max);

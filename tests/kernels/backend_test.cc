@@ -333,10 +333,9 @@ TEST(Rope, RotatesEachPairByPositionTimesFrequency) {
           }
           ASSERT_NEAR(qkv[at + c], want, 1e-5);
           if (h < kHeads) continue;  // keys and values are stored, at their block and slot
-          const auto* block = reinterpret_cast<const uint16_t*>(cache.block(0, 2));
-          const int slot = positions[t] % 32;
-          const float stored =
-              HalfToFloat(block[(h - kHeads) * cache.head_block_elements() + slot * kDim + c]);
+          const int part = h - kHeads;
+          const uint16_t* key = cache.key(0, 2, part % kKvHeads, positions[t] % 32);
+          const float stored = HalfToFloat(key[part / kKvHeads * kDim + c]);
           ASSERT_EQ(stored, HalfToFloat(FloatToHalf(qkv[at + c])));
         }
       }

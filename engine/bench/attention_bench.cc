@@ -1,0 +1,99 @@
+#include "engine/bench/attention_bench.h"
+
+#include <algorithm>
+#include <memory>
+#include <numeric>
+#include <random>
+#include <vector>
+
+#include "engine/bench/bench_support.h"
+
+namespace winnow {
+namespace {
+
+// More than caches hold.
+constexpr int64_t kColdBytes = int64_t{256} << 20;
+constexpr int kMaxLayers = 64;
+
+std::vector<float> RandomFloats(int64_t count, std::mt19937& random) {
+  std::normal_distribution<float> normal;
+  std::vector<float> values(count);
+  for (float& value : values) value = normal(random);
+  return values;
+}
+
+}  // namespace
+
+absl::StatusOr<AttentionBenchResult> BenchAttention(Backend& backend,
+                                                    const AttentionBenchOptions& options) {
+  const int max_blocks = (options.context + options.block_tokens - 1) / options.block_tokens;
+  KvCache cache{nullptr,          1, options.batch * max_blocks, options.kv_heads, options.block_tokens,
+                options.head_dim};
+  cache.layers = static_cast<int>(std::clamp<int64_t>(kColdBytes / cache.bytes(), 1, kMaxLayers));
+  LayerSelector selector;
+  selector.labels = {nullptr,          cache.layers,        cache.blocks,
+                     options.kv_heads, options.block_tokens, options.label_width};
+  auto kv_memory = backend.Allocate(cache.bytes());
+  if (!kv_memory.ok()) return kv_memory.status();
+  auto label_memory = backend.Allocate(selector.labels.bytes());
+  if (!label_memory.ok()) return label_memory.status();
+  cache.data = (*kv_memory)->data();
+  selector.labels.data = (*label_memory)->data();
+  FillKvPool(cache, cache.blocks, backend);
+  FillLabelPool(selector.labels, cache.blocks, backend);
+
+  std::mt19937 random(1);
+  const int columns = (options.heads + 2 * options.kv_heads) * options.head_dim;
+  const int out_columns = options.heads * options.head_dim;
+  const int64_t matrix = int64_t{options.kv_heads} * options.head_dim * options.label_width;
+  std::vector<float> host = RandomFloats(int64_t{options.batch} * columns, random);
+  const auto basis = RandomFloats(matrix, random);
+  host.insert(host.end(), basis.begin(), basis.end());
+  const auto host_bytes = static_cast<int64_t>(host.size() * sizeof(float));
+  auto inputs = backend.Allocate(host_bytes);
+  if (!inputs.ok()) return inputs.status();
+  auto outputs =
+      backend.Allocate(int64_t{options.batch} * out_columns * static_cast<int64_t>(sizeof(float)));
+  if (!outputs.ok()) return outputs.status();
+  backend.Copy((*inputs)->data(), reinterpret_cast<const std::byte*>(host.data()), host_bytes);
+  auto* floats = reinterpret_cast<float*>((*inputs)->data());
+  const Tensor qkv{floats, options.batch, columns, columns};
+  const Tensor out{reinterpret_cast<float*>((*outputs)->data()), options.batch, out_columns,
+                   out_columns};
+  selector.basis.query = floats + int64_t{options.batch} * columns;
+
+  const std::vector<int32_t> tokens(options.batch, 0);
+  const std::vector<int32_t> positions(options.batch, options.context - 1);
+  const std::vector<Selection> selections(options.batch, options.selection);
+  std::vector<int32_t> query_begin(options.batch + 1);
+  std::iota(query_begin.begin(), query_begin.end(), 0);
+  std::vector<int32_t> tables(cache.blocks);
+  std::iota(tables.begin(), tables.end(), 0);
+  std::shuffle(tables.begin(), tables.end(), random);  // as after long use
+  const StepBatch batch{tokens, positions, query_begin, tables, max_blocks, {}, selections};
+
+  std::vector<double> times;
+  const BenchClock::time_point begin = BenchClock::now();
+  while (times.size() < 6 || SecondsSince(begin) < options.seconds) {
+    const BenchClock::time_point start = BenchClock::now();
+    for (int layer = 0; layer < cache.layers; ++layer) {
+      backend.Attention(batch, qkv, options.heads, cache, layer, selector, out);
+    }
+    if (absl::Status status = backend.Synchronize(); !status.ok()) return status;
+    times.push_back(SecondsSince(start) / cache.layers);
+  }
+  times.erase(times.begin());  // the first round touches memory for the first time
+
+  AttentionBenchResult result;
+  result.seconds = Median(times);
+  const int64_t budget = BudgetTokens(options.selection, selector, 0, options.context);
+  int64_t head_bytes = budget * 2 * options.head_dim * static_cast<int64_t>(sizeof(uint16_t));
+  if (options.selection.kind == SelectionKind::kLabels && budget < options.context) {
+    head_bytes += int64_t{options.context} * options.label_width / 2;
+  }
+  result.bytes = int64_t{options.batch} * options.kv_heads * head_bytes;
+  result.achieved_bytes_per_second = static_cast<double>(result.bytes) / result.seconds;
+  return result;
+}
+
+}  // namespace winnow

@@ -1,0 +1,62 @@
+#include "engine/bench/bench_support.h"
+
+#include <algorithm>
+#include <random>
+
+#include "kernels/float16.h"
+
+namespace winnow {
+
+double SecondsSince(BenchClock::time_point start) {
+  return std::chrono::duration<double>(BenchClock::now() - start).count();
+}
+
+double Median(std::vector<double> values) {
+  const auto middle = values.begin() + std::ssize(values) / 2;
+  std::nth_element(values.begin(), middle, values.end());
+  return *middle;
+}
+
+void FillKvPool(const KvCache& cache, int blocks, Backend& backend) {
+  std::mt19937 random(2);
+  std::normal_distribution<float> normal;
+  std::vector<uint16_t> values(cache.block_bytes() / sizeof(uint16_t));
+  for (uint16_t& value : values) value = FloatToHalf(normal(random));
+  for (int layer = 0; layer < cache.layers; ++layer) {
+    for (int block = 0; block < blocks; ++block) {
+      backend.Copy(cache.block(layer, block), reinterpret_cast<const std::byte*>(values.data()),
+                   cache.block_bytes());
+    }
+  }
+}
+
+void FillLabelPool(const LabelCache& cache, int blocks, Backend& backend) {
+  std::mt19937 random(3);
+  std::vector<std::byte> codes(cache.block_bytes() * blocks);
+  for (std::byte& byte : codes) byte = static_cast<std::byte>(random());
+  for (int layer = 0; layer < cache.layers; ++layer) {
+    backend.Copy(cache.block(layer, 0), codes.data(), std::ssize(codes));
+  }
+}
+
+LabelFile RandomLabels(const ModelConfig& config, int width) {
+  std::mt19937 random(4);
+  std::normal_distribution<float> normal;
+  LabelFile file;
+  file.kv_heads = config.kv_heads;
+  file.head_dim = config.head_dim;
+  file.width = width;
+  file.layers.resize(config.layers);
+  const size_t ranges = static_cast<size_t>(config.kv_heads) * static_cast<size_t>(width);
+  for (LabelFile::Layer& layer : file.layers) {
+    layer.query.resize(ranges * static_cast<size_t>(config.head_dim));
+    for (float& value : layer.query) value = normal(random);
+    layer.key = layer.query;
+    layer.low.assign(ranges, -10.0f);
+    layer.high.assign(ranges, 10.0f);
+  }
+  file.budget_weights.assign(static_cast<size_t>(config.layers * config.kv_heads), 1.0f);
+  return file;
+}
+
+}  // namespace winnow

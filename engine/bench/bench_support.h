@@ -1,0 +1,27 @@
+#pragma once
+
+#include <chrono>
+#include <vector>
+
+#include "engine/attention/label_file.h"
+#include "engine/model/config.h"
+#include "kernels/backend.h"
+
+namespace winnow {
+
+using BenchClock = std::chrono::steady_clock;
+
+double SecondsSince(BenchClock::time_point start);
+
+double Median(std::vector<double> values);
+
+/// Fills the first `blocks` blocks of every layer with normally distributed keys and values.
+void FillKvPool(const KvCache& cache, int blocks, Backend& backend);
+
+/// The same for labels, with random codes.
+void FillLabelPool(const LabelCache& cache, int blocks, Backend& backend);
+
+/// A basis of random numbers, for measurements of speed, which does not depend on them.
+LabelFile RandomLabels(const ModelConfig& config, int width);
+
+}  // namespace winnow
