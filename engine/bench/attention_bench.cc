@@ -1,6 +1,7 @@
 #include "engine/bench/attention_bench.h"
 
 #include <algorithm>
+#include <cmath>
 #include <memory>
 #include <numeric>
 #include <random>
@@ -47,7 +48,9 @@ absl::StatusOr<AttentionBenchResult> BenchAttention(Backend& backend,
   const int out_columns = options.heads * options.head_dim;
   const int64_t matrix = int64_t{options.kv_heads} * options.head_dim * options.label_width;
   std::vector<float> host = RandomFloats(int64_t{options.batch} * columns, random);
-  const auto basis = RandomFloats(matrix, random);
+  // Scores of a few units, as trained heads have them.
+  auto basis = RandomFloats(matrix, random);
+  for (float& value : basis) value /= std::sqrt(static_cast<float>(options.head_dim));
   host.insert(host.end(), basis.begin(), basis.end());
   const auto host_bytes = static_cast<int64_t>(host.size() * sizeof(float));
   auto inputs = backend.Allocate(host_bytes);

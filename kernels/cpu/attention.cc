@@ -72,16 +72,17 @@ HWY_INLINE void ScoreTile(const uint16_t* const* keys, int head_dim, const float
   }
 }
 
-// Scores of `count` positions. Rows of selections and of blocks lie apart, which the processor's own
-// prefetching does not foresee: keys are asked for some tiles ahead, and with `with_values` their
-// values too, which will be wanted when the chunk's scores are done.
+// Scores of `count` positions. Rows of selections and of blocks lie apart, which the processor's
+// own prefetching does not foresee: keys are asked for some tiles ahead, and with `with_values`
+// their values too, which will be wanted when the chunk's scores are done.
 template <int kRows>
 HWY_INLINE void ScoreRows(const KvRows& kv, const float* const* queries, int count, float scale,
                           float* const* scores) {
   constexpr int kLineElements = 32;
   int prefetched = 0;
   for (int j = 0; j < count; j += kTileKeys) {
-    // Not a function of its own: GCC 12 takes one that only prefetches for pure and drops its calls.
+    // Not a function of its own: GCC 12 takes one that only prefetches for pure and drops its
+    // calls.
     for (; prefetched < std::min(j + kTileKeys + kAhead, count); ++prefetched) {
       const uint16_t* row = kv.keys[prefetched];
       for (int c = 0; c < kv.head_dim; c += kLineElements) hwy::Prefetch(row + c);

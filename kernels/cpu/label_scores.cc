@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <bit>
 #include <cmath>
+#include <type_traits>
 
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "kernels/cpu/label_scores.cc"
@@ -10,6 +11,7 @@
 // After foreach_target:
 #include "hwy/cache_control.h"
 #include "hwy/highway.h"
+#include "kernels/cpu/exp2-inl.h"
 #include "kernels/cpu/integer_dot-inl.h"
 
 HWY_BEFORE_NAMESPACE();
@@ -27,6 +29,9 @@ constexpr int kLanes = static_cast<int>(hn::MaxLanes(F32()));
 constexpr int kTileHeads = 4;
 // How far ahead of their use labels are asked for.
 constexpr int kAheadTokens = 8 * kPanelTokens;
+// Scores within so many powers of two can be weighed relative to the middle of their range: the
+// weights and a million's sum stay within what floats hold.
+constexpr float kNarrowRange = 200;
 // Dimensions whose products UnsignedDot can sum before it overflows.
 constexpr int kDotDimensions = 32;
 
@@ -79,15 +84,21 @@ void ProjectQuery(const float* query, const float* basis, int head_dim, int widt
     out->codes[i] = static_cast<int8_t>(std::nearbyint(w[i] * to_code));
   }
   out->scale = largest / 127 * scale_by;
+  // Codes of labels are 0 to 15.
+  float least = 0;
+  float greatest = 0;
+  for (int i = 0; i < width; ++i) {
+    least += 15 * std::min(out->scale * static_cast<float>(out->codes[i]), 0.0f);
+    greatest += 15 * std::max(out->scale * static_cast<float>(out->codes[i]), 0.0f);
+  }
+  out->reference = (least + greatest) / 2;
+  out->is_narrow = greatest - least <= kNarrowRange;
 }
 
-// One vector of tokens, kHeads query heads.
+// Sums of products of one vector of tokens for kHeads query heads.
 template <int kHeads>
-HWY_INLINE void ScoreVector(const uint8_t* codes, int width, const LabelQuery* queries,
-                            float* const* scores, int64_t at) {
-  const F32 d;
-  VI32 sums[kHeads];
-  for (auto& sum : sums) sum = hn::Zero(I32());
+HWY_INLINE void Dots(const uint8_t* codes, int width, const LabelQuery* queries,
+                     VI32 (&sums)[kHeads]) {
   for (int begin = 0; begin < width; begin += kDotDimensions) {
     UnsignedDot dots[kHeads];
     for (int i = begin; i < std::min(width, begin + kDotDimensions); i += 8) {
@@ -97,51 +108,103 @@ HWY_INLINE void ScoreVector(const uint8_t* codes, int width, const LabelQuery* q
       for (int h = 0; h < kHeads; ++h) dots[h].Add(even, LoadQuad(queries[h].codes + i));
       for (int h = 0; h < kHeads; ++h) dots[h].Add(odd, LoadQuad(queries[h].codes + i + 4));
     }
-    for (int h = 0; h < kHeads; ++h) sums[h] = hn::Add(sums[h], dots[h].Sum());
-  }
-  for (int h = 0; h < kHeads; ++h) {
-    hn::StoreU(hn::Mul(hn::ConvertTo(d, sums[h]), hn::Set(d, queries[h].scale)), d, scores[h] + at);
+    for (int h = 0; h < kHeads; ++h) {
+      sums[h] = begin == 0 ? dots[h].Sum() : hn::Add(sums[h], dots[h].Sum());
+    }
   }
 }
 
-template <int kHeads>
-void ScoreTile(const uint8_t* const* blocks, int block_tokens, int width, const LabelQuery* queries,
-               int tokens, float* const* scores) {
-  const int shift = std::countr_zero(static_cast<uint32_t>(block_tokens));
+// Calls body(sums, token) for one vector of tokens after the other.
+template <int kHeads, typename Body>
+HWY_INLINE void ForVectors(const LabelBlocks& labels, const LabelQuery* queries, int tokens,
+                           const Body& body) {
+  const int shift = std::countr_zero(static_cast<uint32_t>(labels.block_tokens));
   const auto panel_of = [&](int token) {
-    return blocks[token >> shift] + LabelOffset(token & (block_tokens - 1), width);
+    return labels.blocks[token >> shift] +
+           LabelOffset(token & (labels.block_tokens - 1), labels.width);
   };
   for (int token = 0; token < tokens; token += kPanelTokens) {
     // Blocks lie apart, which the processor's own prefetching does not foresee.
     if (token + kAheadTokens < tokens) {
       const uint8_t* ahead = panel_of(token + kAheadTokens);
-      for (int byte = 0; byte < 8 * width; byte += 64) hwy::Prefetch(ahead + byte);
+      for (int byte = 0; byte < 8 * labels.width; byte += 64) hwy::Prefetch(ahead + byte);
     }
     const uint8_t* panel = panel_of(token);
     for (int lane = 0; lane < kPanelTokens; lane += kLanes) {
-      ScoreVector<kHeads>(panel + 4 * lane, width, queries, scores, token + lane);
+      VI32 sums[kHeads];
+      Dots<kHeads>(panel + 4 * lane, labels.width, queries, sums);
+      body(sums, token + lane);
     }
   }
 }
 
-void ScoreLabels(const uint8_t* const* blocks, int block_tokens, int width,
-                 const LabelQuery* queries, int heads, int tokens, float* const* scores) {
+template <int kHeads>
+void WeighTile(const LabelBlocks& labels, const LabelQuery* queries, int tokens,
+               float* const* weights, float* sums) {
+  const F32 d;
+  hn::Vec<F32> totals[kHeads];
+  for (auto& total : totals) total = hn::Zero(d);
+  ForVectors<kHeads>(labels, queries, tokens, [&](const VI32(&dots)[kHeads], int token) {
+    for (int h = 0; h < kHeads; ++h) {
+      const auto x = hn::MulAdd(hn::ConvertTo(d, dots[h]), hn::Set(d, queries[h].scale),
+                                hn::Set(d, -queries[h].reference));
+      const auto weight = Exp2(x);
+      hn::StoreU(weight, d, weights[h] + token);
+      // What lies past the last token is no weight; vectors that reach there are added below.
+      if (token + kLanes <= tokens) totals[h] = hn::Add(totals[h], weight);
+    }
+  });
+  for (int h = 0; h < kHeads; ++h) {
+    sums[h] = hn::GetLane(hn::SumOfLanes(d, totals[h]));
+    for (int t = tokens / kLanes * kLanes; t < tokens; ++t) sums[h] += weights[h][t];
+  }
+}
+
+template <int kHeads>
+void ScoreTile(const LabelBlocks& labels, const LabelQuery* queries, int tokens,
+               float* const* scores) {
+  const F32 d;
+  ForVectors<kHeads>(labels, queries, tokens, [&](const VI32(&dots)[kHeads], int token) {
+    for (int h = 0; h < kHeads; ++h) {
+      hn::StoreU(hn::Mul(hn::ConvertTo(d, dots[h]), hn::Set(d, queries[h].scale)), d,
+                 scores[h] + token);
+    }
+  });
+}
+
+// Calls tile(kHeads, first head) for up to kTileHeads heads at a time.
+template <typename Tile>
+HWY_INLINE void ForTiles(int heads, const Tile& tile) {
   for (int h = 0; h < heads; h += kTileHeads) {
     switch (std::min(kTileHeads, heads - h)) {
       case 1:
-        ScoreTile<1>(blocks, block_tokens, width, queries + h, tokens, scores + h);
+        tile(std::integral_constant<int, 1>(), h);
         break;
       case 2:
-        ScoreTile<2>(blocks, block_tokens, width, queries + h, tokens, scores + h);
+        tile(std::integral_constant<int, 2>(), h);
         break;
       case 3:
-        ScoreTile<3>(blocks, block_tokens, width, queries + h, tokens, scores + h);
+        tile(std::integral_constant<int, 3>(), h);
         break;
       default:
-        ScoreTile<4>(blocks, block_tokens, width, queries + h, tokens, scores + h);
+        tile(std::integral_constant<int, 4>(), h);
         break;
     }
   }
+}
+
+void WeighLabels(const LabelBlocks& labels, const LabelQuery* queries, int heads, int tokens,
+                 float* const* weights, float* sums) {
+  ForTiles(heads, [&](auto tile_heads, int h) {
+    WeighTile<tile_heads()>(labels, queries + h, tokens, weights + h, sums + h);
+  });
+}
+
+void ScoreLabels(const LabelBlocks& labels, const LabelQuery* queries, int heads, int tokens,
+                 float* const* scores) {
+  ForTiles(heads, [&](auto tile_heads, int h) {
+    ScoreTile<tile_heads()>(labels, queries + h, tokens, scores + h);
+  });
 }
 
 }  // namespace HWY_NAMESPACE
@@ -153,6 +216,7 @@ namespace winnow::cpu {
 
 HWY_EXPORT(WriteLabel);
 HWY_EXPORT(ProjectQuery);
+HWY_EXPORT(WeighLabels);
 HWY_EXPORT(ScoreLabels);
 
 void WriteLabel(const float* key, const float* basis, const float* offset, int head_dim, int width,
@@ -165,9 +229,14 @@ void ProjectQuery(const float* query, const float* basis, int head_dim, int widt
   HWY_DYNAMIC_DISPATCH(ProjectQuery)(query, basis, head_dim, width, scale_by, out);
 }
 
-void ScoreLabels(const uint8_t* const* blocks, int block_tokens, int width,
-                 const LabelQuery* queries, int heads, int tokens, float* const* scores) {
-  HWY_DYNAMIC_DISPATCH(ScoreLabels)(blocks, block_tokens, width, queries, heads, tokens, scores);
+void WeighLabels(const LabelBlocks& labels, const LabelQuery* queries, int heads, int tokens,
+                 float* const* weights, float* sums) {
+  HWY_DYNAMIC_DISPATCH(WeighLabels)(labels, queries, heads, tokens, weights, sums);
+}
+
+void ScoreLabels(const LabelBlocks& labels, const LabelQuery* queries, int heads, int tokens,
+                 float* const* scores) {
+  HWY_DYNAMIC_DISPATCH(ScoreLabels)(labels, queries, heads, tokens, scores);
 }
 
 }  // namespace winnow::cpu

@@ -26,16 +26,30 @@ void WriteLabel(const float* key, const float* basis, const float* offset, int h
 /// One query head as labels want it.
 struct LabelQuery {
   int8_t codes[kMaxLabelWidth];
-  float scale;  ///< of a code
+  float scale;      ///< of a code, times what makes scores powers of two
+  float reference;  ///< middle of the scores that labels can have
+  bool is_narrow;   ///< none lies so far from it that its weight would be lost
 };
 
 /// Projects a query: codes[i] scale ~ scale_by sum_c basis[c, i] query[c].
 void ProjectQuery(const float* query, const float* basis, int head_dim, int width, float scale_by,
                   LabelQuery* out);
 
+/// The labels of a KV head of one sequence, block after block.
+struct LabelBlocks {
+  const uint8_t* const* blocks;
+  int block_tokens;  ///< a power of two, at least kPanelTokens
+  int width;
+};
+
 /// scores[h][t] = queries[h].scale sum_i queries[h].codes[i] code_t[i], for the first `tokens`
-/// tokens of the blocks, whose size is a power of two; every scores[h] has room for `tokens` rounded up to kPanelTokens.
-void ScoreLabels(const uint8_t* const* blocks, int block_tokens, int width,
-                 const LabelQuery* queries, int heads, int tokens, float* const* scores);
+/// tokens; every scores[h] has room for `tokens` rounded up to kPanelTokens.
+void ScoreLabels(const LabelBlocks& labels, const LabelQuery* queries, int heads, int tokens,
+                 float* const* scores);
+
+/// The same as softmax weights, weights[h][t] = 2^(score - queries[h].reference) as of Exp2, and
+/// their sums, without a pass to find the largest score. REQUIRES: the queries are narrow.
+void WeighLabels(const LabelBlocks& labels, const LabelQuery* queries, int heads, int tokens,
+                 float* const* weights, float* sums);
 
 }  // namespace winnow::cpu

@@ -82,25 +82,6 @@ void ScoreExactly(const AttentionCall& call, int row, int kv_head, const int32_t
   }
 }
 
-// Approximate scores of the same, from labels.
-void ScoreByLabels(const AttentionCall& call, int row, int kv_head, const int32_t* block_table,
-                   int first, int count, float* const* scores) {
-  const int group = call.group();
-  const LabelCache& labels = call.selector.labels;
-  const int64_t matrix = int64_t{call.cache.head_dim} * labels.width;
-  LabelQuery queries[kMaxGroup];
-  for (int h = 0; h < group; ++h) {
-    ProjectQuery(call.query(row, kv_head * group + h), call.selector.basis.query + kv_head * matrix,
-                 call.cache.head_dim, labels.width, Log2Scale(call.cache.head_dim), &queries[h]);
-  }
-  const uint8_t* blocks[kPieceTokens / kPanelTokens];
-  for (int b = 0; b * labels.block_tokens < count; ++b) {
-    const std::byte* block = labels.block(call.layer, block_table[first / labels.block_tokens + b]);
-    blocks[b] = reinterpret_cast<const uint8_t*>(block + kv_head * labels.head_block_bytes());
-  }
-  ScoreLabels(blocks, labels.block_tokens, labels.width, queries, group, count, scores);
-}
-
 void WriteOutput(const AttentionCall& call, int row, int head, const Partial& total) {
   const int head_dim = call.cache.head_dim;
   float* out = call.out.data + row * call.out.stride + head * head_dim;
@@ -145,6 +126,7 @@ void PagedAttention::Plan(const AttentionCall& call) {
   waves_.clear();
   score_items_.clear();
   attend_items_.clear();
+  label_queries_.clear();
   score_floats_ = 0;
   score_pieces_.clear();
   positions_.clear();
@@ -209,6 +191,18 @@ void PagedAttention::PlanScores(const AttentionCall& call, Head* head) {
     waves_.push_back({heads_.size(), heads_.size(), score_items_.size(), score_items_.size()});
     score_floats_ = 0;
   }
+  if (head->kind == SelectionKind::kLabels) {
+    head->queries = static_cast<int64_t>(label_queries_.size());
+    label_queries_.resize(label_queries_.size() + call.group());
+    const int width = call.selector.labels.width;
+    const float* basis =
+        call.selector.basis.query + int64_t{head->kv_head} * call.cache.head_dim * width;
+    for (int h = 0; h < call.group(); ++h) {
+      ProjectQuery(call.query(head->row, head->kv_head * call.group() + h), basis,
+                   call.cache.head_dim, width, Log2Scale(call.cache.head_dim),
+                   &label_queries_[head->queries + h]);
+    }
+  }
   head->scores = score_floats_;
   score_floats_ += floats;
   if (static_cast<int64_t>(scores_.size()) < score_floats_) scores_.resize(score_floats_);
@@ -222,7 +216,7 @@ void PagedAttention::PlanScores(const AttentionCall& call, Head* head) {
   waves_.back().last_item = score_items_.size();
 }
 
-// Leaves weights relative to the piece's largest, and the piece's softmax state, of every query
+// Leaves weights relative to the piece's reference, and the piece's softmax state, of every query
 // head.
 void PagedAttention::ScorePart(const AttentionCall& call, const Head& head, int piece) {
   const int group = call.group();
@@ -232,11 +226,30 @@ void PagedAttention::ScorePart(const AttentionCall& call, const Head& head, int 
   for (int h = 0; h < group; ++h) {
     scores[h] = scores_.data() + head.scores + h * PaddedScores(head.context) + first;
   }
-  const auto score = head.kind == SelectionKind::kLabels ? ScoreByLabels : ScoreExactly;
-  score(call, head.row, head.kv_head, head.block_table, first, count, scores);
   ScorePiece* state = score_pieces_.data() + head.pieces + int64_t{piece} * group;
+  if (head.kind == SelectionKind::kScores) {
+    ScoreExactly(call, head.row, head.kv_head, head.block_table, first, count, scores);
+  } else {
+    const LabelCache& labels = call.selector.labels;
+    const uint8_t* blocks[kPieceTokens / kPanelTokens];
+    for (int b = 0; b * labels.block_tokens < count; ++b) {
+      const std::byte* block =
+          labels.block(call.layer, head.block_table[first / labels.block_tokens + b]);
+      blocks[b] =
+          reinterpret_cast<const uint8_t*>(block + head.kv_head * labels.head_block_bytes());
+    }
+    const LabelBlocks of_head{blocks, labels.block_tokens, labels.width};
+    const LabelQuery* queries = label_queries_.data() + head.queries;
+    if (std::all_of(queries, queries + group, [](const LabelQuery& q) { return q.is_narrow; })) {
+      float sums[kMaxGroup];
+      WeighLabels(of_head, queries, group, count, scores, sums);
+      for (int h = 0; h < group; ++h) state[h] = {queries[h].reference, sums[h]};
+      return;
+    }
+    ScoreLabels(of_head, queries, group, count, scores);
+  }
   for (int h = 0; h < group; ++h) {
-    state[h].sum = SoftmaxWeights2(count, scores[h], &state[h].max);
+    state[h].sum = SoftmaxWeights2(count, scores[h], &state[h].reference);
   }
 }
 
@@ -251,17 +264,17 @@ void PagedAttention::ChoosePositions(const AttentionCall& call, const Head& head
   std::iota(positions + head.budget - window, positions + head.budget, head.context - window);
   if (head.kind == SelectionKind::kWindow) return;
 
-  // Pieces were weighted relative to their own largest score: bring them to one scale, divide by
-  // the softmax's sum, add the heads up.
+  // Pieces may have been weighed relative to scores of their own: bring them to one scale, divide
+  // by the softmax's sum, add the heads up.
   const int pieces = Pieces(head.context, kPieceTokens);
   const ScorePiece* state = score_pieces_.data() + head.pieces;
   float max[kMaxGroup];
   float sum[kMaxGroup] = {};
   for (int h = 0; h < group; ++h) {
     max[h] = -INFINITY;
-    for (int p = 0; p < pieces; ++p) max[h] = std::max(max[h], state[p * group + h].max);
+    for (int p = 0; p < pieces; ++p) max[h] = std::max(max[h], state[p * group + h].reference);
     for (int p = 0; p < pieces; ++p) {
-      sum[h] += state[p * group + h].sum * std::exp2(state[p * group + h].max - max[h]);
+      sum[h] += state[p * group + h].sum * std::exp2(state[p * group + h].reference - max[h]);
     }
   }
   float* const weights = scores_.data() + head.scores;
@@ -271,7 +284,7 @@ void PagedAttention::ChoosePositions(const AttentionCall& call, const Head& head
     float factors[kMaxGroup];
     for (int h = 0; h < group; ++h) {
       of_head[h] = weights + h * PaddedScores(head.context) + first;
-      factors[h] = std::exp2(state[p * group + h].max - max[h]) / sum[h];
+      factors[h] = std::exp2(state[p * group + h].reference - max[h]) / sum[h];
     }
     WeightedSum(of_head, factors, group, std::min(kPieceTokens, head.context - first),
                 weights + first);

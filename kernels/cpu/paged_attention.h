@@ -60,6 +60,7 @@ class PagedAttention {
     int context;
     int budget;             ///< selected positions; `context` if dense
     int64_t positions = 0;  ///< where they begin in positions_; unused if dense
+    int64_t queries = 0;    ///< where its queries begin in label_queries_, [group]
     int64_t scores = 0;     ///< where its scores begin in scores_, [group, padded context]
     int64_t pieces = 0;     ///< where its score pieces begin in score_pieces_
     int64_t partials = 0;   ///< where its partials begin in partials_, [chunks, group]
@@ -81,8 +82,8 @@ class PagedAttention {
 
   /// Softmax state of one query head over one piece of the context, in units of log 2.
   struct ScorePiece {
-    float max;
-    float sum;
+    float reference;  ///< score of weight 1
+    float sum;        ///< of weights
   };
 
   /// What a worker needs to attend with one tile.
@@ -108,6 +109,7 @@ class PagedAttention {
   std::vector<Wave> waves_;
   std::vector<Item> score_items_;
   std::vector<Item> attend_items_;
+  std::vector<LabelQuery> label_queries_;
   std::vector<float> scores_;
   std::vector<ScorePiece> score_pieces_;
   int64_t score_floats_ = 0;  ///< of scores_ that the last wave uses

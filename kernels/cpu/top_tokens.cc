@@ -11,6 +11,7 @@
 #include "hwy/foreach_target.h"
 // After foreach_target:
 #include "hwy/highway.h"
+#include "kernels/cpu/exp2-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace winnow::cpu {
@@ -18,26 +19,8 @@ namespace HWY_NAMESPACE {
 namespace hn = hwy::HWY_NAMESPACE;
 
 using F32 = hn::CappedTag<float, 16>;
-using I32 = hn::RebindToSigned<F32>;
 using VF32 = hn::Vec<F32>;
 constexpr int kLanes = static_cast<int>(hn::MaxLanes(F32()));
-
-// 2^x for -126 <= x <= 0. x is split into the nearest integer and a rest, 2^rest is a polynomial
-// whose values at the rests' ends, -1/2 and 1/2, are exactly a factor 2 apart: so the whole is
-// continuous and monotonic.
-HWY_INLINE VF32 Exp2(VF32 x) {
-  const F32 d;
-  const I32 di;
-  const VF32 magic = hn::Set(d, 12582912.0f);  // 1.5 * 2^23: the sum's last bit is worth 1
-  const VF32 shifted = hn::Add(x, magic);
-  const VF32 rest = hn::Sub(x, hn::Sub(shifted, magic));
-  VF32 p = hn::MulAdd(rest, hn::Set(d, 0.05549191f), hn::Set(d, 0.24211986f));
-  p = hn::MulAdd(rest, p, hn::Set(d, 0.69314700f));
-  p = hn::MulAdd(rest, p, hn::Set(d, 1.0f));
-  // The integer stands in the lowest bits of `shifted`; the rest of them is shifted out.
-  const auto exponent = hn::ShiftLeft<23>(hn::BitCast(di, shifted));
-  return hn::BitCast(d, hn::Add(hn::BitCast(di, p), exponent));
-}
 
 float SoftmaxWeights2(int count, float* scores, float* max) {
   const F32 d;
@@ -87,8 +70,8 @@ constexpr SetBits kSetBits;
 
 // Writes the t in [0, count) for which chosen(vector of weights) is true, in ascending order, and
 // returns the end. Branches on single lanes would be mispredicted; masked stores are slow on AMD
-// processors; so whole vectors are stored and the end moves by as many as were chosen. Needs room for
-// 8 more.
+// processors; so whole vectors are stored and the end moves by as many as were chosen. Needs room
+// for 8 more.
 template <typename Chosen>
 HWY_INLINE int32_t* Positions(const float* weights, int count, const Chosen& chosen, int32_t* end) {
   const F32 d;
@@ -102,7 +85,8 @@ HWY_INLINE int32_t* Positions(const float* weights, int count, const Chosen& cho
     for (int first = t; first < t + kLanes; first += 8, bits >>= 8) {
       const uint8_t* numbers = kSetBits.numbers[bits & 255];
       for (int i = 0; i < 8; i += kStep) {
-        const auto lanes = hn::PromoteTo(di, hn::LoadU(hn::Rebind<uint8_t, decltype(di)>(), numbers + i));
+        const auto lanes =
+            hn::PromoteTo(di, hn::LoadU(hn::Rebind<uint8_t, decltype(di)>(), numbers + i));
         hn::StoreU(hn::Add(lanes, hn::Set(di, first)), di, end + i);
       }
       end += std::popcount(bits & 255);
@@ -111,8 +95,8 @@ HWY_INLINE int32_t* Positions(const float* weights, int count, const Chosen& cho
   return end;
 }
 
-// A weight that probably some more than k of the weights reach, estimated from a sample; 0 where that
-// would not leave enough out.
+// A weight that probably some more than k of the weights reach, estimated from a sample; 0 where
+// that would not leave enough out.
 float LowerBound(const float* weights, int count, int k) {
   constexpr int kSamples = 256;
   if (count < 4 * kSamples) return 0;
@@ -150,8 +134,8 @@ void TopTokens(const float* weights, int count, int k, int32_t base, int32_t* ou
   std::nth_element(sorted.begin(), kth, sorted.end(), std::greater<>());
   const float threshold = *kth;
   // nth_element leaves what is larger in front; of what is equal, the first ones fill up.
-  int ties = k - static_cast<int>(std::count_if(
-                     sorted.begin(), kth, [&](float weight) { return weight > threshold; }));
+  int ties = k - static_cast<int>(std::count_if(sorted.begin(), kth,
+                                                [&](float weight) { return weight > threshold; }));
   int chosen = 0;
   for (int i = 0; i < candidates; ++i) {  // without branches, which would be mispredicted
     const float weight = weights[positions[i]];
