@@ -18,9 +18,8 @@ constexpr int kMaxGroup = 64;
 // Context tokens that one work item scores: a multiple of every block size.
 constexpr int kPieceTokens = 2048;
 constexpr int kMinBlockTokens = 8;
-// Scores that are kept at a time: 4 MB, so that they stay in the cache between scoring and
-// choosing.
-constexpr int64_t kWaveScores = 1 << 20;
+// Selecting heads for each worker from which on they are not divided.
+constexpr int kWholeHeads = 4;
 
 constexpr int kScoreAlignment = 16;
 int64_t PaddedScores(int context) {
@@ -94,28 +93,69 @@ void WriteOutput(const AttentionCall& call, int row, int head, const Partial& to
 void PagedAttention::Run(const AttentionCall& call) {
   assert(call.group() <= kMaxGroup && call.cache.block_tokens >= kMinBlockTokens);
   Plan(call);
-  for (const Wave& wave : waves_) {
-    const auto items = static_cast<int64_t>(wave.last_item - wave.first_item);
-    pool_.ParallelFor(items, [&](int64_t i, int) {
-      const Item& item = score_items_[wave.first_item + static_cast<size_t>(i)];
-      ScorePart(call, heads_[item.head], item.index);
-    });
-    const auto heads = static_cast<int64_t>(wave.last_head - wave.first_head);
-    pool_.ParallelFor(heads, [&](int64_t i, int) {
-      ChoosePositions(call, heads_[wave.first_head + static_cast<size_t>(i)]);
-    });
-  }
-  const auto tiles = static_cast<int64_t>(tiles_.size());
-  const auto items = tiles + static_cast<int64_t>(attend_items_.size());
-  pool_.ParallelFor(items, [&](int64_t i, int worker) {
+  const bool whole = std::ssize(selecting_) >= int64_t{kWholeHeads} * pool_.threads();
+  if (!whole) ShareOut(call);
+  const int64_t tiles = std::ssize(tiles_);
+  const int64_t heads = whole ? std::ssize(selecting_) : 0;
+  pool_.ParallelFor(tiles + heads + std::ssize(attend_items_), [&](int64_t i, int worker) {
+    Scratch* scratch = &scratch_[worker];
     if (i < tiles) {
-      AttendTile(call, tiles_[i], &scratch_[worker]);
+      AttendTile(call, tiles_[i], scratch);
+    } else if (i < tiles + heads) {
+      AttendWhole(call, heads_[selecting_[i - tiles]], scratch);
     } else {
-      const Item& item = attend_items_[i - tiles];
-      AttendPart(call, heads_[item.head], item.index, &scratch_[worker]);
+      const Item& item = attend_items_[i - tiles - heads];
+      AttendPart(call, heads_[item.head], item.index, scratch);
     }
   });
-  for (const Head& head : heads_) Merge(call, head);
+  for (const Head& head : heads_) {
+    if (!whole || !head.selects()) Merge(call, head);
+  }
+}
+
+// Lets the workers score parts of contexts, then choose, and leaves parts to attend to.
+void PagedAttention::ShareOut(const AttentionCall& call) {
+  score_items_.clear();
+  int64_t floats = 0;
+  for (const int32_t index : selecting_) {
+    Head& head = heads_[index];
+    head.scores = floats;
+    for (int chunk = 0; chunk < Pieces(head.budget, kChunkTokens); ++chunk) {
+      attend_items_.push_back({index, chunk});
+    }
+    if (head.kind == SelectionKind::kWindow) continue;
+    ProjectQueries(call, head);
+    floats += call.group() * PaddedScores(head.context);
+    for (int piece = 0; piece < Pieces(head.context, kPieceTokens); ++piece) {
+      score_items_.push_back({index, piece});
+    }
+  }
+  if (std::ssize(scores_) < floats) scores_.resize(floats);
+  pool_.ParallelFor(std::ssize(score_items_), [&](int64_t i, int) {
+    const Head& head = heads_[score_items_[i].head];
+    ScorePart(call, head, score_items_[i].index, scores_.data() + head.scores);
+  });
+  pool_.ParallelFor(std::ssize(selecting_), [&](int64_t i, int) {
+    const Head& head = heads_[selecting_[i]];
+    ChoosePositions(call, head, scores_.data() + head.scores);
+  });
+}
+
+// All of a selecting head, on one worker.
+void PagedAttention::AttendWhole(const AttentionCall& call, const Head& head, Scratch* scratch) {
+  if (head.kind != SelectionKind::kWindow) {
+    const int64_t floats = call.group() * PaddedScores(head.context);
+    if (std::ssize(scratch->selection) < floats) scratch->selection.resize(floats);
+    ProjectQueries(call, head);
+    for (int piece = 0; piece < Pieces(head.context, kPieceTokens); ++piece) {
+      ScorePart(call, head, piece, scratch->selection.data());
+    }
+  }
+  ChoosePositions(call, head, scratch->selection.data());
+  for (int chunk = 0; chunk < Pieces(head.budget, kChunkTokens); ++chunk) {
+    AttendPart(call, head, chunk, scratch);
+  }
+  Merge(call, head);
 }
 
 void PagedAttention::Plan(const AttentionCall& call) {
@@ -123,11 +163,9 @@ void PagedAttention::Plan(const AttentionCall& call) {
   const int kv_heads = call.cache.kv_heads;
   tiles_.clear();
   heads_.clear();
-  waves_.clear();
-  score_items_.clear();
+  selecting_.clear();
   attend_items_.clear();
   label_queries_.clear();
-  score_floats_ = 0;
   score_pieces_.clear();
   positions_.clear();
   partials_.clear();
@@ -169,62 +207,47 @@ void PagedAttention::Plan(const AttentionCall& call) {
 
 void PagedAttention::PlanHead(const AttentionCall& call, Head head) {
   const int group = call.group();
-  if (head.budget < head.context) {
-    head.positions = static_cast<int64_t>(positions_.size());
-    positions_.resize(positions_.size() + head.budget);
-    PlanScores(call, &head);
-  }
+  const auto index = static_cast<int32_t>(heads_.size());
   const int chunks = Pieces(head.budget, kChunkTokens);
-  head.partials = static_cast<int64_t>(partials_.size());
+  head.partials = std::ssize(partials_);
   partials_.resize(partials_.size() + int64_t{chunks} * group);
-  for (int c = 0; c < chunks; ++c) {
-    attend_items_.push_back({static_cast<int32_t>(heads_.size()), c});
+  if (head.selects()) {
+    selecting_.push_back(index);
+    head.positions = std::ssize(positions_);
+    positions_.resize(positions_.size() + head.budget);
+    head.queries = std::ssize(label_queries_);
+    label_queries_.resize(label_queries_.size() + group);
+    head.pieces = std::ssize(score_pieces_);
+    score_pieces_.resize(score_pieces_.size() +
+                         int64_t{Pieces(head.context, kPieceTokens)} * group);
+  } else {
+    for (int chunk = 0; chunk < chunks; ++chunk) attend_items_.push_back({index, chunk});
   }
   heads_.push_back(head);
 }
 
-// Gives the head its place in the current wave, or in a new one.
-void PagedAttention::PlanScores(const AttentionCall& call, Head* head) {
-  const bool scored = head->kind != SelectionKind::kWindow;
-  const int64_t floats = scored ? call.group() * PaddedScores(head->context) : 0;
-  if (waves_.empty() || score_floats_ + floats > kWaveScores) {
-    waves_.push_back({heads_.size(), heads_.size(), score_items_.size(), score_items_.size()});
-    score_floats_ = 0;
+void PagedAttention::ProjectQueries(const AttentionCall& call, const Head& head) {
+  if (head.kind != SelectionKind::kLabels) return;
+  const int group = call.group();
+  const int head_dim = call.cache.head_dim;
+  const int width = call.selector.labels.width;
+  const float* basis = call.selector.basis.query + int64_t{head.kv_head} * head_dim * width;
+  for (int h = 0; h < group; ++h) {
+    ProjectQuery(call.query(head.row, head.kv_head * group + h), basis, head_dim, width,
+                 Log2Scale(head_dim), &label_queries_[head.queries + h]);
   }
-  if (head->kind == SelectionKind::kLabels) {
-    head->queries = static_cast<int64_t>(label_queries_.size());
-    label_queries_.resize(label_queries_.size() + call.group());
-    const int width = call.selector.labels.width;
-    const float* basis =
-        call.selector.basis.query + int64_t{head->kv_head} * call.cache.head_dim * width;
-    for (int h = 0; h < call.group(); ++h) {
-      ProjectQuery(call.query(head->row, head->kv_head * call.group() + h), basis,
-                   call.cache.head_dim, width, Log2Scale(call.cache.head_dim),
-                   &label_queries_[head->queries + h]);
-    }
-  }
-  head->scores = score_floats_;
-  score_floats_ += floats;
-  if (static_cast<int64_t>(scores_.size()) < score_floats_) scores_.resize(score_floats_);
-  const int pieces = scored ? Pieces(head->context, kPieceTokens) : 0;
-  head->pieces = static_cast<int64_t>(score_pieces_.size());
-  score_pieces_.resize(score_pieces_.size() + int64_t{pieces} * call.group());
-  for (int p = 0; p < pieces; ++p) {
-    score_items_.push_back({static_cast<int32_t>(heads_.size()), p});
-  }
-  waves_.back().last_head = heads_.size() + 1;
-  waves_.back().last_item = score_items_.size();
 }
 
 // Leaves weights relative to the piece's reference, and the piece's softmax state, of every query
 // head.
-void PagedAttention::ScorePart(const AttentionCall& call, const Head& head, int piece) {
+void PagedAttention::ScorePart(const AttentionCall& call, const Head& head, int piece,
+                               float* all_scores) {
   const int group = call.group();
   const int first = piece * kPieceTokens;
   const int count = std::min(kPieceTokens, head.context - first);
   float* scores[kMaxGroup] = {};
   for (int h = 0; h < group; ++h) {
-    scores[h] = scores_.data() + head.scores + h * PaddedScores(head.context) + first;
+    scores[h] = all_scores + h * PaddedScores(head.context) + first;
   }
   ScorePiece* state = score_pieces_.data() + head.pieces + int64_t{piece} * group;
   if (head.kind == SelectionKind::kScores) {
@@ -253,8 +276,8 @@ void PagedAttention::ScorePart(const AttentionCall& call, const Head& head, int 
   }
 }
 
-void PagedAttention::ChoosePositions(const AttentionCall& call, const Head& head) {
-  if (head.budget == head.context) return;
+// Fills in the head's positions. `scores` holds what ScorePart left.
+void PagedAttention::ChoosePositions(const AttentionCall& call, const Head& head, float* scores) {
   const int group = call.group();
   const int sinks = call.selector.sinks;
   const int window =
@@ -277,19 +300,18 @@ void PagedAttention::ChoosePositions(const AttentionCall& call, const Head& head
       sum[h] += state[p * group + h].sum * std::exp2(state[p * group + h].reference - max[h]);
     }
   }
-  float* const weights = scores_.data() + head.scores;
   for (int p = 0; p < pieces; ++p) {
     const int first = p * kPieceTokens;
     const float* of_head[kMaxGroup];
     float factors[kMaxGroup];
     for (int h = 0; h < group; ++h) {
-      of_head[h] = weights + h * PaddedScores(head.context) + first;
+      of_head[h] = scores + h * PaddedScores(head.context) + first;
       factors[h] = std::exp2(state[p * group + h].reference - max[h]) / sum[h];
     }
     WeightedSum(of_head, factors, group, std::min(kPieceTokens, head.context - first),
-                weights + first);
+                scores + first);
   }
-  TopTokens(weights + sinks, head.context - sinks - window, head.budget - sinks - window, sinks,
+  TopTokens(scores + sinks, head.context - sinks - window, head.budget - sinks - window, sinks,
             positions + sinks);
 }
 
@@ -340,11 +362,11 @@ void PagedAttention::AttendPart(const AttentionCall& call, const Head& head, int
   const int first = chunk * kChunkTokens;
   const int count = std::min(kChunkTokens, head.budget - first);
   const uint16_t* keys[kChunkTokens];
-  if (head.budget == head.context) {
-    PointToContext(call, head.kv_head, head.block_table, first, count, keys);
-  } else {
+  if (head.selects()) {
     PointToPositions(call, head.kv_head, head.block_table,
                      positions_.data() + head.positions + first, count, keys);
+  } else {
+    PointToContext(call, head.kv_head, head.block_table, first, count, keys);
   }
   const float* queries[kMaxGroup];
   int counts[kMaxGroup];
@@ -380,7 +402,7 @@ void PagedAttention::MeasureRecall(const AttentionCall& call, std::span<const Re
           return head.row != probe.row ? head.row < probe.row : head.kv_head < probe.kv_head;
         });
     recalls[i] = 1;
-    if (head == heads_.end() || head->row != probe.row || head->budget == head->context) return;
+    if (head == heads_.end() || head->row != probe.row || !head->selects()) return;
     const int64_t stride = PaddedScores(head->context);
     std::vector<float> weights(group * stride);
     float* of_head[kMaxGroup];

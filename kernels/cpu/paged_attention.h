@@ -28,10 +28,13 @@ struct AttentionCall {
 };
 
 /// Backend::Attention and Backend::MeasureRecall of the CPU: splits the rows of a step into work
-/// items. Dense rows of a prefill are tiled by queries, each tile walking its context in chunks. A
-/// row that selects goes through three rounds: score its context, choose positions, attend to them;
-/// dense decode rows join the last. A row's chunks are merged in order, so that its numbers do not
-/// depend on how the work was divided.
+/// items. Dense rows of a prefill are tiled by queries, each tile walking its context in chunks.
+/// Other dense rows have the chunks of each KV head spread over the workers.
+///
+/// A KV head of a row that selects scores its context, chooses positions and attends to them. Where
+/// there are many, each is one item, so that its scores stay in one processor's cache; a few share
+/// each of the three rounds out. A row's chunks are always merged in order, so that its numbers do
+/// not depend on how the work was divided.
 class PagedAttention {
  public:
   explicit PagedAttention(ThreadPool& pool) : pool_(pool), scratch_(pool.threads()) {}
@@ -61,17 +64,11 @@ class PagedAttention {
     int budget;             ///< selected positions; `context` if dense
     int64_t positions = 0;  ///< where they begin in positions_; unused if dense
     int64_t queries = 0;    ///< where its queries begin in label_queries_, [group]
-    int64_t scores = 0;     ///< where its scores begin in scores_, [group, padded context]
+    int64_t scores = 0;     ///< where its scores begin in scores_, if the rounds are shared out
     int64_t pieces = 0;     ///< where its score pieces begin in score_pieces_
     int64_t partials = 0;   ///< where its partials begin in partials_, [chunks, group]
-  };
 
-  /// Heads that are scored together: as many as the scratch memory of scores holds.
-  struct Wave {
-    size_t first_head;
-    size_t last_head;
-    size_t first_item;
-    size_t last_item;
+    bool selects() const { return budget < context; }
   };
 
   /// Part `index` of a head's context or selection.
@@ -86,8 +83,9 @@ class PagedAttention {
     float sum;        ///< of weights
   };
 
-  /// What a worker needs to attend with one tile.
+  /// What a worker needs for one item.
   struct Scratch {
+    std::vector<float> selection;  ///< scores that positions are chosen by
     std::vector<float> scores;
     std::vector<float> outs;
     std::vector<Partial> chunk;
@@ -96,9 +94,11 @@ class PagedAttention {
 
   void Plan(const AttentionCall& call);
   void PlanHead(const AttentionCall& call, Head head);
-  void PlanScores(const AttentionCall& call, Head* head);
-  void ScorePart(const AttentionCall& call, const Head& head, int piece);
-  void ChoosePositions(const AttentionCall& call, const Head& head);
+  void ShareOut(const AttentionCall& call);
+  void ProjectQueries(const AttentionCall& call, const Head& head);
+  void ScorePart(const AttentionCall& call, const Head& head, int piece, float* scores);
+  void ChoosePositions(const AttentionCall& call, const Head& head, float* scores);
+  void AttendWhole(const AttentionCall& call, const Head& head, Scratch* scratch);
   void AttendTile(const AttentionCall& call, const Tile& tile, Scratch* scratch);
   void AttendPart(const AttentionCall& call, const Head& head, int chunk, Scratch* scratch);
   void Merge(const AttentionCall& call, const Head& head);
@@ -106,13 +106,12 @@ class PagedAttention {
   ThreadPool& pool_;
   std::vector<Tile> tiles_;
   std::vector<Head> heads_;
-  std::vector<Wave> waves_;
+  std::vector<int32_t> selecting_;  ///< of heads_
   std::vector<Item> score_items_;
   std::vector<Item> attend_items_;
   std::vector<LabelQuery> label_queries_;
-  std::vector<float> scores_;
+  std::vector<float> scores_;  ///< [heads, group, padded context], if the rounds are shared out
   std::vector<ScorePiece> score_pieces_;
-  int64_t score_floats_ = 0;  ///< of scores_ that the last wave uses
   std::vector<int32_t> positions_;
   std::vector<Partial> partials_;
   std::vector<float> partial_outs_;
