@@ -91,14 +91,16 @@ void ProjectQuery(const float* query, const float* basis, int head_dim, int widt
     least += 15 * std::min(out->scale * static_cast<float>(out->codes[i]), 0.0f);
     greatest += 15 * std::max(out->scale * static_cast<float>(out->codes[i]), 0.0f);
   }
-  out->reference = (least + greatest) / 2;
+  out->bias = -(least + greatest) / 2;
   out->is_narrow = greatest - least <= kNarrowRange;
 }
 
-// Sums of products of one vector of tokens for kHeads query heads.
-template <int kHeads>
+// Sums of products of one vector of tokens for kHeads query heads. kWidth is the labels' width,
+// where it is known: then all loops unroll.
+template <int kHeads, int kWidth>
 HWY_INLINE void Dots(const uint8_t* codes, int width, const LabelQuery* queries,
                      VI32 (&sums)[kHeads]) {
+  if constexpr (kWidth != 0) width = kWidth;
   for (int begin = 0; begin < width; begin += kDotDimensions) {
     UnsignedDot dots[kHeads];
     for (int i = begin; i < std::min(width, begin + kDotDimensions); i += 8) {
@@ -114,49 +116,57 @@ HWY_INLINE void Dots(const uint8_t* codes, int width, const LabelQuery* queries,
   }
 }
 
-// Calls body(sums, token) for one vector of tokens after the other.
-template <int kHeads, typename Body>
+// Calls body(sums, token) for one vector of tokens in [0, tokens) after the other.
+template <int kHeads, int kWidth, typename Body>
 HWY_INLINE void ForVectors(const LabelBlocks& labels, const LabelQuery* queries, int tokens,
                            const Body& body) {
+  const int width = labels.width;
   const int shift = std::countr_zero(static_cast<uint32_t>(labels.block_tokens));
   const auto panel_of = [&](int token) {
-    return labels.blocks[token >> shift] +
-           LabelOffset(token & (labels.block_tokens - 1), labels.width);
+    return labels.blocks[token >> shift] + LabelOffset(token & (labels.block_tokens - 1), width);
   };
   for (int token = 0; token < tokens; token += kPanelTokens) {
     // Blocks lie apart, which the processor's own prefetching does not foresee.
     if (token + kAheadTokens < tokens) {
       const uint8_t* ahead = panel_of(token + kAheadTokens);
-      for (int byte = 0; byte < 8 * labels.width; byte += 64) hwy::Prefetch(ahead + byte);
+      for (int byte = 0; byte < 8 * width; byte += 64) hwy::Prefetch(ahead + byte);
     }
     const uint8_t* panel = panel_of(token);
     for (int lane = 0; lane < kPanelTokens; lane += kLanes) {
       VI32 sums[kHeads];
-      Dots<kHeads>(panel + 4 * lane, labels.width, queries, sums);
+      Dots<kHeads, kWidth>(panel + 4 * lane, width, queries, sums);
       body(sums, token + lane);
     }
   }
 }
 
-template <int kHeads>
+template <int kHeads, int kWidth>
 void WeighTile(const LabelBlocks& labels, const LabelQuery* queries, int tokens,
                float* const* weights, float* sums) {
   const F32 d;
   hn::Vec<F32> totals[kHeads];
-  for (auto& total : totals) total = hn::Zero(d);
-  ForVectors<kHeads>(labels, queries, tokens, [&](const VI32(&dots)[kHeads], int token) {
+  float* out[kHeads];
+  for (int h = 0; h < kHeads; ++h) {
+    totals[h] = hn::Zero(d);
+    out[h] = weights[h];
+  }
+  // What lies past the last token is no weight: the sum takes whole panels, then single tokens.
+  const int whole = tokens / kPanelTokens * kPanelTokens;
+  const auto weigh = [&](const VI32(&dots)[kHeads], int token) {
+    hn::Vec<F32> x[kHeads];
     for (int h = 0; h < kHeads; ++h) {
-      const auto x = hn::MulAdd(hn::ConvertTo(d, dots[h]), hn::Set(d, queries[h].scale),
-                                hn::Set(d, -queries[h].reference));
-      const auto weight = Exp2(x);
-      hn::StoreU(weight, d, weights[h] + token);
-      // What lies past the last token is no weight; vectors that reach there are added below.
-      if (token + kLanes <= tokens) totals[h] = hn::Add(totals[h], weight);
+      x[h] = hn::MulAdd(hn::ConvertTo(d, dots[h]), hn::Set(d, queries[h].scale),
+                        hn::Set(d, queries[h].bias));
     }
-  });
+    Exp2(x);
+    for (int h = 0; h < kHeads; ++h) hn::StoreU(x[h], d, out[h] + token);
+    if (token >= whole) return;
+    for (int h = 0; h < kHeads; ++h) totals[h] = hn::Add(totals[h], x[h]);
+  };
+  ForVectors<kHeads, kWidth>(labels, queries, tokens, weigh);
   for (int h = 0; h < kHeads; ++h) {
     sums[h] = hn::GetLane(hn::SumOfLanes(d, totals[h]));
-    for (int t = tokens / kLanes * kLanes; t < tokens; ++t) sums[h] += weights[h][t];
+    for (int t = whole; t < tokens; ++t) sums[h] += out[h][t];
   }
 }
 
@@ -164,12 +174,13 @@ template <int kHeads>
 void ScoreTile(const LabelBlocks& labels, const LabelQuery* queries, int tokens,
                float* const* scores) {
   const F32 d;
-  ForVectors<kHeads>(labels, queries, tokens, [&](const VI32(&dots)[kHeads], int token) {
+  const auto score = [&](const VI32(&dots)[kHeads], int token) {
     for (int h = 0; h < kHeads; ++h) {
       hn::StoreU(hn::Mul(hn::ConvertTo(d, dots[h]), hn::Set(d, queries[h].scale)), d,
                  scores[h] + token);
     }
-  });
+  };
+  ForVectors<kHeads, 0>(labels, queries, tokens, score);
 }
 
 // Calls tile(kHeads, first head) for up to kTileHeads heads at a time.
@@ -196,7 +207,16 @@ HWY_INLINE void ForTiles(int heads, const Tile& tile) {
 void WeighLabels(const LabelBlocks& labels, const LabelQuery* queries, int heads, int tokens,
                  float* const* weights, float* sums) {
   ForTiles(heads, [&](auto tile_heads, int h) {
-    WeighTile<tile_heads()>(labels, queries + h, tokens, weights + h, sums + h);
+    switch (labels.width) {
+      case 8:
+        return WeighTile<tile_heads(), 8>(labels, queries + h, tokens, weights + h, sums + h);
+      case 16:
+        return WeighTile<tile_heads(), 16>(labels, queries + h, tokens, weights + h, sums + h);
+      case 32:
+        return WeighTile<tile_heads(), 32>(labels, queries + h, tokens, weights + h, sums + h);
+      default:
+        return WeighTile<tile_heads(), 0>(labels, queries + h, tokens, weights + h, sums + h);
+    }
   });
 }
 

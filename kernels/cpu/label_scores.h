@@ -26,9 +26,9 @@ void WriteLabel(const float* key, const float* basis, const float* offset, int h
 /// One query head as labels want it.
 struct LabelQuery {
   int8_t codes[kMaxLabelWidth];
-  float scale;      ///< of a code, times what makes scores powers of two
-  float reference;  ///< middle of the scores that labels can have
-  bool is_narrow;   ///< none lies so far from it that its weight would be lost
+  float scale;     ///< of a code, times what makes scores powers of two
+  float bias;      ///< minus the middle of the scores that labels can have
+  bool is_narrow;  ///< none lies so far from it that its weight would be lost
 };
 
 /// Projects a query: codes[i] scale ~ scale_by sum_c basis[c, i] query[c].
@@ -47,7 +47,7 @@ struct LabelBlocks {
 void ScoreLabels(const LabelBlocks& labels, const LabelQuery* queries, int heads, int tokens,
                  float* const* scores);
 
-/// The same as softmax weights, weights[h][t] = 2^(score - queries[h].reference) as of Exp2, and
+/// The same as softmax weights, weights[h][t] = 2^(score + queries[h].bias) as of Exp2, and
 /// their sums, without a pass to find the largest score. REQUIRES: the queries are narrow.
 void WeighLabels(const LabelBlocks& labels, const LabelQuery* queries, int heads, int tokens,
                  float* const* weights, float* sums);

@@ -266,7 +266,7 @@ void PagedAttention::ScorePart(const AttentionCall& call, const Head& head, int 
     if (std::all_of(queries, queries + group, [](const LabelQuery& q) { return q.is_narrow; })) {
       float sums[kMaxGroup];
       WeighLabels(of_head, queries, group, count, scores, sums);
-      for (int h = 0; h < group; ++h) state[h] = {queries[h].reference, sums[h]};
+      for (int h = 0; h < group; ++h) state[h] = {-queries[h].bias, sums[h]};
       return;
     }
     ScoreLabels(of_head, queries, group, count, scores);

@@ -34,10 +34,10 @@ float SoftmaxWeights2(int count, float* scores, float* max) {
   const VF32 shift = hn::Set(d, *max);
   VF32 sum = hn::Zero(d);
   for (int t = 0; t < padded; t += kLanes) {
-    const VF32 score = hn::Sub(hn::LoadU(d, scores + t), shift);
-    const VF32 weight = Exp2(hn::Max(score, hn::Set(d, -126.0f)));
-    hn::StoreU(weight, d, scores + t);
-    sum = hn::Add(sum, weight);
+    VF32 weight[] = {hn::Max(hn::Sub(hn::LoadU(d, scores + t), shift), hn::Set(d, -126.0f))};
+    Exp2(weight);
+    hn::StoreU(weight[0], d, scores + t);
+    sum = hn::Add(sum, weight[0]);
   }
   return hn::GetLane(hn::SumOfLanes(d, sum));
 }
