@@ -50,7 +50,8 @@ LabelFile RandomLabels(const ModelConfig& config, int width) {
   const size_t ranges = static_cast<size_t>(config.kv_heads) * static_cast<size_t>(width);
   for (LabelFile::Layer& layer : file.layers) {
     layer.query.resize(ranges * static_cast<size_t>(config.head_dim));
-    for (float& value : layer.query) value = normal(random);
+    // Scores of a few units, as trained heads have them.
+    for (float& value : layer.query) value = 0.1f * normal(random);
     layer.key = layer.query;
     layer.low.assign(ranges, -10.0f);
     layer.high.assign(ranges, 10.0f);

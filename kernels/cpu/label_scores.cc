@@ -119,7 +119,7 @@ HWY_INLINE void Dots(const uint8_t* codes, int width, const LabelQuery* queries,
 // Calls body(sums, token) for one vector of tokens in [0, tokens) after the other.
 template <int kHeads, int kWidth, typename Body>
 HWY_INLINE void ForVectors(const LabelBlocks& labels, const LabelQuery* queries, int tokens,
-                           const Body& body) {
+                           WantedRows* wanted, const Body& body) {
   const int width = labels.width;
   const int shift = std::countr_zero(static_cast<uint32_t>(labels.block_tokens));
   const auto panel_of = [&](int token) {
@@ -130,6 +130,10 @@ HWY_INLINE void ForVectors(const LabelBlocks& labels, const LabelQuery* queries,
     if (token + kAheadTokens < tokens) {
       const uint8_t* ahead = panel_of(token + kAheadTokens);
       for (int byte = 0; byte < 8 * width; byte += 64) hwy::Prefetch(ahead + byte);
+    }
+    for (int row = 0; row < wanted->rows_per_panel && wanted->next < wanted->end; ++row) {
+      const uint16_t* key = *wanted->next++;
+      for (int i = 0; i < wanted->elements; i += 32) hwy::Prefetch(key + i);
     }
     const uint8_t* panel = panel_of(token);
     for (int lane = 0; lane < kPanelTokens; lane += kLanes) {
@@ -142,7 +146,7 @@ HWY_INLINE void ForVectors(const LabelBlocks& labels, const LabelQuery* queries,
 
 template <int kHeads, int kWidth>
 void WeighTile(const LabelBlocks& labels, const LabelQuery* queries, int tokens,
-               float* const* weights, float* sums) {
+               float* const* weights, float* sums, WantedRows* wanted) {
   const F32 d;
   hn::Vec<F32> totals[kHeads];
   float* out[kHeads];
@@ -163,7 +167,7 @@ void WeighTile(const LabelBlocks& labels, const LabelQuery* queries, int tokens,
     if (token >= whole) return;
     for (int h = 0; h < kHeads; ++h) totals[h] = hn::Add(totals[h], x[h]);
   };
-  ForVectors<kHeads, kWidth>(labels, queries, tokens, weigh);
+  ForVectors<kHeads, kWidth>(labels, queries, tokens, wanted, weigh);
   for (int h = 0; h < kHeads; ++h) {
     sums[h] = hn::GetLane(hn::SumOfLanes(d, totals[h]));
     for (int t = whole; t < tokens; ++t) sums[h] += out[h][t];
@@ -180,7 +184,8 @@ void ScoreTile(const LabelBlocks& labels, const LabelQuery* queries, int tokens,
                  scores[h] + token);
     }
   };
-  ForVectors<kHeads, 0>(labels, queries, tokens, score);
+  WantedRows none;
+  ForVectors<kHeads, 0>(labels, queries, tokens, &none, score);
 }
 
 // Calls tile(kHeads, first head) for up to kTileHeads heads at a time.
@@ -205,17 +210,21 @@ HWY_INLINE void ForTiles(int heads, const Tile& tile) {
 }
 
 void WeighLabels(const LabelBlocks& labels, const LabelQuery* queries, int heads, int tokens,
-                 float* const* weights, float* sums) {
+                 float* const* weights, float* sums, WantedRows* wanted) {
   ForTiles(heads, [&](auto tile_heads, int h) {
     switch (labels.width) {
       case 8:
-        return WeighTile<tile_heads(), 8>(labels, queries + h, tokens, weights + h, sums + h);
+        return WeighTile<tile_heads(), 8>(labels, queries + h, tokens, weights + h, sums + h,
+                                          wanted);
       case 16:
-        return WeighTile<tile_heads(), 16>(labels, queries + h, tokens, weights + h, sums + h);
+        return WeighTile<tile_heads(), 16>(labels, queries + h, tokens, weights + h, sums + h,
+                                           wanted);
       case 32:
-        return WeighTile<tile_heads(), 32>(labels, queries + h, tokens, weights + h, sums + h);
+        return WeighTile<tile_heads(), 32>(labels, queries + h, tokens, weights + h, sums + h,
+                                           wanted);
       default:
-        return WeighTile<tile_heads(), 0>(labels, queries + h, tokens, weights + h, sums + h);
+        return WeighTile<tile_heads(), 0>(labels, queries + h, tokens, weights + h, sums + h,
+                                          wanted);
     }
   });
 }
@@ -250,8 +259,8 @@ void ProjectQuery(const float* query, const float* basis, int head_dim, int widt
 }
 
 void WeighLabels(const LabelBlocks& labels, const LabelQuery* queries, int heads, int tokens,
-                 float* const* weights, float* sums) {
-  HWY_DYNAMIC_DISPATCH(WeighLabels)(labels, queries, heads, tokens, weights, sums);
+                 float* const* weights, float* sums, WantedRows* wanted) {
+  HWY_DYNAMIC_DISPATCH(WeighLabels)(labels, queries, heads, tokens, weights, sums, wanted);
 }
 
 void ScoreLabels(const LabelBlocks& labels, const LabelQuery* queries, int heads, int tokens,

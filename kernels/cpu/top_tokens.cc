@@ -1,6 +1,7 @@
 #include "kernels/cpu/top_tokens.h"
 
 #include <algorithm>
+#include <array>
 #include <bit>
 #include <cmath>
 #include <functional>
@@ -111,12 +112,44 @@ float LowerBound(const float* weights, int count, int k) {
   return samples[rank];
 }
 
+// The k-th largest of non-negative floats, given as their bits, which are ordered alike. Counts
+// them by ranges of equal width and goes on with the range in which it lies: comparisons, as
+// selecting by partitioning makes them, would be mispredicted every other time. Reorders `bits`.
+uint32_t KthLargest(std::vector<uint32_t>& bits, int k) {
+  constexpr int kRangeBits = 8;
+  uint32_t low = 0;
+  int width = 32;  // of the bits above `low` in which they still differ
+  size_t count = bits.size();
+  for (;;) {
+    uint32_t high = 0;
+    low = ~0u;
+    for (size_t i = 0; i < count; ++i) {
+      high = std::max(high, bits[i]);
+      low = std::min(low, bits[i]);
+    }
+    if (low == high) return low;
+    width = std::bit_width(high - low);
+    const int shift = std::max(0, width - kRangeBits);
+    std::array<int32_t, 1 << kRangeBits> counts = {};
+    for (size_t i = 0; i < count; ++i) ++counts[(bits[i] - low) >> shift];
+    uint32_t range = (1 << kRangeBits) - 1;
+    for (; counts[range] < k; --range) k -= counts[range];
+    size_t kept = 0;
+    for (size_t i = 0; i < count; ++i) {
+      const uint32_t value = bits[i];
+      bits[kept] = value;
+      kept += (value - low) >> shift == range;
+    }
+    count = kept;
+  }
+}
+
 // One pass over the weights finds candidates, all else works on these.
 void TopTokens(const float* weights, int count, int k, int32_t base, int32_t* out) {
   if (k == 0) return;
   // Kept from call to call.
   static thread_local std::vector<int32_t> positions;
-  static thread_local std::vector<float> sorted;
+  static thread_local std::vector<uint32_t> bits;
   positions.resize(std::max<size_t>(positions.size(), count + 8));
   const F32 d;
   const auto reach = [&](float low) {
@@ -128,14 +161,14 @@ void TopTokens(const float* weights, int count, int k, int32_t base, int32_t* ou
   int candidates = reach(LowerBound(weights, count, k));
   if (candidates < k) candidates = reach(0);
 
-  sorted.resize(candidates);
-  for (int i = 0; i < candidates; ++i) sorted[i] = weights[positions[i]];
-  const auto kth = sorted.begin() + (k - 1);
-  std::nth_element(sorted.begin(), kth, sorted.end(), std::greater<>());
-  const float threshold = *kth;
-  // nth_element leaves what is larger in front; of what is equal, the first ones fill up.
-  int ties = k - static_cast<int>(std::count_if(sorted.begin(), kth,
-                                                [&](float weight) { return weight > threshold; }));
+  bits.resize(candidates);
+  int larger = 0;
+  for (int i = 0; i < candidates; ++i) {
+    bits[i] = std::bit_cast<uint32_t>(weights[positions[i]]);
+  }
+  const float threshold = std::bit_cast<float>(KthLargest(bits, k));
+  for (int i = 0; i < candidates; ++i) larger += weights[positions[i]] > threshold;
+  int ties = k - larger;  // of what is equal, the first ones fill up
   int chosen = 0;
   for (int i = 0; i < candidates; ++i) {  // without branches, which would be mispredicted
     const float weight = weights[positions[i]];
