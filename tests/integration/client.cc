@@ -60,9 +60,7 @@ int Generation::tokens() const {
 
 Stream::Stream(v1::GenerationService::Stub& stub, const v1::GenerateRequest& request,
                absl::Duration deadline) {
-  if (deadline < absl::InfiniteDuration()) {
-    call_.set_deadline(absl::ToChronoTime(absl::Now() + deadline));
-  }
+  call_.set_deadline(absl::ToChronoTime(absl::Now() + deadline));
   reader_ = stub.Generate(&call_, request);
 }
 
@@ -112,6 +110,7 @@ Generation Generate(v1::GenerationService::Stub& stub, const v1::GenerateRequest
 
 Generation Complete(v1::GenerationService::Stub& stub, const v1::GenerateRequest& request) {
   grpc::ClientContext call;
+  call.set_deadline(absl::ToChronoTime(absl::Now() + kCallLimit));
   v1::GenerateResponse response;
   Generation generation;
   generation.status = stub.Complete(&call, request, &response);

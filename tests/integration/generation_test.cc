@@ -220,12 +220,22 @@ TEST_F(GenerationTest, ACancelledCallFreesItsBlocksPromptlyAndDisturbsNobody) {
   EXPECT_THAT(other.Finish().continuations, ElementsAreArray(alone.continuations));
 }
 
+TEST_F(GenerationTest, AClientThatIsKilledFreesItsBlocksPromptly) {
+  {
+    const ChildProcess client(
+        WinnowCommand({"generate", "--address", server_->address(), "--prompt", "x", "--max-tokens",
+                       "1500", "--temperature", "0", "--ignore-eos"}));
+    EXPECT_TRUE(server_->MetricBecomes("winnow_requests_running", 1));
+  }
+  EXPECT_TRUE(server_->MetricBecomes(kUsedBlocks, 0, kPromptly));
+}
+
 TEST_F(GenerationTest, AnExpiredCallFreesItsBlocksPromptlyAndKeepsWhatCameInTime) {
   const v1::GenerateRequest request = Greedy("The history of bread begins", 40);
   const Generation alone = Alone(request);
 
   Stream other(*stub_, request);
-  Stream expired(*stub_, Greedy("The history of wine begins", 1500), absl::Milliseconds(400));
+  Stream expired(*stub_, Greedy("The history of wine begins", 1500), absl::Milliseconds(800));
   EXPECT_EQ(expired.Finish().status.error_code(), grpc::StatusCode::DEADLINE_EXCEEDED);
   EXPECT_GT(expired.generation().tokens(), 1);
   EXPECT_THAT(other.Finish().continuations, ElementsAreArray(alone.continuations));
@@ -257,10 +267,12 @@ TEST_F(GenerationTest, ASlowReaderPausesOnlyItselfAndLosesNothing) {
   std::optional<double> before;
   while (before != server_->Metric(decoded)) {  // until it has been paused for a while
     before = server_->Metric(decoded);
-    absl::SleepFor(absl::Milliseconds(300));
+    absl::SleepFor(absl::Milliseconds(400));
   }
   EXPECT_EQ(server_->Metric("winnow_requests_running"), 1);
   EXPECT_THAT(Generate(*stub_, request).continuations, ElementsAreArray(alone.continuations));
+  // The prompt's step chose the first of the 40 tokens; nothing else was computed meanwhile.
+  EXPECT_TRUE(server_->MetricBecomes(decoded, before.value_or(0) + 39));
   EXPECT_TRUE(server_->MetricBecomes("winnow_requests_running", 1));
 
   const Generation& finished = slow.Finish();

@@ -129,17 +129,21 @@ CommandResult RunCommand(const std::vector<std::string>& arguments, const std::s
   return {exit_status, process.Output()};
 }
 
-CommandResult RunWinnow(std::vector<std::string> arguments) {
-  arguments.insert(arguments.begin(), WINNOW_BINARY);
-  return RunCommand(arguments);
+std::vector<std::string> WinnowCommand(const std::vector<std::string>& arguments) {
+  std::vector<std::string> command = {WINNOW_BINARY};
+  command.insert(command.end(), arguments.begin(), arguments.end());
+  return command;
+}
+
+CommandResult RunWinnow(const std::vector<std::string>& arguments) {
+  return RunCommand(WinnowCommand(arguments));
 }
 
 absl::StatusOr<std::unique_ptr<ServerProcess>> ServerProcess::Start(
     const std::vector<std::string>& flags) {
-  std::vector<std::string> arguments = {
-      WINNOW_BINARY, "serve",       "--model",           DemoModelPath(),
-      "--address",   "127.0.0.1:0", "--metrics-address", "127.0.0.1:0",
-      "--log-level", "debug"};
+  std::vector<std::string> arguments =
+      WinnowCommand({"serve", "--model", DemoModelPath(), "--address", "127.0.0.1:0",
+                     "--metrics-address", "127.0.0.1:0", "--log-level", "debug"});
   arguments.insert(arguments.end(), flags.begin(), flags.end());
   const absl::Time started = absl::Now();
   std::unique_ptr<ServerProcess> server(new ServerProcess(arguments));

@@ -51,8 +51,11 @@ struct CommandResult {
 /// Runs a program to its end.
 CommandResult RunCommand(const std::vector<std::string>& arguments, const std::string& input = "");
 
+/// The command line of the binary under test with these arguments.
+std::vector<std::string> WinnowCommand(const std::vector<std::string>& arguments);
+
 /// Runs the binary under test with these arguments to its end.
-CommandResult RunWinnow(std::vector<std::string> arguments);
+CommandResult RunWinnow(const std::vector<std::string>& arguments);
 
 /// `winnow serve` with the demo model on free ports of the loopback interface.
 class ServerProcess {
