@@ -40,7 +40,7 @@ bool Engine::drained() const { return drained_.load(std::memory_order_acquire); 
 bool Engine::healthy() const { return healthy_.load(std::memory_order_acquire); }
 
 void Engine::Loop() {
-  bool busy = false;
+  bool busy = core_.Step();  // computes nothing yet, but reports the empty pool
   bool draining = false;
   while (true) {
     Messages messages = mailbox_.Take(busy ? absl::InfinitePast() : core_.NextDeadline());

@@ -1,5 +1,6 @@
 #include "server/grpc_server.h"
 
+#include <algorithm>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -20,6 +21,9 @@ constexpr int kKeepaliveMs = 30'000;
 constexpr int kKeepaliveTimeoutMs = 10'000;
 /// Clients may ping this often without being sent away.
 constexpr int kMinClientPingMs = 5'000;
+/// How often Shutdown looks whether calls have ended, and what it gives their last bytes to leave.
+constexpr absl::Duration kShutdownPoll = absl::Milliseconds(5);
+constexpr absl::Duration kCloseGrace = absl::Milliseconds(100);
 
 void LogFromGrpc(gpr_log_func_args* args) {
   const LogLevel level = args->severity == GPR_LOG_SEVERITY_ERROR  ? LogLevel::kError
@@ -86,7 +90,10 @@ void GrpcServer::SetServing(bool serving) {
 }
 
 void GrpcServer::Shutdown(absl::Duration limit) {
-  state_->server->Shutdown(absl::ToChronoTime(absl::Now() + limit));
+  // gRPC would wait for the connections, which idle clients keep open, and not only for the calls.
+  const absl::Time end = absl::Now() + limit;
+  while (state_->context.open_calls > 0 && absl::Now() < end) absl::SleepFor(kShutdownPoll);
+  state_->server->Shutdown(absl::ToChronoTime(std::min(end, absl::Now() + kCloseGrace)));
 }
 
 }  // namespace winnow

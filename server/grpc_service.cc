@@ -36,8 +36,10 @@ absl::Time DeadlineOf(const grpc::CallbackServerContext& call) {
 template <typename Reactor>
 class GenerationCall : public Reactor {
  public:
-  GenerationCall(ServiceContext& context, const char* method)
-      : context_(context), method_(method) {}
+  GenerationCall(ServiceContext& context, const char* method) : context_(context), method_(method) {
+    ++context_.open_calls;
+  }
+  ~GenerationCall() override { --context_.open_calls; }
 
   void Start(const grpc::CallbackServerContext& call, const v1::GenerateRequest& message) {
     if (absl::Status status = CheckModelName(message.model(), context_.model); !status.ok()) {

@@ -18,6 +18,7 @@ struct ServiceContext {
   Engine& engine;
   MetricsExporter& metrics;
   std::atomic<uint64_t> last_request_id{0};
+  std::atomic<int> open_calls{0};  ///< generation calls whose responses are not out yet
 };
 
 /// Generation: each call is a reactor that lives from the call's start to its OnDone, owns the

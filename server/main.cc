@@ -24,6 +24,7 @@ constexpr Command kCommands[] = {
     {"serve", "Serve a model over gRPC", RunServe},
     {"generate", "Stream a completion from a server to the terminal", RunGenerate},
     {"bench", "Measure attention, decode and prefill speed", RunBench},
+    {"inspect", "Tell what is in a model file, and the memory that it takes", RunInspect},
     {"health", "Ask a server whether it serves", RunHealth},
     {"version", "Print the version", RunVersion},
 };

@@ -291,11 +291,12 @@ absl::Status Serve(const ServeFlags& flags) {
   MetricsExporter metrics(model.name, model.architecture,
                           label_cache.layers * label_cache.block_bytes());
   Engine engine(*options, **transformer, *file->tokenizer, metrics);
-  const absl::StatusOr<int> metrics_port = metrics.Listen(flags.metrics_address);
-  if (!metrics_port.ok()) return metrics_port.status();
   absl::StatusOr<std::unique_ptr<GrpcServer>> server =
       GrpcServer::Start(flags.address, model, engine, metrics);
   if (!server.ok()) return server.status();
+  // Last, because it takes seconds to stop again when something after it fails.
+  const absl::StatusOr<int> metrics_port = metrics.Listen(flags.metrics_address);
+  if (!metrics_port.ok()) return metrics_port.status();
   (*server)->SetServing(true);
   Log(LogLevel::kInfo, "listening",
       {{"address", WithPort(flags.address, (*server)->port())},

@@ -254,4 +254,8 @@ std::unique_ptr<Backend> CreateCpuBackend(const CpuOptions& options) {
   return std::make_unique<CpuBackend>(options);
 }
 
+int64_t CpuMatrixBytes(DataType type, int64_t rows, int64_t columns) {
+  return PackedBytes(type, rows, columns);
+}
+
 }  // namespace winnow

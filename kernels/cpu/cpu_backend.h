@@ -1,5 +1,6 @@
 #pragma once
 
+#include <cstdint>
 #include <memory>
 
 #include "kernels/backend.h"
@@ -15,5 +16,9 @@ struct CpuOptions {
 
 /// The backend that computes on the host's processors.
 std::unique_ptr<Backend> CreateCpuBackend(const CpuOptions& options);
+
+/// Bytes that a weight matrix of this type takes once that backend has loaded it.
+/// REQUIRES: columns is a multiple of BlockElements(type).
+int64_t CpuMatrixBytes(DataType type, int64_t rows, int64_t columns);
 
 }  // namespace winnow

@@ -208,6 +208,12 @@ void PackFloatPanel(const HostMatrix& part, PanelFormat format, int64_t first, u
 
 }  // namespace
 
+int64_t PackedBytes(DataType type, int64_t rows, int64_t columns) {
+  const PanelFormat format = FormatOf(type, /*widen=*/false);
+  const Segment segment{.format = format, .rows = rows, .panel_bytes = PanelBytes(format, columns)};
+  return segment.panels() * segment.panel_bytes;
+}
+
 absl::StatusOr<std::unique_ptr<PackedMatrix>> PackedMatrix::Pack(std::span<const HostMatrix> parts,
                                                                  bool widen) {
   std::unique_ptr<PackedMatrix> matrix(new PackedMatrix);

@@ -55,6 +55,9 @@ struct Segment {
   int64_t panels() const { return (rows + kPanelRows - 1) / kPanelRows; }
 };
 
+/// Bytes of the panels of `rows` rows of a type, not widened.
+int64_t PackedBytes(DataType type, int64_t rows, int64_t columns);
+
 /// A weight matrix in panels: segments for stacked parts of different types.
 class PackedMatrix : public Matrix {
  public:

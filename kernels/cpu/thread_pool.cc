@@ -34,12 +34,16 @@ ThreadPool::~ThreadPool() {
 }
 
 void ThreadPool::Run(int64_t items, const void* context, Function function) {
-  // The previous region's items are all done, so nobody can claim while these change.
-  items_.store(items, std::memory_order_relaxed);
+  // While the description changes nobody may claim. That the previous region's items are all
+  // claimed is not enough: to a worker that has read its last claim, more items would make that
+  // valid again.
+  const uint64_t region = (claim_.load(std::memory_order_relaxed) >> 32) + 1;
+  claim_.store(region << 32 | kItemMask, std::memory_order_relaxed);
+  // Who sees this also sees that the old claim is gone.
+  items_.store(items, std::memory_order_release);
   context_.store(context, std::memory_order_relaxed);
   function_.store(function, std::memory_order_relaxed);
   done_.store(0, std::memory_order_relaxed);
-  const uint64_t region = (claim_.load(std::memory_order_relaxed) >> 32) + 1;
   claim_.store(region << 32, std::memory_order_release);
   wake_.fetch_add(1, std::memory_order_release);
   wake_.notify_all();
@@ -60,7 +64,7 @@ void ThreadPool::RunItems(int worker) {
     const auto item = static_cast<int64_t>(claim & kItemMask);
     const void* context = context_.load(std::memory_order_relaxed);
     const Function function = function_.load(std::memory_order_relaxed);
-    if (item >= items_.load(std::memory_order_relaxed)) return;
+    if (item >= items_.load(std::memory_order_acquire)) return;
     if (!claim_.compare_exchange_weak(claim, claim + 1, std::memory_order_acq_rel)) continue;
     function(context, item, worker);
     done_.fetch_add(1, std::memory_order_release);

@@ -44,9 +44,9 @@ class ThreadPool {
   /// Claims and runs items of the current region until none is left.
   void RunItems(int worker);
 
-  // The region: its number in the upper half, the next unclaimed item in the lower. A claim is a
-  // compare-exchange on both, so a worker that comes late can't take an item of a region whose
-  // description it has not read.
+  // The region: its number in the upper half, the next unclaimed item in the lower, which is beyond
+  // all items while the description changes. A claim is a compare-exchange on both, so a worker
+  // that comes late can't take an item of a region whose description it has not read.
   std::atomic<uint64_t> claim_{0};
   std::atomic<int64_t> items_{0};
   std::atomic<const void*> context_{nullptr};

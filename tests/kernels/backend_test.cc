@@ -127,6 +127,20 @@ TEST(MatMul, RefusesPartsOfDifferentWidth) {
   EXPECT_EQ(backend->LoadMatrix(parts).status().code(), absl::StatusCode::kInvalidArgument);
 }
 
+TEST(CpuMatrixBytes, AreThoseOfTheLoadedMatrix) {
+  const auto backend = CreateCpuBackend({.threads = 1});
+  std::mt19937 random(7);
+  for (const DataType type : kAllTypes) {
+    for (const int64_t rows : {16, 53}) {  // 53: a partly filled last panel
+      const auto data = RandomWeights(type, rows, 512, random);
+      const HostMatrix part{type, rows, 512, data};
+      const auto matrix = backend->LoadMatrix({&part, 1});
+      ASSERT_TRUE(matrix.ok()) << matrix.status();
+      EXPECT_EQ(CpuMatrixBytes(type, rows, 512), (*matrix)->bytes()) << DataTypeName(type);
+    }
+  }
+}
+
 TEST(RmsNorm, EqualsTheDoublePrecisionFormula) {
   const auto backend = CreateCpuBackend({.threads = 2});
   std::mt19937 random(10);

@@ -1,0 +1,175 @@
+// The subcommands of the binary, run as users run them.
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <filesystem>
+#include <fstream>
+#include <memory>
+#include <nlohmann/json.hpp>
+#include <string>
+#include <vector>
+
+#include "engine/model/config.h"
+#include "engine/model/gguf.h"
+#include "engine/model/transformer.h"
+#include "kernels/cpu/cpu_backend.h"
+#include "tests/engine/model/gguf_writer.h"
+#include "tests/integration/server_process.h"
+
+namespace winnow {
+namespace {
+
+using ::testing::HasSubstr;
+using ::testing::StartsWith;
+
+/// The first bytes of the demo model.
+std::vector<std::byte> ModelHead(size_t bytes) {
+  std::vector<std::byte> head(bytes);
+  std::ifstream file(DemoModelPath(), std::ios::binary);
+  EXPECT_TRUE(file.read(reinterpret_cast<char*>(head.data()), static_cast<int64_t>(bytes)));
+  return head;
+}
+
+/// That a command failed, and said why in one line.
+void ExpectOneLine(const CommandResult& result, const std::string& starts_with,
+                   const std::string& has) {
+  ASSERT_TRUE(result.exit_status.has_value());
+  EXPECT_GT(*result.exit_status, 0);
+  EXPECT_EQ(std::count(result.output.begin(), result.output.end(), '\n'), 1) << result.output;
+  EXPECT_THAT(result.output, StartsWith(starts_with));
+  EXPECT_THAT(result.output, HasSubstr(has));
+}
+
+TEST(InspectTest, DescribesTheDemoModel) {
+  const CommandResult result =
+      RunWinnow({"inspect", DemoModelPath(), "--json", "--context", "1000"});
+  ASSERT_EQ(result.exit_status, 0) << result.output;
+  const auto json = nlohmann::json::parse(result.output);
+  EXPECT_EQ(json["architecture"], "llama");
+  EXPECT_EQ(json["file_bytes"], std::filesystem::file_size(DemoModelPath()));
+  EXPECT_EQ(json["parameters"], 134515008);  // as Hugging Face counts them
+  EXPECT_EQ(json["tensors"], 272);
+  EXPECT_EQ(json["sizes"]["layers"], 30);
+  EXPECT_EQ(json["sizes"]["hidden"], 576);
+  EXPECT_EQ(json["sizes"]["heads"], 9);
+  EXPECT_EQ(json["sizes"]["kv_heads"], 3);
+  EXPECT_EQ(json["sizes"]["tied_embeddings"], true);
+  EXPECT_EQ(json["rope"]["base"], 100000);
+  EXPECT_EQ(json["tokenizer"]["model"], "gpt2");
+  EXPECT_EQ(json["tokenizer"]["vocab_size"], 49152);
+  EXPECT_EQ(json["tokenizer"]["adds_bos"], false);
+  EXPECT_EQ(json["tokenizer"]["eos"]["text"], "<|im_end|>");
+  EXPECT_EQ(json["chat_family"], "chatml");
+  EXPECT_EQ(json["memory"]["kv_bytes_per_token"], 2 * 30 * 3 * 64 * 2);
+  EXPECT_EQ(json["memory"]["kv_bytes"], 1000 * 2 * 30 * 3 * 64 * 2);
+  int64_t bytes = 0;
+  for (const auto& type : json["tensor_types"]) bytes += type["bytes"].get<int64_t>();
+  EXPECT_LT(bytes, json["file_bytes"]);
+  EXPECT_GT(bytes, json["file_bytes"].get<int64_t>() * 9 / 10);
+}
+
+TEST(InspectTest, PredictsTheWeightsThatLoadingTakes) {
+  const auto file = GgufFile::Open(DemoModelPath());
+  ASSERT_TRUE(file.ok()) << file.status();
+  const auto config = ModelConfig::FromGguf(**file);
+  ASSERT_TRUE(config.ok()) << config.status();
+  const auto backend = CreateCpuBackend({});
+  const auto transformer = Transformer::Load(
+      **file, *config, *backend, {.blocks = 1, .block_tokens = 32, .max_step_tokens = 1});
+  ASSERT_TRUE(transformer.ok()) << transformer.status();
+
+  const CommandResult result = RunWinnow({"inspect", DemoModelPath(), "--json"});
+  ASSERT_EQ(result.exit_status, 0) << result.output;
+  const auto json = nlohmann::json::parse(result.output);
+  const int64_t norms = (2 * config->layers + 1) * int64_t{config->hidden} * 4;
+  EXPECT_EQ(json["memory"]["weight_bytes"], (*transformer)->weight_bytes() + norms);
+}
+
+TEST(InspectTest, ShowsATableToPeople) {
+  const CommandResult result = RunWinnow({"inspect", DemoModelPath()});
+  ASSERT_EQ(result.exit_status, 0) << result.output;
+  for (const char* text : {"architecture llama", "134.52 M in 272 tensors", "Q4_1", "30, width 576",
+                           "chatml", "23040 bytes per token", "context of 8192 tokens"}) {
+    EXPECT_THAT(result.output, HasSubstr(text));
+  }
+}
+
+TEST(InspectTest, RefusesBadFilesAndFlagsWithOneLine) {
+  const TemporaryFile in_metadata(ModelHead(100'000));
+  const TemporaryFile in_tensors(ModelHead(5'000'000));
+  const TemporaryFile empty({});
+  for (const std::string& path : {in_metadata.path(), in_tensors.path(), empty.path(),
+                                  std::string("/nowhere/model.gguf"), std::string("/")}) {
+    ExpectOneLine(RunWinnow({"inspect", path}), "winnow inspect: ", path);
+    ExpectOneLine(RunWinnow({"inspect", path, "--json"}), "winnow inspect: ", path);
+  }
+  ExpectOneLine(RunWinnow({"inspect"}), "winnow inspect: ", "MODEL is missing");
+  ExpectOneLine(RunWinnow({"inspect", DemoModelPath(), "--context", "9000"}),
+                "winnow inspect: ", "8192");
+}
+
+TEST(ServeTest, RefusesBadFlagsWithOneLine) {
+  const std::string model = DemoModelPath();
+  const TemporaryFile truncated(ModelHead(5'000'000));
+  const std::string text = "max-context: 512\nmax-contexts: 512\n";
+  const TemporaryFile config(std::as_bytes(std::span(text)));
+  const struct {
+    std::vector<std::string> flags;
+    const char* has;
+  } cases[] = {
+      {{}, "--model is missing"},
+      {{"--model", "/nowhere/model.gguf"}, "/nowhere/model.gguf"},
+      {{"--model", truncated.path()}, "truncated"},
+      {{"--model", model, "--modle", "x"}, "unknown flag --modle"},
+      {{"--model", model, "--max-context", "many"}, "--max-context takes a whole number"},
+      {{"--model", model, "--max-context", "9000"}, "8192"},
+      {{"--model", model, "--kv-tokens", "100"}, "--kv-tokens 100"},
+      {{"--model", model, "--device", "abacus"}, "--device takes cpu"},
+      {{"--model", model, "--config", "/nowhere/config"}, "/nowhere/config"},
+      {{"--model", model, "--config", config.path()}, ":2: unknown name \"max-contexts\""},
+  };
+  for (const auto& test : cases) {
+    SCOPED_TRACE(test.has);
+    std::vector<std::string> arguments = {"serve"};
+    arguments.insert(arguments.end(), test.flags.begin(), test.flags.end());
+    ExpectOneLine(RunWinnow(arguments), "winnow serve: ", test.has);
+  }
+}
+
+TEST(ServeTest, RefusesAnAddressInUse) {
+  const auto server = ServerProcess::Start({"--max-context", "512", "--kv-tokens", "512"});
+  ASSERT_TRUE(server.ok()) << server.status();
+  const CommandResult result =
+      RunWinnow({"serve", "--model", DemoModelPath(), "--max-context", "512", "--kv-tokens", "512",
+                 "--address", (*server)->address(), "--metrics-address", "127.0.0.1:0",
+                 "--log-level", "error"});
+  EXPECT_EQ(result.exit_status, 1);
+  EXPECT_THAT(result.output, HasSubstr("can't listen on " + (*server)->address()));
+}
+
+TEST(ClientTest, GenerateAndHealthTalkToTheServer) {
+  const auto server = ServerProcess::Start({"--max-context", "512", "--kv-tokens", "512"});
+  ASSERT_TRUE(server.ok()) << server.status();
+  const CommandResult generated =
+      RunWinnow({"generate", "--address", (*server)->address(), "--prompt",
+                 "The capital of France is", "--max-tokens", "8", "--temperature", "0", "--json"});
+  ASSERT_EQ(generated.exit_status, 0) << generated.output;
+  const auto json = nlohmann::json::parse(generated.output);
+  EXPECT_THAT(json["text"].get<std::string>(), HasSubstr("Paris"));
+  EXPECT_EQ(json["finish_reason"], "length");
+  EXPECT_EQ(json["token_ids"].size(), 8u);
+  EXPECT_EQ(json["usage"]["generated_tokens"], 8);
+
+  const CommandResult health = RunWinnow({"health", "--address", (*server)->address()});
+  EXPECT_EQ(health.exit_status, 0);
+  EXPECT_EQ(health.output, "SERVING\n");
+  ExpectOneLine(RunWinnow({"generate", "--address", "127.0.0.1:1", "--prompt", "x"}),
+                "winnow generate: ", "127.0.0.1:1");
+  ExpectOneLine(RunWinnow({"health", "--address", "127.0.0.1:1"}),
+                "winnow health: ", "127.0.0.1:1");
+}
+
+}  // namespace
+}  // namespace winnow

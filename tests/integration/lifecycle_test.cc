@@ -1,0 +1,189 @@
+// Start, load, drain and end of the real server.
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <filesystem>
+#include <fstream>
+#include <iostream>
+#include <memory>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "absl/time/clock.h"
+#include "grpc/health/v1/health.grpc.pb.h"
+#include "tests/integration/client.h"
+#include "tests/integration/server_process.h"
+#include "winnow/v1/model.grpc.pb.h"
+
+namespace winnow {
+namespace {
+
+using grpc::health::v1::Health;
+using grpc::health::v1::HealthCheckRequest;
+using grpc::health::v1::HealthCheckResponse;
+
+constexpr absl::Duration kExitLimit = absl::Seconds(20);
+
+/// A server of its own for each test, and stubs for it.
+class LifecycleTest : public testing::Test {
+ protected:
+  void Start(const std::vector<std::string>& flags) {
+    auto server = ServerProcess::Start(flags);
+    ASSERT_TRUE(server.ok()) << server.status();
+    server_ = *std::move(server);
+    const auto channel = Connect(server_->address());
+    generation_ = v1::GenerationService::NewStub(channel);
+    health_ = Health::NewStub(channel);
+  }
+
+  HealthCheckResponse::ServingStatus CheckHealth(const std::string& service = "") {
+    grpc::ClientContext call;
+    HealthCheckRequest request;
+    request.set_service(service);
+    HealthCheckResponse response;
+    const grpc::Status status = health_->Check(&call, request, &response);
+    EXPECT_TRUE(status.ok()) << status.error_message();
+    return response.status();
+  }
+
+  std::unique_ptr<ServerProcess> server_;
+  std::unique_ptr<v1::GenerationService::Stub> generation_;
+  std::unique_ptr<Health::Stub> health_;
+};
+
+TEST_F(LifecycleTest, StartsQuicklyAndHoldsLittleMoreThanTheModelAndTheKvPool) {
+  constexpr int64_t kKvTokens = 1024;
+  constexpr int64_t kKvBytesPerToken = 23040;  // 30 layers, 2 x 3 heads of 64 in fp16
+  ASSERT_NO_FATAL_FAILURE(Start({"--max-context", "1024", "--kv-tokens", "1024"}));
+  EXPECT_EQ(CheckHealth(), HealthCheckResponse::SERVING);
+  const int64_t started_bytes = server_->resident_bytes();
+  std::string prompt;
+  for (int i = 0; i < 700; ++i) prompt += " word";
+  v1::GenerateRequest request = Greedy(prompt, 20);
+  request.set_n(4);
+  EXPECT_TRUE(Complete(*generation_, request).status.ok());
+
+  const auto file_bytes = static_cast<int64_t>(std::filesystem::file_size(DemoModelPath()));
+  const int64_t limit = file_bytes * 13 / 10 + kKvTokens * kKvBytesPerToken + 100'000'000;
+  EXPECT_LE(server_->peak_resident_bytes(), limit);
+  std::cout << "healthy after " << absl::ToDoubleSeconds(server_->startup_time()) << " s; resident "
+            << started_bytes / 1'000'000 << " MB at first, "
+            << server_->resident_bytes() / 1'000'000 << " MB after requests, at most "
+            << server_->peak_resident_bytes() / 1'000'000 << " MB; limit " << limit / 1'000'000
+            << " MB\n";
+  RecordProperty("startup_seconds", std::to_string(absl::ToDoubleSeconds(server_->startup_time())));
+}
+
+TEST_F(LifecycleTest, SigtermLetsRunningStreamsFinishAndRefusesNewOnes) {
+  ASSERT_NO_FATAL_FAILURE(Start({"--max-context", "2048", "--kv-tokens", "4096"}));
+  grpc::ClientContext watch_call;
+  const auto watch = health_->Watch(&watch_call, HealthCheckRequest());
+  HealthCheckResponse health;
+  ASSERT_TRUE(watch->Read(&health));
+  EXPECT_EQ(health.status(), HealthCheckResponse::SERVING);
+  Stream first(*generation_, Greedy("The history of bread begins", 100));
+  Stream second(*generation_, Greedy("The history of wine begins", 100));
+  ASSERT_TRUE(first.ReadTokens(2));
+  ASSERT_TRUE(second.ReadTokens(2));
+
+  server_->Terminate();
+  ASSERT_TRUE(watch->Read(&health));
+  EXPECT_EQ(health.status(), HealthCheckResponse::NOT_SERVING);
+  EXPECT_EQ(CheckHealth(), HealthCheckResponse::NOT_SERVING);
+  EXPECT_EQ(CheckHealth("winnow.v1.GenerationService"), HealthCheckResponse::NOT_SERVING);
+  const Generation refused = Generate(*generation_, Greedy("x", 1));
+  EXPECT_EQ(refused.status.error_code(), grpc::StatusCode::UNAVAILABLE)
+      << refused.status.error_message();
+  EXPECT_EQ(server_->Metric("winnow_requests_rejected_total{code=\"UNAVAILABLE\"}"), 1);
+
+  for (Stream* stream : {&first, &second}) {
+    const Generation& finished = stream->Finish();
+    EXPECT_TRUE(finished.status.ok()) << finished.status.error_message();
+    EXPECT_EQ(finished.tokens(), 100);
+    EXPECT_EQ(finished.continuations.at(0).finish_reason, v1::FINISH_REASON_LENGTH);
+  }
+  EXPECT_EQ(server_->Wait(kExitLimit), 0) << server_->Log();
+}
+
+TEST_F(LifecycleTest, DrainingEndsWhatOutlivesItsLimit) {
+  ASSERT_NO_FATAL_FAILURE(
+      Start({"--max-context", "2048", "--kv-tokens", "4096", "--drain-seconds", "0.3"}));
+  Stream long_one(*generation_, Greedy("The history of bread begins", 2000));
+  v1::GenerateRequest wide = Greedy("A list of cities:", 1000);
+  wide.set_logprobs(true);
+  wide.set_top_logprobs(20);
+  Stream unread(*generation_, wide);
+  ASSERT_TRUE(long_one.ReadTokens(2));
+  ASSERT_TRUE(unread.ReadTokens(1));
+  server_->Terminate();
+  EXPECT_EQ(long_one.Finish().status.error_code(), grpc::StatusCode::UNAVAILABLE);
+  EXPECT_GE(long_one.generation().tokens(), 2);
+  EXPECT_EQ(server_->Wait(kExitLimit), 0) << server_->Log();
+}
+
+TEST_F(LifecycleTest, ASecondSignalEndsTheServerAtOnce) {
+  ASSERT_NO_FATAL_FAILURE(Start({"--max-context", "2048", "--kv-tokens", "4096"}));
+  Stream running(*generation_, Greedy("The history of bread begins", 2000));
+  ASSERT_TRUE(running.ReadTokens(1));
+  server_->Terminate();
+  while (CheckHealth() == HealthCheckResponse::SERVING) absl::SleepFor(absl::Milliseconds(5));
+  server_->Terminate();
+  EXPECT_EQ(server_->Wait(kExitLimit), 1) << server_->Log();
+  EXPECT_EQ(running.Finish().status.error_code(), grpc::StatusCode::UNAVAILABLE);
+}
+
+TEST_F(LifecycleTest, AnIdleServerStopsServingAtOnceThoughClientsAreConnected) {
+  ASSERT_NO_FATAL_FAILURE(Start({"--max-context", "2048", "--kv-tokens", "4096"}));
+  EXPECT_TRUE(Generate(*generation_, Greedy("x", 1)).status.ok());
+  server_->Terminate();
+  const absl::Time limit = absl::Now() + absl::Seconds(1.5);
+  while (server_->Log().find("event=stopped") == std::string::npos && absl::Now() < limit) {
+    absl::SleepFor(absl::Milliseconds(5));
+  }
+  EXPECT_THAT(server_->Log(), testing::HasSubstr("event=stopped"));
+  EXPECT_EQ(server_->Wait(kExitLimit), 0) << server_->Log();
+}
+
+TEST_F(LifecycleTest, AFullQueueRefusesWithADelayAndWhatWaitsMayExpire) {
+  ASSERT_NO_FATAL_FAILURE(Start({"--max-context", "2048", "--kv-tokens", "4096", "--max-running",
+                                 "1", "--max-waiting", "1"}));
+  Stream running(*generation_, Greedy("The history of bread begins", 1500));
+  ASSERT_TRUE(running.ReadTokens(1));
+  Generation waiting;
+  std::thread waiter([&] {
+    Stream stream(*generation_, Greedy("x", 5), absl::Seconds(1.5));
+    waiting = stream.Finish();
+  });
+  EXPECT_TRUE(server_->MetricBecomes("winnow_requests_waiting", 1));
+  const Generation refused = Complete(*generation_, Greedy("x", 1));
+  EXPECT_EQ(refused.status.error_code(), grpc::StatusCode::RESOURCE_EXHAUSTED)
+      << refused.status.error_message();
+  EXPECT_GT(RetryDelay(refused.status), absl::ZeroDuration());
+  waiter.join();
+  EXPECT_EQ(waiting.status.error_code(), grpc::StatusCode::DEADLINE_EXCEEDED);
+  EXPECT_EQ(waiting.tokens(), 0);
+  EXPECT_TRUE(server_->MetricBecomes("winnow_requests_waiting", 0));
+  running.Cancel();
+  running.Finish();
+  EXPECT_TRUE(server_->BecomesIdle());
+  EXPECT_TRUE(Generate(*generation_, Greedy("x", 1)).status.ok());
+}
+
+TEST_F(LifecycleTest, AConfigFileTakesTheNamesOfTheFlagsAndTheCommandLineWins) {
+  const std::filesystem::path path = std::filesystem::path(testing::TempDir()) / "winnow_test.yaml";
+  std::ofstream(path) << "# limits\nmodel-name: from-file\nmax-context = 512\nkv-tokens: 4096\n";
+  ASSERT_NO_FATAL_FAILURE(Start({"--config", path.string(), "--max-context", "256"}));
+  std::filesystem::remove(path);
+  const auto stub = v1::ModelService::NewStub(Connect(server_->address()));
+  grpc::ClientContext call;
+  v1::Model model;
+  ASSERT_TRUE(stub->GetModel(&call, v1::GetModelRequest(), &model).ok());
+  EXPECT_EQ(model.name(), "from-file");
+  EXPECT_EQ(model.context_tokens(), 256);
+  EXPECT_TRUE(server_->MetricBecomes("winnow_kv_blocks{state=\"free\"}", 4096 / 32));
+}
+
+}  // namespace
+}  // namespace winnow

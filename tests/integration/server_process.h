@@ -1,0 +1,108 @@
+#pragma once
+
+#include <sys/types.h>
+
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "absl/time/time.h"
+
+namespace winnow {
+
+/// The path of the demo model, from the environment variable WINNOW_DEMO_MODEL. Ends the process
+/// when it is not set: no test of this folder can go on without it.
+std::string DemoModelPath();
+
+/// A running program with its standard output and error going to a file.
+class ChildProcess {
+ public:
+  /// Starts arguments[0] with `input` as its standard input.
+  explicit ChildProcess(const std::vector<std::string>& arguments, const std::string& input = "");
+  /// Kills the program if it is still running.
+  ~ChildProcess();
+  ChildProcess(const ChildProcess&) = delete;
+  ChildProcess& operator=(const ChildProcess&) = delete;
+
+  /// What it has written so far.
+  std::string Output() const;
+  pid_t pid() const { return pid_; }
+  /// The exit status once the program has ended, -N after signal N; nothing while it runs.
+  std::optional<int> ExitStatus();
+  /// The same, waiting for at most `limit`.
+  std::optional<int> Wait(absl::Duration limit);
+
+ private:
+  std::string output_path_;
+  pid_t pid_ = -1;
+  std::optional<int> exit_status_;
+};
+
+/// What a command that ends by itself did.
+struct CommandResult {
+  std::optional<int> exit_status;  ///< as ChildProcess::Wait; nothing: still running after a minute
+  std::string output;              ///< standard output and error
+};
+
+/// Runs a program to its end.
+CommandResult RunCommand(const std::vector<std::string>& arguments, const std::string& input = "");
+
+/// The command line of the binary under test with these arguments.
+std::vector<std::string> WinnowCommand(const std::vector<std::string>& arguments);
+
+/// Runs the binary under test with these arguments to its end.
+CommandResult RunWinnow(const std::vector<std::string>& arguments);
+
+/// `winnow serve` with the demo model on free ports of the loopback interface.
+class ServerProcess {
+ public:
+  /// Starts the server, with more flags if wanted, and returns once it listens; an error holds what
+  /// it wrote.
+  static absl::StatusOr<std::unique_ptr<ServerProcess>> Start(
+      const std::vector<std::string>& flags = {});
+
+  const std::string& address() const { return address_; }
+  /// From the start of the process to the log line which says that it listens.
+  absl::Duration startup_time() const { return startup_time_; }
+
+  /// The metrics page, as an HTTP client gets it; empty when there is no answer.
+  std::string ScrapeMetrics() const;
+  /// The value of one series, spelled as on the page: `name` or `name{label="value"}`. Nothing when
+  /// the page doesn't have it.
+  std::optional<double> Metric(const std::string& series) const;
+  /// Waits until the series has the value; false if it hasn't after `limit`.
+  bool MetricBecomes(const std::string& series, double value,
+                     absl::Duration limit = absl::Seconds(10)) const;
+  /// Waits until no request runs or waits and all KV blocks are free.
+  bool BecomesIdle() const;
+
+  /// Memory that the process holds now, and the most that it ever held.
+  int64_t resident_bytes() const { return StatusBytes("VmRSS:"); }
+  int64_t peak_resident_bytes() const { return StatusBytes("VmHWM:"); }
+
+  void Terminate();  ///< SIGTERM
+  /// See ChildProcess.
+  std::optional<int> ExitStatus() { return process_.ExitStatus(); }
+  std::optional<int> Wait(absl::Duration limit) { return process_.Wait(limit); }
+  std::string Log() const { return process_.Output(); }
+
+ private:
+  explicit ServerProcess(const std::vector<std::string>& arguments) : process_(arguments) {}
+
+  int64_t StatusBytes(const std::string& name) const;
+
+  ChildProcess process_;
+  std::string address_;
+  std::string metrics_address_;
+  absl::Duration startup_time_;
+};
+
+/// The series of a metrics page with their values. An error names the first line that is neither a
+/// comment nor a series with a number.
+absl::StatusOr<std::map<std::string, double>> ParseMetrics(const std::string& page);
+
+}  // namespace winnow
