@@ -1,5 +1,8 @@
-"""Chat templates as models publish them in tokenizer_config.json, for make_tokenizers.py. What they
-say about tools is shortened to what recognition could stumble over.
+"""Chat templates for make_tokenizers.py, after those that models publish in tokenizer_config.json.
+They were not compared with the models' own files, except for the demo model's, which is read from
+its file. What they say about tools is shortened to what recognition could stumble over. Made up as
+variants: CHATML_TEXT, QWQ (Qwen 2.5's with another last line), VICUNA_STRIP, VICUNA_SPACES and what
+is "outside of literals".
 """
 
 ALTERNATE = "Conversation roles must alternate user/assistant/user/assistant/..."

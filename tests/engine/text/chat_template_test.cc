@@ -1,4 +1,4 @@
-// Prompts against what Jinja renders from the templates that models publish
+// Prompts against what Jinja renders from templates like those that models publish
 // (tests/golden/README.md).
 
 #include "engine/text/chat_template.h"
