@@ -1,5 +1,9 @@
 #include "engine/text/chat_template.h"
 
+#include <unicode/uchar.h>
+#include <unicode/utf8.h>
+
+#include <algorithm>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -15,11 +19,28 @@ namespace {
 constexpr std::string_view kBos = "<s>";
 constexpr std::string_view kEos = "</s>";
 
+/// Whitespace as Python, which templates are written for, has it.
+bool IsWhitespace(UChar32 c) { return c >= 0 && (u_isUWhiteSpace(c) || (c >= 0x1C && c <= 0x1F)); }
+
 std::string_view Trim(std::string_view text) {
-  constexpr std::string_view kWhitespace = " \t\n\v\f\r";
-  const size_t begin = text.find_first_not_of(kWhitespace);
-  if (begin == std::string_view::npos) return "";
-  return text.substr(begin, text.find_last_not_of(kWhitespace) - begin + 1);
+  size_t begin = 0, end = text.size();
+  while (begin < end) {
+    size_t next = begin;
+    UChar32 c;
+    U8_NEXT(text.data(), next, end, c);
+    if (!IsWhitespace(c)) break;
+    begin = next;
+  }
+  while (end > begin) {
+    size_t last = end - 1;
+    while (last > begin && U8_IS_TRAIL(text[last])) --last;
+    size_t next = last;
+    UChar32 c;
+    U8_NEXT(text.data(), next, end, c);
+    if (next != end || !IsWhitespace(c)) break;
+    end = last;
+  }
+  return text.substr(begin, end - begin);
 }
 
 std::string Content(std::string_view content, bool trims) {
@@ -49,11 +70,7 @@ absl::StatusOr<ChatTemplate> ChatTemplate::FromJinja(std::string_view jinja) {
     result.UseChatMl(outline);
   } else if (outline.Spells("<|start_header_id|>")) {
     result.UseLlama3(outline);
-  } else if (outline.Spells("[INST]") && !outline.Spells("[SYSTEM_PROMPT]")) {
-    result.UseInst(outline);
-  } else if (outline.Spells("USER: ") && outline.Spells("ASSISTANT:")) {
-    result.UseVicuna(outline);
-  } else {
+  } else if (!result.UseInst(outline) && !result.UseVicuna(outline)) {
     return absl::UnimplementedError(
         "tokenizer.chat_template is none that Winnow knows (ChatML, Llama-2, Llama-3, Mistral, "
         "Vicuna); send the prompt as plain text instead of messages.");
@@ -67,6 +84,9 @@ void ChatTemplate::UseChatMl(const JinjaOutline& outline) {
   user_ = {"<|im_start|>user\n", "<|im_end|>\n"};
   assistant_ = {"<|im_start|>assistant\n", "<|im_end|>\n"};
   generation_prompt_ = assistant_.open;
+  // Models that always think first have the answer start with that.
+  const std::string thinking = generation_prompt_ + "<think>\n";
+  if (outline.Spells(thinking)) generation_prompt_ = thinking;
   default_system_ = FindDefaultSystem(outline);
 }
 
@@ -86,9 +106,20 @@ void ChatTemplate::UseLlama3(const JinjaOutline& outline) {
   }
 }
 
-void ChatTemplate::UseInst(const JinjaOutline& outline) {
-  // The spaces around the marks differ from version to version, and matter to the model.
-  user_ = {outline.LiteralWith("[INST]"), outline.LiteralWith("[/INST]")};
+bool ChatTemplate::UseInst(const JinjaOutline& outline) {
+  // The spaces around the marks differ from version to version, and matter to the model. What Jinja
+  // makes of other whitespace, as around marks outside of literals, is not known here.
+  const auto read_mark = [&outline](std::string_view mark, std::string& literal) {
+    literal = outline.LiteralWith(mark);
+    const size_t begin = literal.find_first_not_of(' ');
+    return begin != std::string::npos && literal.find_last_not_of(' ') == begin + mark.size() - 1;
+  };
+  Frame user;
+  if (!read_mark("[INST]", user.open) || !read_mark("[/INST]", user.close) ||
+      outline.Spells("[SYSTEM_PROMPT]")) {
+    return false;
+  }
+  user_ = user;
   assistant_ = {outline.Uses("' '+message") || outline.Uses("' '+content") ? " " : "",
                 std::string(kEos)};
   if (outline.Uses("' '+eos_token")) assistant_.close.insert(0, " ");
@@ -101,23 +132,49 @@ void ChatTemplate::UseInst(const JinjaOutline& outline) {
     family_ = ChatFamily::kLlama2;
     system_ = {"<<SYS>>\n", "\n<</SYS>>\n\n"};
     system_place_ = SystemPlace::kFirstUserTurn;
-    return;
+    // Templates that were made from older code hold a default even where this condition disables
+    // it.
+    const std::string system = outline.LiteralAfter("setsystem_message=");
+    if (!system.empty() && !outline.Uses("false==true")) default_system_ = system;
+    return true;
   }
   family_ = ChatFamily::kMistral;
   system_ = {"", "\n\n"};
   system_place_ = outline.Uses("loop.lastandsystem_message")    ? SystemPlace::kLastUserTurn
                   : outline.Uses("loop.firstandsystem_message") ? SystemPlace::kFirstUserTurn
                                                                 : SystemPlace::kNowhere;
+  return true;
 }
 
-void ChatTemplate::UseVicuna(const JinjaOutline& outline) {
+bool ChatTemplate::UseVicuna(const JinjaOutline& outline) {
+  using ContentFrame = JinjaOutline::ContentFrame;
+  constexpr std::string_view kUser = "USER: ", kAssistant = "ASSISTANT: ";
+  // What is put around a message, and whether it stands on a line of its own, differs from template
+  // to template.
+  const std::vector<ContentFrame> frames = outline.ContentFrames(kEos);
+  const auto find = [&frames](auto matches) {
+    return std::find_if(frames.begin(), frames.end(), matches);
+  };
+  const auto user = find([&](const ContentFrame& frame) { return frame.open == kUser; });
+  const auto assistant = find([&](const ContentFrame& frame) { return frame.open == kAssistant; });
+  const auto system = find([&](const ContentFrame& frame) {
+    return frame.open != kUser && frame.open != kAssistant && !frame.close.empty();
+  });
+  if (user == frames.end() || assistant == frames.end() || system == frames.end() ||
+      !outline.Spells("ASSISTANT:")) {
+    return false;
+  }
   family_ = ChatFamily::kVicuna;
   adds_bos_ = true;  // Vicuna was trained with it, though not every template says so.
-  system_ = {"", "\n\n"};
-  user_ = {"USER: ", "\n"};
-  assistant_ = {"ASSISTANT: ", absl::StrCat(std::string(kEos), "\n")};
+  system_ = {system->open, system->close};
+  user_ = {user->open, user->close};
+  assistant_ = {assistant->open, assistant->close};
   generation_prompt_ = "ASSISTANT:";
-  trims_system_ = trims_user_ = trims_assistant_ = outline.Uses("['content'].strip()");
+  trims_system_ = system->trims;
+  trims_user_ = user->trims;
+  trims_assistant_ = assistant->trims;
+  alternates_ = outline.Spells("roles must alternate");
+  return true;
 }
 
 absl::Status ChatTemplate::CheckOrder(const std::vector<ChatMessage>& messages) const {
@@ -155,16 +212,18 @@ absl::StatusOr<std::string> ChatTemplate::Render(const std::vector<ChatMessage>&
   const auto system_text = [this](std::string_view content) {
     return absl::StrCat(system_.open, Content(content, trims_system_), system_.close);
   };
+  const bool leads_with_system = messages.front().role == "system";
+  std::optional<std::string> system = default_system_;
+  if (leads_with_system) system = messages.front().content;
   // With alternating turns, a system message leads and moves into a user turn.
-  const bool moves_system =
-      system_place_ != SystemPlace::kOwnTurn && messages.front().role == "system";
-  const size_t first_turn = moves_system ? 1 : 0;
+  const bool moves_system = system_place_ != SystemPlace::kOwnTurn && system.has_value();
+  const size_t first_turn = moves_system && leads_with_system ? 1 : 0;
   const size_t system_turn =
       system_place_ == SystemPlace::kLastUserTurn ? messages.size() - 1 : first_turn;
 
   std::string prompt;
-  if (default_system_ && messages.front().role != "system") {
-    prompt = absl::StrCat(system_.open, system_preamble_, *default_system_, system_.close);
+  if (system && !leads_with_system && !moves_system) {
+    prompt = absl::StrCat(system_.open, system_preamble_, *system, system_.close);
   }
   for (size_t i = first_turn; i < messages.size(); ++i) {
     const auto& [role, content] = messages[i];
@@ -176,7 +235,7 @@ absl::StatusOr<std::string> ChatTemplate::Render(const std::vector<ChatMessage>&
                       assistant_.close);
     } else {
       std::string text = content;
-      if (moves_system && i == system_turn) text.insert(0, system_text(messages[0].content));
+      if (moves_system && i == system_turn) text.insert(0, system_text(*system));
       absl::StrAppend(&prompt, i > first_turn ? later_user_prefix_ : std::string(), user_.open,
                       Content(text, trims_user_), user_.close);
     }

@@ -47,9 +47,11 @@ class ChatTemplate {
 
   void UseChatMl(const JinjaOutline& outline);
   void UseLlama3(const JinjaOutline& outline);
-  /// Llama-2 and Mistral, which share the [INST] marks.
-  void UseInst(const JinjaOutline& outline);
-  void UseVicuna(const JinjaOutline& outline);
+  /// Llama-2 and Mistral, which share the [INST] marks. False, with nothing set, when the template
+  /// has no such turns.
+  bool UseInst(const JinjaOutline& outline);
+  /// False, with nothing set, when the template has no such turns.
+  bool UseVicuna(const JinjaOutline& outline);
   absl::Status CheckOrder(const std::vector<ChatMessage>& messages) const;
 
   ChatFamily family_ = ChatFamily::kChatMl;
@@ -64,7 +66,7 @@ class ChatTemplate {
   bool trims_assistant_ = false;
   /// User and assistant must take turns, the user first and last.
   bool alternates_ = false;
-  /// The content of the system message put in front when the messages bring none.
+  /// The content of the system message that is taken when the messages bring none.
   std::optional<std::string> default_system_;
 };
 

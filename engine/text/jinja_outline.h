@@ -1,5 +1,7 @@
 #pragma once
 
+#include <cstddef>
+#include <map>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -20,12 +22,30 @@ class JinjaOutline {
   /// literals in single quotes, such as "' '+eos_token".
   bool Uses(std::string_view code) const { return code_.find(code) != std::string::npos; }
 
+  /// The first literal that stands directly behind `code`, written as for Uses(); empty if there is
+  /// none.
+  std::string LiteralAfter(std::string_view code) const;
+
+  /// What an expression joins directly to a message's content.
+  struct ContentFrame {
+    std::string open;   ///< the literal before it, or empty
+    std::string close;  ///< literals and `eos_token` behind it
+    bool trims;         ///< whether whitespace around the content is dropped
+  };
+  /// The frame of each place in the expressions that names a message's content, with `eos` for
+  /// `eos_token`.
+  std::vector<ContentFrame> ContentFrames(std::string_view eos) const;
+
   /// In the order of the template, with escapes such as \n resolved.
   const std::vector<std::string>& literals() const { return literals_; }
 
  private:
+  /// The literal whose opening quote is at `position` of the code, or null.
+  const std::string* LiteralAt(size_t position) const;
+
   std::string code_;
   std::vector<std::string> literals_;
+  std::map<size_t, size_t> literal_at_;  ///< index of the literal whose quote is at the offset
 };
 
 }  // namespace winnow

@@ -15,9 +15,6 @@
 namespace winnow {
 namespace {
 
-/// Longer words are never tokens, so they are not looked up as such.
-constexpr size_t kMaxWholeWordBytes = 128;
-
 uint64_t PairKey(int32_t left, int32_t right) {
   return static_cast<uint64_t>(static_cast<uint32_t>(left)) << 32 | static_cast<uint32_t>(right);
 }
@@ -125,9 +122,9 @@ BpeTokenizer::BpeTokenizer(const Vocabulary& vocabulary, const Pretokenizer& pre
   byte_tokens_.fill(-1);
   for (int32_t token = 0; token < vocab_size(); ++token) {
     const std::string& bytes = this->token_bytes()[token];
-    if (vocabulary.types[token] == TokenType::kNormal && bytes.size() == 1) {
-      byte_tokens_[static_cast<unsigned char>(bytes[0])] = token;
-    }
+    if (vocabulary.types[token] != TokenType::kNormal || bytes.size() != 1) continue;
+    int32_t& byte_token = byte_tokens_[static_cast<unsigned char>(bytes[0])];
+    if (byte_token < 0) byte_token = token;
   }
 }
 
@@ -138,7 +135,11 @@ absl::Status BpeTokenizer::ReadMerges(const Vocabulary& vocabulary) {
   absl::flat_hash_map<std::string_view, int32_t> ids;
   ids.reserve(vocabulary.tokens.size());
   for (size_t i = 0; i < vocabulary.tokens.size(); ++i) {
-    ids.emplace(vocabulary.tokens[i], static_cast<int32_t>(i));
+    // Not control tokens: else ordinary text could merge into one.
+    const TokenType type = vocabulary.types[i];
+    if (type == TokenType::kNormal || type == TokenType::kUserDefined) {
+      ids.emplace(vocabulary.tokens[i], static_cast<int32_t>(i));
+    }
   }
   merges_.reserve(vocabulary.merges.size());
   std::string joined;
@@ -154,8 +155,8 @@ absl::Status BpeTokenizer::ReadMerges(const Vocabulary& vocabulary) {
     const auto right = ids.find(merge.substr(space + 1));
     const auto merged = ids.find(joined);
     if (left == ids.end() || right == ids.end() || merged == ids.end()) {
-      return absl::InvalidArgumentError(absl::StrCat("tokenizer.ggml.merges names at ", rank,
-                                                     " a token that the vocabulary lacks."));
+      return absl::InvalidArgumentError(absl::StrCat(
+          "tokenizer.ggml.merges names at ", rank, " a token that the vocabulary lacks as text."));
     }
     merges_.emplace(PairKey(left->second, right->second),
                     Merge{static_cast<int32_t>(rank), merged->second});
@@ -168,10 +169,7 @@ void BpeTokenizer::FindWholeWords(const Vocabulary& vocabulary) {
   std::vector<int32_t> tokens;
   for (int32_t token = 0; token < vocab_size(); ++token) {
     const std::string& bytes = token_bytes()[token];
-    if (vocabulary.types[token] != TokenType::kNormal || bytes.empty() ||
-        bytes.size() > kMaxWholeWordBytes) {
-      continue;
-    }
+    if (vocabulary.types[token] != TokenType::kNormal || bytes.empty()) continue;
     if (!pretokenizer_.ignores_merges) {
       tokens.clear();
       MergeWord(bytes, scratch, tokens);
@@ -195,13 +193,11 @@ void BpeTokenizer::EncodeText(std::string_view text, std::vector<int32_t>& token
 
 void BpeTokenizer::EncodeWord(std::string_view word, Scratch& scratch,
                               std::vector<int32_t>& tokens) const {
-  if (word.size() <= kMaxWholeWordBytes) {
-    if (const auto found = whole_words_.find(word); found != whole_words_.end()) {
-      tokens.push_back(found->second);
-      return;
-    }
+  if (const auto found = whole_words_.find(word); found != whole_words_.end()) {
+    tokens.push_back(found->second);
+  } else {
+    MergeWord(word, scratch, tokens);
   }
-  MergeWord(word, scratch, tokens);
 }
 
 void BpeTokenizer::MergeWord(std::string_view word, Scratch& scratch,

@@ -19,7 +19,8 @@ namespace winnow {
 class BpeTokenizer final : public VocabularyTokenizer {
  public:
   /// UNIMPLEMENTED for an unknown pre-tokenizer; INVALID_ARGUMENT when merges are missing or name
-  /// tokens that the vocabulary does not have.
+  /// tokens that the vocabulary does not have as normal or user-defined ones. Of tokens that are
+  /// spelled alike the first one is used.
   static absl::StatusOr<std::unique_ptr<Tokenizer>> Create(const Vocabulary& vocabulary);
 
   bool StripsLeadingSpace() const override { return false; }

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <cmath>
 #include <limits>
 #include <string_view>
 #include <utility>
@@ -72,6 +73,12 @@ absl::Status ReadScores(const GgufFile& file, Vocabulary& vocabulary) {
     return Fault("scores", absl::StrCat("has ", (*scores)->size(), " entries, the vocabulary ",
                                         vocabulary.tokens.size()));
   }
+  for (size_t i = 0; i < (*scores)->size(); ++i) {
+    // Merging orders by score, and what is no number has no place in an order.
+    if (std::isnan((**scores)[i])) {
+      return Fault("scores", absl::StrCat("has no number at token ", i));
+    }
+  }
   vocabulary.scores.assign((*scores)->begin(), (*scores)->end());
   return absl::OkStatus();
 }
@@ -81,7 +88,8 @@ absl::Status ReadScores(const GgufFile& file, Vocabulary& vocabulary) {
 std::vector<int32_t> EndOfGenerationTokens(const Vocabulary& vocabulary,
                                            std::vector<int32_t> named) {
   for (size_t i = 0; i < vocabulary.tokens.size(); ++i) {
-    if (vocabulary.types[i] == TokenType::kControl &&
+    const TokenType type = vocabulary.types[i];
+    if ((type == TokenType::kControl || type == TokenType::kUserDefined) &&
         std::find(kTurnEnds.begin(), kTurnEnds.end(), vocabulary.tokens[i]) != kTurnEnds.end()) {
       named.push_back(static_cast<int32_t>(i));
     }

@@ -40,8 +40,9 @@ struct Vocabulary {
 /// INVALID_ARGUMENT names the key at fault.
 absl::StatusOr<Vocabulary> ReadVocabulary(const GgufFile& file);
 
-/// The tokens that end a generation: end of sequence, and control tokens whose spelling is known to
-/// end a turn, since files often name only one of them. `named` holds ids that the file names.
+/// The tokens that end a generation: end of sequence, and those whose spelling is known to end a
+/// turn, since files often name only one of them. User-defined tokens count, as some files have
+/// them in place of control tokens. `named` holds ids that the file names.
 std::vector<int32_t> EndOfGenerationTokens(const Vocabulary& vocabulary,
                                            std::vector<int32_t> named);
 

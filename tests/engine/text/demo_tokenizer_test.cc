@@ -1,0 +1,122 @@
+// The demo model's tokenizer against Hugging Face tokenizers (tests/golden/README.md).
+
+#include <algorithm>
+#include <cstdlib>
+#include <memory>
+#include <random>
+#include <string>
+#include <vector>
+
+#include "engine/model/gguf.h"
+#include "engine/text/chat_template.h"
+#include "engine/text/tokenizer.h"
+#include "gtest/gtest.h"
+#include "tests/engine/text/golden.h"
+#include "tests/engine/text/utf8.h"
+#include "tests/engine/text/vocabulary_file.h"
+
+namespace winnow {
+namespace {
+
+using Ids = std::vector<int32_t>;
+
+class DemoTokenizerTest : public testing::Test {
+ protected:
+  static void SetUpTestSuite() {
+    const char* path = std::getenv("WINNOW_DEMO_MODEL");
+    ASSERT_NE(path, nullptr) << "set WINNOW_DEMO_MODEL to the demo model's file";
+    auto file = GgufFile::Open(path);
+    ASSERT_TRUE(file.ok()) << file.status();
+    file_ = *std::move(file);
+    auto tokenizer = Tokenizer::FromGguf(*file_);
+    ASSERT_TRUE(tokenizer.ok()) << tokenizer.status();
+    tokenizer_ = *std::move(tokenizer);
+  }
+  static void TearDownTestSuite() {
+    tokenizer_.reset();
+    file_.reset();
+  }
+
+  inline static std::unique_ptr<GgufFile> file_;
+  inline static std::unique_ptr<Tokenizer> tokenizer_;
+};
+
+TEST_F(DemoTokenizerTest, EncodesAsHuggingFaceTokenizers) {
+  const nlohmann::json golden = LoadGolden("tokenizer_smollm2.json");
+  for (const auto& example : golden["cases"]) {
+    const std::string text = example["text"];
+    EXPECT_EQ(tokenizer_->Encode(text, /*parse_special=*/true, false), example["tokens"].get<Ids>())
+        << example["text"];
+    const auto& plain = example.contains("plain") ? example["plain"] : example["tokens"];
+    EXPECT_EQ(tokenizer_->Encode(text, /*parse_special=*/false, false), plain.get<Ids>())
+        << example["text"];
+  }
+}
+
+TEST_F(DemoTokenizerTest, DecodesAnyTokensAsHuggingFaceTokenizers) {
+  const nlohmann::json golden = LoadGolden("tokenizer_smollm2.json");
+  for (const auto& example : golden["decodes"]) {
+    const auto tokens = example["tokens"].get<Ids>();
+    EXPECT_EQ(Decode(*tokenizer_, tokens), example["text"]);
+    EXPECT_EQ(Decode(*tokenizer_, tokens, /*render_special=*/true), example["special"]);
+  }
+}
+
+TEST_F(DemoTokenizerTest, DecodingWhatWasEncodedGivesTheTextBack) {
+  // Characters of the bytes that the vocabulary has no token for.
+  const auto spelled = [](const std::string& text) {
+    std::string bytes;
+    for (const int32_t token : tokenizer_->Encode(text, false, false)) {
+      bytes += tokenizer_->TokenBytes(token, false);
+    }
+    return bytes == text;
+  };
+  std::vector<bool> has_token(256);
+  for (int32_t token = 0; token < tokenizer_->vocab_size(); ++token) {
+    const std::string bytes = tokenizer_->TokenBytes(token, false);
+    if (bytes.size() == 1) has_token[static_cast<unsigned char>(bytes[0])] = true;
+  }
+  std::mt19937 rng(10);
+  int tried = 0;
+  for (int i = 0; i < 3000; ++i) {
+    const std::string text = RandomText(rng, 60);
+    const bool complete = std::all_of(
+        text.begin(), text.end(), [&](char c) { return has_token[static_cast<unsigned char>(c)]; });
+    if (!complete) continue;
+    ++tried;
+    ASSERT_TRUE(spelled(text)) << text;
+    ASSERT_EQ(Decode(*tokenizer_, tokenizer_->Encode(text, false, false)), text);
+  }
+  EXPECT_GT(tried, 500);
+}
+
+TEST_F(DemoTokenizerTest, EveryTokenOfTextEncodesToWhatItSpells) {
+  for (int32_t token = 0; token < tokenizer_->vocab_size(); ++token) {
+    const std::string bytes = tokenizer_->TokenBytes(token, false);
+    std::string again;
+    for (const int32_t part : tokenizer_->Encode(bytes, false, false)) {
+      again += tokenizer_->TokenBytes(part, false);
+    }
+    ASSERT_EQ(again, bytes) << token;
+  }
+}
+
+TEST_F(DemoTokenizerTest, KnowsTheSpecialTokensThatItsFileNames) {
+  EXPECT_EQ(tokenizer_->vocab_size(), 49152);
+  EXPECT_EQ(tokenizer_->bos_token(), 1);
+  EXPECT_TRUE(tokenizer_->IsEndOfGeneration(2));   // <|im_end|>
+  EXPECT_TRUE(tokenizer_->IsEndOfGeneration(0));   // <|endoftext|>
+  EXPECT_FALSE(tokenizer_->IsEndOfGeneration(1));  // <|im_start|>
+  EXPECT_EQ(tokenizer_->Encode("x", true, /*add_bos=*/true),
+            tokenizer_->Encode("x", true, /*add_bos=*/false));
+}
+
+TEST_F(DemoTokenizerTest, ItsChatTemplateIsTheOneWhosePromptsAreGolden) {
+  const nlohmann::json golden = LoadGolden("chat_templates.json");
+  const auto jinja = file_->GetString("tokenizer.chat_template");
+  ASSERT_TRUE(jinja.ok());
+  EXPECT_EQ(*jinja, golden["known"][0]["jinja"]);
+}
+
+}  // namespace
+}  // namespace winnow
