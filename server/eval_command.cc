@@ -17,7 +17,10 @@
 #include "engine/attention/label_file.h"
 #include "engine/attention/policy.h"
 #include "engine/engine_options.h"
+#include "engine/eval/heat_map.h"
 #include "engine/eval/perplexity.h"
+#include "engine/eval/recall.h"
+#include "engine/eval/retrieval.h"
 #include "engine/model/transformer.h"
 #include "kernels/cpu/cpu_backend.h"
 #include "server/commands.h"
@@ -314,16 +317,321 @@ int RunPerplexity(std::span<const std::string> arguments) {
   return 0;
 }
 
+// winnow eval retrieval
+
+struct RetrievalFlags {
+  EvalFlags common;
+  std::string cases;
+  int limit = 0;
+  std::string ask = "completion";
+  bool answers = false;
+  RetrievalOptions options = {.step_rows = kStepRows};
+};
+
+/// What the model gets of a case. `line` is the one asked for, or empty. INVALID_ARGUMENT when the
+/// model has no chat template.
+absl::StatusOr<std::vector<int32_t>> EncodeCase(const std::string& prompt, const std::string& line,
+                                                int64_t number, const RetrievalFlags& flags,
+                                                const ModelFile& file) {
+  const Tokenizer& tokenizer = *file.tokenizer;
+  if (flags.ask != "chat") {
+    const bool completes = flags.ask == "completion" && !line.empty();
+    const std::string start = line.substr(0, line.find(absl::StrCat(number)));
+    return tokenizer.Encode(completes ? absl::StrCat(prompt, "\n\n", start) : prompt,
+                            /*parse_special=*/false, /*add_bos=*/true);
+  }
+  if (!file.chat) {
+    return absl::InvalidArgumentError("--ask chat: the model has no chat template that is known");
+  }
+  const absl::StatusOr<std::string> rendered =
+      file.chat->Render({{.role = "user", .content = prompt}});
+  if (!rendered.ok()) return rendered.status();
+  return tokenizer.Encode(*rendered, /*parse_special=*/true, file.chat->adds_bos());
+}
+
+/// The first --limit cases of the file. INVALID_ARGUMENT names the line at fault.
+absl::StatusOr<std::vector<RetrievalCase>> ReadCases(const RetrievalFlags& flags,
+                                                     const ModelFile& file) {
+  const absl::StatusOr<std::string> text = ReadText(flags.cases, "--cases");
+  if (!text.ok()) return text.status();
+  const std::vector<std::string> lines = absl::StrSplit(*text, '\n');
+  std::vector<RetrievalCase> cases;
+  for (size_t i = 0; i < lines.size(); ++i) {
+    if (lines[i].empty()) continue;
+    if (flags.limit > 0 && static_cast<int>(cases.size()) == flags.limit) break;
+    const nlohmann::json json =
+        nlohmann::json::parse(lines[i], nullptr, /*allow_exceptions=*/false);
+    const bool valid = json.is_object() && json.contains("prompt") && json["prompt"].is_string() &&
+                       json.contains("expected_number") &&
+                       json["expected_number"].is_number_integer();
+    if (!valid) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("--cases: line ", i + 1,
+                       " is no JSON object with a string prompt and an integer expected_number"));
+    }
+    const auto number = json["expected_number"].get<int64_t>();
+    const auto line = json.find("correct_line");
+    absl::StatusOr<std::vector<int32_t>> prompt =
+        EncodeCase(json["prompt"].get<std::string>(),
+                   line != json.end() && line->is_string() ? line->get<std::string>() : "", number,
+                   flags, file);
+    if (!prompt.ok()) return prompt.status();
+    if (prompt->empty()) {
+      return absl::InvalidArgumentError(absl::StrCat("--cases: line ", i + 1, " has no prompt"));
+    }
+    cases.push_back({*std::move(prompt), number});
+  }
+  if (cases.empty()) return absl::InvalidArgumentError("--cases has no cases");
+  return cases;
+}
+
+void PrintRetrievalJson(const std::vector<RetrievalResult>& results, const EvalModel& model,
+                        bool answers) {
+  nlohmann::ordered_json list = nlohmann::ordered_json::array();
+  for (const RetrievalResult& result : results) {
+    nlohmann::ordered_json json = {{"policy", std::string(PolicyName(result.policy.kind))},
+                                   {"correct", result.correct},
+                                   {"total", result.total}};
+    AddPolicy(result.policy, model, &json);
+    json["mean_budget_fraction"] = BudgetFraction(result.traffic);
+    json["kv_bytes_read"] = result.traffic.bytes();
+    json["kv_bytes_dense"] = result.traffic.equivalent_bytes;
+    if (answers) json["answers"] = result.answers;
+    list.push_back(std::move(json));
+  }
+  const nlohmann::ordered_json json = {{"results", list}};
+  // What a model answers need not be UTF-8.
+  constexpr auto kReplace = nlohmann::ordered_json::error_handler_t::replace;
+  std::puts(json.dump(-1, ' ', false, kReplace).c_str());
+}
+
+void PrintRetrievalTable(const std::vector<RetrievalResult>& results,
+                         const std::vector<RetrievalCase>& cases, bool answers) {
+  if (answers) {
+    for (size_t i = 0; i < cases.size(); ++i) {
+      std::printf("case %zu, expected %lld\n", i + 1,
+                  static_cast<long long>(cases[i].expected_number));
+      for (const RetrievalResult& result : results) {
+        std::printf("  %-24s %s\n", Title(result.policy).c_str(), result.answers[i].c_str());
+      }
+    }
+  }
+  std::printf("%-24s %8s %6s %8s %8s\n", "policy", "correct", "total", "budget", "KV read");
+  for (const RetrievalResult& result : results) {
+    std::printf("%-24s %8d %6d %6.2f %% %6.2f %%\n", Title(result.policy).c_str(), result.correct,
+                result.total, 100 * BudgetFraction(result.traffic),
+                100.0 * static_cast<double>(result.traffic.bytes()) /
+                    static_cast<double>(result.traffic.equivalent_bytes));
+  }
+}
+
+absl::Status EvaluateRetrieval(const RetrievalFlags& flags) {
+  RetrievalOptions options = flags.options;
+  const absl::StatusOr<std::vector<AttentionPolicy>> policies = ReadPolicies(flags.common);
+  if (!policies.ok()) return policies.status();
+  absl::StatusOr<ModelFile> file = OpenModel(flags.common);
+  if (!file.ok()) return file.status();
+  const absl::StatusOr<std::vector<RetrievalCase>> cases = ReadCases(flags, *file);
+  if (!cases.ok()) return cases.status();
+  size_t longest = 0;
+  for (const RetrievalCase& question : *cases) longest = std::max(longest, question.prompt.size());
+  const absl::StatusOr<EvalModel> model =
+      LoadModel(flags.common, *std::move(file), static_cast<int>(longest) + options.max_tokens);
+  if (!model.ok()) return model.status();
+  options.block_tokens = model->transformer->kv_cache().block_tokens;
+
+  absl::StatusOr<std::vector<RetrievalResult>> results;
+  {
+    ProgressBar bar("answering");
+    const int64_t rows = RetrievalRows(*cases, options, static_cast<int>(policies->size()));
+    results = EvalRetrieval(*model->transformer, *model->file.tokenizer, *cases, *policies, options,
+                            Advance(bar, rows));
+  }
+  if (!results.ok()) return results.status();
+  if (flags.common.json) {
+    PrintRetrievalJson(*results, *model, flags.answers);
+  } else {
+    PrintRetrievalTable(*results, *cases, flags.answers);
+  }
+  return absl::OkStatus();
+}
+
+int RunRetrieval(std::span<const std::string> arguments) {
+  RetrievalFlags flags;
+  FlagSet set("winnow eval retrieval",
+              "Counts how often the first number of a greedy answer is the one asked for, through "
+              "every policy.");
+  Declare(set, flags.common);
+  set.Add("cases", &flags.cases, "FILE",
+          "One JSON object a line, with prompt, expected_number and perhaps correct_line, the line "
+          "of the prompt that holds the number. Required.");
+  set.Add("limit", &flags.limit, "K", "Only the first K cases; 0 is all.", {0, 1 << 30});
+  set.AddChoice("ask", &flags.ask, {"completion", "plain", "chat"},
+                "How: the prompt and after it the case's correct_line up to the number, if it has "
+                "one, which small models manage best; the prompt alone; or the prompt as a user's "
+                "message to a chat model.");
+  set.Add("sparse-tail", &flags.options.sparse_tail, "TOKENS",
+          "Last tokens of the prompt that select like generated ones; what is before them is "
+          "computed densely. Where the tail is 0, as in serving, the model looks for the number "
+          "while it still sees the whole prompt, and the answer's first token costs a policy "
+          "nothing.",
+          {0, 1 << 24});
+  set.Add("max-tokens", &flags.options.max_tokens, "N", "Most tokens of an answer.", {1, 4096});
+  set.Add("answers", &flags.answers, "", "Print the answers too.");
+  if (std::optional<int> exit_code = ParseOrExitCode(set, arguments)) return *exit_code;
+  if (absl::Status status = EvaluateRetrieval(flags); !status.ok()) return Fail(set, status);
+  return 0;
+}
+
+// winnow eval recall
+
+struct RecallFlags {
+  EvalFlags common;
+  std::string text;
+  std::string output;
+  RecallEvalOptions options = {.step_rows = kStepRows};
+};
+
+bool EndsWith(const std::string& text, const std::string& end) {
+  return text.size() >= end.size() && text.compare(text.size() - end.size(), end.size(), end) == 0;
+}
+
+/// Writes the heat map as --output says: SVG by itself or in a page.
+absl::Status WriteHeatMap(const RecallFlags& flags, const std::vector<RecallResult>& results,
+                          const EvalModel& model) {
+  std::vector<HeatMapPanel> panels;
+  for (const RecallResult& result : results) panels.push_back({Title(result.policy), &result});
+  const std::string caption = absl::StrCat(
+      model.file.config.name, ", context ", flags.options.context,
+      ", windows: ", flags.options.windows, ", rows sampled in each: ", flags.options.sampled_rows);
+  std::string image = RecallHeatMapSvg(caption, panels);
+  if (EndsWith(flags.output, ".html")) image = HtmlPage("Recall by layer and KV head", image);
+  std::ofstream file(flags.output, std::ios::binary);
+  file << image;
+  file.close();
+  if (!file) {
+    return absl::UnavailableError(absl::StrCat("can't write --output ", flags.output));
+  }
+  return absl::OkStatus();
+}
+
+void PrintRecallJson(const std::vector<RecallResult>& results, const EvalModel& model,
+                     const RecallEvalOptions& options) {
+  nlohmann::ordered_json list = nlohmann::ordered_json::array();
+  for (const RecallResult& result : results) {
+    nlohmann::ordered_json layers = nlohmann::ordered_json::array();
+    for (int l = 0; l < result.layers(); ++l) {
+      layers.push_back(std::vector<double>(result.layer(l).begin(), result.layer(l).end()));
+    }
+    nlohmann::ordered_json json = {{"policy", std::string(PolicyName(result.policy.kind))},
+                                   {"recall", MeanRecall(result.recall)},
+                                   {"mean_budget_fraction", BudgetFraction(result.traffic)}};
+    AddPolicy(result.policy, model, &json);
+    json["recall_by_layer_and_kv_head"] = std::move(layers);
+    list.push_back(std::move(json));
+  }
+  const nlohmann::ordered_json json = {{"results", list},
+                                       {"context", options.context},
+                                       {"windows", options.windows},
+                                       {"sampled_rows", options.sampled_rows}};
+  std::puts(json.dump().c_str());
+}
+
+void PrintRecallTable(const std::vector<RecallResult>& results) {
+  constexpr int kMinWidth = 16;
+  std::vector<int> widths;
+  std::printf("recall, mean and lowest KV head\nlayer");
+  for (const RecallResult& result : results) {
+    const std::string title = Title(result.policy);
+    widths.push_back(std::max(kMinWidth, static_cast<int>(title.size())));
+    std::printf("  %*s", widths.back(), title.c_str());
+  }
+  const auto print_row = [&](const std::string& name, const auto& recalls_of) {
+    std::printf("\n%5s", name.c_str());
+    for (size_t p = 0; p < results.size(); ++p) {
+      const std::span<const double> recalls = recalls_of(results[p]);
+      std::printf("  %*.4f  %.4f", widths[p] - 8, MeanRecall(recalls),
+                  *std::ranges::min_element(recalls));
+    }
+  };
+  for (int l = 0; l < results[0].layers(); ++l) {
+    print_row(absl::StrCat(l), [l](const RecallResult& result) { return result.layer(l); });
+  }
+  print_row("all", [](const RecallResult& result) { return std::span(result.recall); });
+  std::printf("\n");
+}
+
+absl::Status EvaluateRecall(const RecallFlags& flags) {
+  RecallEvalOptions options = flags.options;
+  if (!flags.output.empty() && !EndsWith(flags.output, ".html") &&
+      !EndsWith(flags.output, ".svg")) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("--output must end in .html or .svg, is ", flags.output));
+  }
+  const absl::StatusOr<std::vector<AttentionPolicy>> policies = ReadPolicies(flags.common);
+  if (!policies.ok()) return policies.status();
+  absl::StatusOr<ModelFile> file = OpenModel(flags.common);
+  if (!file.ok()) return file.status();
+  const absl::StatusOr<std::vector<int32_t>> tokens =
+      ReadTokens(flags.text, *file, options.windows, options.context);
+  if (!tokens.ok()) return tokens.status();
+  const absl::StatusOr<EvalModel> model =
+      LoadModel(flags.common, *std::move(file), options.context);
+  if (!model.ok()) return model.status();
+  options.block_tokens = model->transformer->kv_cache().block_tokens;
+
+  absl::StatusOr<std::vector<RecallResult>> results;
+  {
+    ProgressBar bar("measuring");
+    const int64_t rows = RecallRows(options, static_cast<int>(policies->size()));
+    results = EvalRecall(*model->transformer, *tokens, *policies, options, Advance(bar, rows));
+  }
+  if (!results.ok()) return results.status();
+  if (!flags.output.empty()) {
+    if (absl::Status status = WriteHeatMap(flags, *results, *model); !status.ok()) return status;
+  }
+  if (flags.common.json) {
+    PrintRecallJson(*results, *model, options);
+  } else {
+    PrintRecallTable(*results);
+  }
+  return absl::OkStatus();
+}
+
+int RunRecall(std::span<const std::string> arguments) {
+  RecallFlags flags;
+  FlagSet set("winnow eval recall",
+              "Measures, for every layer and KV head, how much of the true softmax mass the tokens "
+              "hold that each policy selects in the second half of windows of a text.");
+  flags.common.policies = "double-sparsity,window";
+  Declare(set, flags.common);
+  set.Add("text", &flags.text, "FILE", "The text to attend to. Required.");
+  set.Add("context", &flags.options.context, "TOKENS", "Tokens of a window.", {2, 1 << 24});
+  set.Add("windows", &flags.options.windows, "K", "Consecutive windows from the text's start.",
+          {1, 1 << 20});
+  set.Add("sampled-rows", &flags.options.sampled_rows, "N",
+          "Rows of a window at which recall is measured, evenly spread over its second half.",
+          {1, 1 << 20});
+  set.Add("output", &flags.output, "FILE", "Draw a heat map: FILE.html or FILE.svg.");
+  if (std::optional<int> exit_code = ParseOrExitCode(set, arguments)) return *exit_code;
+  if (absl::Status status = EvaluateRecall(flags); !status.ok()) return Fail(set, status);
+  return 0;
+}
+
 }  // namespace
 
 int RunEval(std::span<const std::string> arguments) {
   constexpr const char* kUsage =
       "Measures what an attention policy costs in accuracy.\n\n"
-      "Usage: winnow eval perplexity [flags]\n\n"
-      "  perplexity  How well a text is predicted\n\n"
+      "Usage: winnow eval perplexity|retrieval|recall [flags]\n\n"
+      "  perplexity  How well a text is predicted\n"
+      "  retrieval   How often a number in a long prompt is found again\n"
+      "  recall      How much of the softmax selections hold, head by head\n\n"
       "`winnow eval perplexity --help` shows the flags.\n";
   const std::string name = arguments.empty() ? "" : arguments[0];
   if (name == "perplexity") return RunPerplexity(arguments.subspan(1));
+  if (name == "retrieval") return RunRetrieval(arguments.subspan(1));
+  if (name == "recall") return RunRecall(arguments.subspan(1));
   const bool help = name == "--help" || name == "-h";
   std::fputs(kUsage, help ? stdout : stderr);
   return help ? 0 : 2;
