@@ -13,6 +13,7 @@
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "absl/strings/str_replace.h"
 #include "absl/strings/str_split.h"
 #include "engine/attention/label_file.h"
 #include "engine/attention/policy.h"
@@ -168,13 +169,19 @@ absl::StatusOr<std::string> ReadText(const std::string& path, const char* flag) 
   return text;
 }
 
+/// The text with lines that end in LF, whichever system wrote it: what models were trained on.
+std::string WithUnixLineEnds(std::string text) {
+  absl::StrReplaceAll({{"\r\n", "\n"}}, &text);
+  return text;
+}
+
 /// A text's tokens, at least `windows` * `context` of them.
 absl::StatusOr<std::vector<int32_t>> ReadTokens(const std::string& path, const ModelFile& file,
                                                 int windows, int context) {
-  const absl::StatusOr<std::string> text = ReadText(path, "--text");
+  absl::StatusOr<std::string> text = ReadText(path, "--text");
   if (!text.ok()) return text.status();
-  std::vector<int32_t> tokens =
-      file.tokenizer->Encode(*text, /*parse_special=*/false, /*add_bos=*/true);
+  std::vector<int32_t> tokens = file.tokenizer->Encode(WithUnixLineEnds(*std::move(text)),
+                                                       /*parse_special=*/false, /*add_bos=*/true);
   if (static_cast<int64_t>(tokens.size()) < int64_t{windows} * context) {
     return absl::InvalidArgumentError(absl::StrCat("--text has ", tokens.size(), " tokens, ",
                                                    windows, " windows of --context ", context,
