@@ -10,6 +10,7 @@ namespace winnow {
 int RunServe(std::span<const std::string> arguments);
 int RunGenerate(std::span<const std::string> arguments);
 int RunInspect(std::span<const std::string> arguments);
+int RunEval(std::span<const std::string> arguments);
 int RunBench(std::span<const std::string> arguments);
 int RunHealth(std::span<const std::string> arguments);
 

@@ -23,6 +23,7 @@ struct Command {
 constexpr Command kCommands[] = {
     {"serve", "Serve a model over gRPC", RunServe},
     {"generate", "Stream a completion from a server to the terminal", RunGenerate},
+    {"eval", "Measure what an attention policy costs in accuracy", RunEval},
     {"bench", "Measure attention, decode and prefill speed", RunBench},
     {"inspect", "Tell what is in a model file, and the memory that it takes", RunInspect},
     {"health", "Ask a server whether it serves", RunHealth},

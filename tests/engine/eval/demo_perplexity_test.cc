@@ -1,0 +1,84 @@
+// The demo model on a window of the golden text (tests/golden/README.md).
+
+#include <algorithm>
+#include <cmath>
+#include <cstdlib>
+#include <fstream>
+#include <memory>
+#include <nlohmann/json.hpp>
+#include <numeric>
+#include <vector>
+
+#include "engine/eval/perplexity.h"
+#include "engine/model/config.h"
+#include "engine/model/gguf.h"
+#include "engine/model/transformer.h"
+#include "gtest/gtest.h"
+#include "kernels/cpu/cpu_backend.h"
+
+namespace winnow {
+namespace {
+
+constexpr int kBlockTokens = 32;
+
+TEST(DemoPerplexityTest, DenseSecondHalfIsScoredAsInOneForwardPassOfTheWindow) {
+  const char* path = std::getenv("WINNOW_DEMO_MODEL");
+  ASSERT_NE(path, nullptr) << "set WINNOW_DEMO_MODEL to the demo model's file";
+  const auto file = GgufFile::Open(path);
+  ASSERT_TRUE(file.ok()) << file.status();
+  const auto config = ModelConfig::FromGguf(**file);
+  ASSERT_TRUE(config.ok()) << config.status();
+  const auto golden = nlohmann::json::parse(std::ifstream("tests/golden/logits_smollm2.json"));
+  const auto tokens = golden["perplexity"]["windows"][0]["tokens"].get<std::vector<int32_t>>();
+  const auto context = static_cast<int>(tokens.size());
+  const int half = context / 2;
+  const auto backend = CreateCpuBackend({});
+  const auto transformer = Transformer::Load(**file, *config, *backend,
+                                             {.blocks = (context + kBlockTokens - 1) / kBlockTokens,
+                                              .block_tokens = kBlockTokens,
+                                              .max_step_tokens = context});
+  ASSERT_TRUE(transformer.ok()) << transformer.status();
+
+  // All tokens as one dense prompt, in blocks of descending numbers.
+  std::vector<int32_t> positions(tokens.size());
+  std::iota(positions.begin(), positions.end(), 0);
+  const std::vector<int32_t> query_begin = {0, context};
+  std::vector<int32_t> blocks(static_cast<size_t>((*transformer)->kv_cache().blocks));
+  std::iota(blocks.rbegin(), blocks.rend(), 0);
+  const auto vocab = static_cast<size_t>(config->vocab);
+  std::vector<float> logits(tokens.size() * vocab);
+  const absl::Status status = (*transformer)
+                                  ->Forward({.tokens = tokens,
+                                             .positions = positions,
+                                             .query_begin = query_begin,
+                                             .block_tables = blocks,
+                                             .max_blocks = static_cast<int32_t>(blocks.size()),
+                                             .logit_rows = positions},
+                                            logits, {});
+  ASSERT_TRUE(status.ok()) << status;
+  double loss = 0;
+  for (int i = half - 1; i + 1 < context; ++i) {
+    const float* row = &logits[static_cast<size_t>(i) * vocab];
+    const double largest = *std::max_element(row, row + vocab);
+    double sum = 0;
+    for (size_t token = 0; token < vocab; ++token) sum += std::exp(row[token] - largest);
+    loss += largest + std::log(sum) - row[tokens[static_cast<size_t>(i) + 1]];
+  }
+  loss /= context - half;
+
+  const std::vector<AttentionPolicy> policies = {{.kind = SelectionKind::kAll},
+                                                 {.kind = SelectionKind::kScores, .sparsity = 8},
+                                                 {.kind = SelectionKind::kWindow, .sparsity = 8}};
+  const auto results =
+      EvalPerplexity(**transformer, tokens, policies,
+                     {.context = context, .block_tokens = kBlockTokens, .step_rows = 64});
+  ASSERT_TRUE(results.ok()) << results.status();
+  const double dense = (*results)[0].loss;
+  EXPECT_NEAR(dense, loss, 1e-5);
+  // Recent tokens alone predict the text worse than those that matter.
+  EXPECT_GT((*results)[2].loss, dense);
+  EXPECT_GT((*results)[2].loss, (*results)[1].loss);
+}
+
+}  // namespace
+}  // namespace winnow

@@ -1,0 +1,108 @@
+#pragma once
+
+#include <cmath>
+#include <cstdint>
+#include <memory>
+#include <random>
+#include <string>
+#include <vector>
+
+#include "engine/attention/label_file.h"
+#include "engine/model/config.h"
+#include "engine/model/gguf.h"
+#include "engine/model/transformer.h"
+#include "gtest/gtest.h"
+#include "kernels/cpu/cpu_backend.h"
+#include "tests/engine/model/tiny_model.h"
+
+namespace winnow {
+
+/// A tiny model of random weights on the CPU, with random labels of width 8: its attention is
+/// uneven enough that selections matter.
+class RandomModel {
+ public:
+  static constexpr int kVocab = 48;
+  static constexpr int kBlockTokens = 16;
+  static constexpr int kStepTokens = 64;
+
+  /// A model whose KV pool holds `tokens`. The same weights every time.
+  explicit RandomModel(int tokens) {
+    TinyModel tiny("llama");
+    tiny.shapes["token_embd.weight"] = {kVocab, 32};
+    std::mt19937 random(7);
+    for (const auto& [name, shape] : tiny.shapes) {
+      size_t elements = 1;
+      for (const uint64_t size : shape) elements *= size;
+      const bool norm = shape.size() == 1;
+      const float columns = static_cast<float>(shape.back());
+      std::normal_distribution<float> normal(norm ? 1.0f : 0.0f,
+                                             norm ? 0.1f : 1.5f / std::sqrt(columns));
+      std::vector<float>& values = tiny.values[name];
+      for (size_t i = 0; i < elements; ++i) values.push_back(normal(random));
+    }
+    file_ = std::make_unique<TemporaryFile>(tiny.Write().Bytes());
+    auto gguf = GgufFile::Open(file_->path());
+    if (!gguf.ok()) {
+      ADD_FAILURE() << gguf.status();
+      return;
+    }
+    gguf_ = *std::move(gguf);
+    const auto config = ModelConfig::FromGguf(*gguf_);
+    if (!config.ok()) {
+      ADD_FAILURE() << config.status();
+      return;
+    }
+    const LabelFile labels = RandomLabels(*config, random);
+    backend_ = CreateCpuBackend({.threads = 2});
+    auto transformer = Transformer::Load(*gguf_, *config, *backend_,
+                                         {.blocks = (tokens + kBlockTokens - 1) / kBlockTokens,
+                                          .block_tokens = kBlockTokens,
+                                          .max_step_tokens = kStepTokens,
+                                          .selection = {.sinks = 1, .window = 2},
+                                          .labels = &labels});
+    if (!transformer.ok()) {
+      ADD_FAILURE() << transformer.status();
+      return;
+    }
+    transformer_ = *std::move(transformer);
+  }
+
+  Transformer& transformer() { return *transformer_; }
+
+  /// `count` random tokens, the same every time.
+  static std::vector<int32_t> Tokens(int count) {
+    std::mt19937 random(11);
+    std::vector<int32_t> tokens;
+    for (int i = 0; i < count; ++i) tokens.push_back(static_cast<int32_t>(random() % kVocab));
+    return tokens;
+  }
+
+ private:
+  static LabelFile RandomLabels(const ModelConfig& config, std::mt19937& random) {
+    LabelFile labels;
+    labels.kv_heads = config.kv_heads;
+    labels.head_dim = config.head_dim;
+    labels.width = 8;
+    std::normal_distribution<float> normal;
+    const auto ranges = static_cast<size_t>(config.kv_heads * labels.width);
+    for (int l = 0; l < config.layers; ++l) {
+      LabelFile::Layer layer;
+      for (size_t i = 0; i < ranges * static_cast<size_t>(config.head_dim); ++i) {
+        layer.query.push_back(normal(random));
+        layer.key.push_back(normal(random));
+      }
+      layer.low.assign(ranges, -6.0f);
+      layer.high.assign(ranges, 6.0f);
+      labels.layers.push_back(layer);
+    }
+    labels.budget_weights.assign(static_cast<size_t>(config.layers * config.kv_heads), 1.0f);
+    return labels;
+  }
+
+  std::unique_ptr<TemporaryFile> file_;
+  std::unique_ptr<GgufFile> gguf_;
+  std::unique_ptr<Backend> backend_;
+  std::unique_ptr<Transformer> transformer_;
+};
+
+}  // namespace winnow
