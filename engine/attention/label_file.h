@@ -1,0 +1,77 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "engine/model/config.h"
+#include "engine/model/gguf.h"
+
+namespace winnow {
+
+/// What calibration found for one model: how keys become labels (the label basis) and how the
+/// budget is spread over the heads. Written and read as JSON; docs/label-file.md describes the
+/// format.
+struct LabelFile {
+  /// One layer's basis in natural units:
+  ///   label z = B k (width numbers), approximate score = (A q) . z / sqrt(head_dim).
+  struct Layer {
+    std::vector<float> query;  ///< A, transposed: [kv_heads, head_dim, width]
+    std::vector<float> key;    ///< B, transposed: [kv_heads, head_dim, width]
+    std::vector<float> low;    ///< [kv_heads, width] value of B k that code 0 stands for
+    std::vector<float> high;   ///< [kv_heads, width] value of B k that code 15 stands for
+  };
+
+  std::string architecture;
+  std::string model_name;         ///< for people
+  std::string model_fingerprint;  ///< of the weights that make keys and queries
+  int kv_heads = 0;
+  int head_dim = 0;
+  int width = 0;               ///< numbers of a label: a multiple of 8, at most 64 and head_dim
+  std::string basis;           ///< "projection" or "channels"
+  std::string ranking;         ///< of channels: "qk-centred", "qk", "q", "k", or "imported"
+  std::string text_hash;       ///< of the calibration text
+  int calibrated_context = 0;  ///< positions from 0 that calibration has seen
+  std::vector<Layer> layers;
+  /// [layers, kv_heads] share of the budget of each KV head, mean 1; all 1 when not measured.
+  std::vector<float> budget_weights;
+  /// The n of the sparsity 1/n that the weights were spread for; 0 when not measured.
+  double budget_sparsity = 0;
+
+  /// Reads a file and checks that it fits the model. INVALID_ARGUMENT says what is malformed, or
+  /// in what the file and the model differ; NOT_FOUND when there is no such file.
+  static absl::StatusOr<LabelFile> Read(const std::string& path, const GgufFile& gguf,
+                                        const ModelConfig& config);
+
+  /// Writes the file. Matrices and ranges are kept in fp16, budget weights to four decimals.
+  /// INVALID_ARGUMENT when a number is not finite in fp16.
+  absl::Status Write(const std::string& path) const;
+};
+
+/// The label widths that can be stored: packed labels of a KV head fill whole 32-bit words.
+constexpr int kLabelWidthMultiple = 8;
+constexpr int kMaxLabelWidth = 64;
+
+/// FNV-1a, 64 bits, as 16 hexadecimal digits: tells texts and weights apart, resists no attacker.
+/// Parts are added one after the other.
+class ContentHash {
+ public:
+  void Add(std::span<const std::byte> bytes);
+  void Add(std::string_view text) { Add(std::as_bytes(std::span(text))); }
+  std::string Hex() const;
+
+ private:
+  uint64_t hash_ = 0xcbf29ce484222325;
+};
+
+/// Tells models apart whose keys and queries differ: a hash over types, shapes and parts of the
+/// contents of the query and key projections and their biases, and over what the file says of RoPE.
+/// 16 hexadecimal digits.
+std::string ModelFingerprint(const GgufFile& gguf, const ModelConfig& config);
+
+}  // namespace winnow
