@@ -23,6 +23,7 @@ struct Command {
 constexpr Command kCommands[] = {
     {"serve", "Serve a model over gRPC", RunServe},
     {"generate", "Stream a completion from a server to the terminal", RunGenerate},
+    {"calibrate", "Find how a model's keys become labels, from a text", RunCalibrate},
     {"bench", "Measure decode and prefill speed", RunBench},
     {"health", "Ask a server whether it serves", RunHealth},
     {"version", "Print the version", RunVersion},

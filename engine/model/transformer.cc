@@ -171,6 +171,7 @@ absl::Status Transformer::Forward(const StepBatch& batch, std::span<float> logit
     backend_.MatMul(normed, *layer.qkv, Floats(layer.qkv_bias), /*accumulate=*/false, qkv);
     backend_.RopeAndStoreKv(batch, qkv, config_.heads, config_.rope_pairing, rope_frequencies_, kv_,
                             l);
+    if (layer_observer_) layer_observer_(l, qkv, x);
     backend_.Attention(batch, qkv, config_.heads, kv_, l, attended);
     backend_.MatMul(attended, *layer.attention_out, nullptr, /*accumulate=*/true, x);
 
