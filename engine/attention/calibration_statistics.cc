@@ -42,10 +42,17 @@ struct Sums {
   Eigen::VectorXd product_magnitude;
 };
 
+// Row by row, as the memory lies.
+void AddMagnitudes(const Rows& rows, Eigen::VectorXd& magnitude) {
+  for (Eigen::Index t = 0; t < rows.rows(); ++t) {
+    magnitude += rows.row(t).cwiseAbs().cast<double>().transpose();
+  }
+}
+
 void AddQueries(const Rows& q, Sums& sums) {
   const RowMatrix moment = q.transpose() * q;
   sums.query_moment += moment.cast<double>();
-  sums.query_magnitude += q.cwiseAbs().colwise().sum().transpose().cast<double>();
+  AddMagnitudes(q, sums.query_magnitude);
   sums.queries += static_cast<double>(q.rows());
 }
 
@@ -53,7 +60,9 @@ void AddQueries(const Rows& q, Sums& sums) {
 // the square of the mean would lose what keys with a large common offset differ in.
 void AddKeys(const Rows& k, Sums& sums) {
   const auto count = static_cast<double>(k.rows());
-  const Eigen::VectorXd mean = k.cast<double>().colwise().mean().transpose();
+  Eigen::VectorXd mean = Eigen::VectorXd::Zero(k.cols());
+  for (Eigen::Index t = 0; t < k.rows(); ++t) mean += k.row(t).cast<double>().transpose();
+  mean /= count;
   const RowMatrix centred = k.rowwise() - mean.cast<float>().transpose();
   const RowMatrix scatter = centred.transpose() * centred;
   const double total = sums.keys + count;
@@ -61,7 +70,7 @@ void AddKeys(const Rows& k, Sums& sums) {
   sums.key_scatter += scatter.cast<double>();
   sums.key_scatter += (sums.keys * count / total) * shift * shift.transpose();
   sums.key_mean += shift * (count / total);
-  sums.key_magnitude += k.cwiseAbs().colwise().sum().transpose().cast<double>();
+  AddMagnitudes(k, sums.key_magnitude);
   sums.keys = total;
 }
 
@@ -83,11 +92,10 @@ std::vector<double> ToVector(const Eigen::MatrixXd& matrix) {
   return {matrix.data(), matrix.data() + matrix.size()};
 }
 
-void AppendHalves(const Eigen::Ref<const RowMatrix, 0, Eigen::OuterStride<>>& rows,
-                  std::vector<uint16_t>& halves) {
-  halves.reserve(halves.size() + rows.size());
-  for (Eigen::Index t = 0; t < rows.rows(); ++t) {
-    for (Eigen::Index c = 0; c < rows.cols(); ++c) halves.push_back(FloatToHalf(rows(t, c)));
+// Appends every `stride`-th row from `first` on.
+void AppendHalves(const Rows& rows, int64_t first, int64_t stride, std::vector<uint16_t>& halves) {
+  for (int64_t t = first; t < rows.rows(); t += stride) {
+    for (int64_t c = 0; c < rows.cols(); ++c) halves.push_back(FloatToHalf(rows(t, c)));
   }
 }
 
@@ -206,9 +214,7 @@ class Gatherer {
                sums);
     }
     const int64_t first = (key_stride_ - text_begin_ % key_stride_) % key_stride_;
-    for (int64_t t = first; t < k.rows(); t += key_stride_) {
-      AppendHalves(k.middleRows(t, 1), group(layer, g).keys);
-    }
+    AppendHalves(k, first, key_stride_, group(layer, g).keys);
   }
 
   void KeepLayer(CalibrationStatistics::Window::Layer& layer, int64_t hidden) {
@@ -223,8 +229,8 @@ class Gatherer {
       layer.queries.insert(layer.queries.end(), row, row + columns);
     }
     for (int g = 0; g < config_.kv_heads; ++g) {
-      AppendHalves(HeadRows(config_.heads + g), layer.keys);
-      AppendHalves(HeadRows(config_.heads + config_.kv_heads + g), layer.values);
+      AppendHalves(HeadRows(config_.heads + g), 0, 1, layer.keys);
+      AppendHalves(HeadRows(config_.heads + config_.kv_heads + g), 0, 1, layer.values);
     }
   }
 
