@@ -1,11 +1,15 @@
+#include <unistd.h>
+
 #include <algorithm>
 #include <chrono>
 #include <cstdio>
+#include <filesystem>
 #include <fstream>
 #include <iterator>
 #include <memory>
 #include <optional>
 #include <string>
+#include <system_error>
 #include <utility>
 #include <vector>
 
@@ -115,12 +119,25 @@ absl::StatusOr<Job> ParseAlso(const std::string& text, Job job) {
 }
 
 absl::StatusOr<std::string> ReadText(const std::string& path) {
-  std::ifstream stream(path, std::ios::binary);
-  std::string text((std::istreambuf_iterator<char>(stream)), std::istreambuf_iterator<char>());
-  if (stream.bad() || text.empty()) {
-    return absl::InvalidArgumentError("--text: can't read " + path + ", or it is empty");
+  std::error_code error;
+  if (!std::filesystem::is_regular_file(path, error)) {
+    return absl::InvalidArgumentError("--text: " + path + " is not a regular file");
   }
-  return text;
+  std::ifstream stream(path, std::ios::binary);
+  if (!stream) return absl::InvalidArgumentError("--text: can't read " + path);
+  return std::string(std::istreambuf_iterator<char>(stream), std::istreambuf_iterator<char>());
+}
+
+// Finds out before the model runs for minutes whether the output will be writable.
+absl::Status CheckWritable(const std::string& path) {
+  const std::filesystem::path folder = std::filesystem::absolute(path).parent_path();
+  std::error_code error;
+  const bool exists = std::filesystem::exists(path, error);
+  if (std::filesystem::is_directory(path, error) ||
+      access(exists ? path.c_str() : folder.c_str(), W_OK) != 0) {
+    return absl::InvalidArgumentError("can't write " + path);
+  }
+  return absl::OkStatus();
 }
 
 absl::StatusOr<std::vector<std::vector<int32_t>>> MakeWindows(const CalibrateFlags& flags,
@@ -206,6 +223,7 @@ absl::Status Calibrate(const CalibrateFlags& flags, std::vector<Job> jobs) {
         !status.ok()) {
       return status;
     }
+    if (absl::Status status = CheckWritable(job.output); !status.ok()) return status;
   }
   const absl::StatusOr<std::string> text = ReadText(flags.text);
   if (!text.ok()) return text.status();

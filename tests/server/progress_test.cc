@@ -26,7 +26,8 @@ std::string Drawn(bool enabled) {
 TEST(ProgressTest, TheLineShowsShareAndTimeLeft) {
   EXPECT_EQ(ProgressLine("x", 0.5, 0), "x [###############···············]  50 %");
   EXPECT_EQ(ProgressLine("x", 0.1, 5), "x [###···························]  10 %, 45 s left");
-  EXPECT_EQ(ProgressLine("x", 0.1, 50), "x [###···························]  10 %, 7 min 30 s left");
+  EXPECT_EQ(ProgressLine("x", 0.1, 50),
+            "x [###···························]  10 %, 7 min 30 s left");
 }
 
 TEST(ProgressTest, SharesOutsideOfTheRangeAreClamped) {
