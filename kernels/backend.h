@@ -138,7 +138,7 @@ class Backend {
   /// g = h kv_heads / heads, j in S[t, g]. S is everything for dense rows (BudgetTokens = context).
   /// Else it holds BudgetTokens positions: sinks, window, and of the others those with the largest
   ///   mean over h in g of softmax_j(score[t, h, j]),
-  /// lower positions first among equals. Scores are approximate ones from labels (LabelBasis; the
+  /// lower positions first among equals. Scores are approximate ones from labels (LabelCodec; the
   /// query's side is rounded to 8 bits) or exact ones, as batch.selections says.
   virtual void Attention(const StepBatch& batch, Tensor qkv, int heads, const KvCache& cache,
                          int layer, const LayerSelector& selector, Tensor out) = 0;

@@ -48,7 +48,7 @@ inline constexpr int kMaxLabelWidth = 64;
 ///   score   = sum_i code[i] sum_c query[c, i] q[c] / sqrt(head_dim)
 /// The ranges that calibration found are folded into the matrices: codes are in units of a step.
 /// What the range's lower ends add to a score is the same for all tokens and left out.
-struct LabelBasis {
+struct LabelCodec {
   const float* key = nullptr;     ///< [kv_heads, head_dim, width]
   const float* query = nullptr;   ///< [kv_heads, head_dim, width]
   const float* offset = nullptr;  ///< [kv_heads, width]
@@ -57,7 +57,7 @@ struct LabelBasis {
 /// How one layer selects: the same for all sequences.
 struct LayerSelector {
   LabelCache labels;
-  LabelBasis basis;                       ///< unused when labels.data is null
+  LabelCodec basis;                       ///< unused when labels.data is null
   const float* budget_weights = nullptr;  ///< host, [kv_heads], for kLabels; null: all 1
   int32_t sinks = 4;                      ///< first tokens, always selected
   int32_t window = 16;                    ///< most recent tokens, always selected

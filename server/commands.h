@@ -9,6 +9,7 @@ namespace winnow {
 // exit with: 0, 1 for a failure (one line on stderr), 2 for bad arguments.
 int RunServe(std::span<const std::string> arguments);
 int RunGenerate(std::span<const std::string> arguments);
+int RunCalibrate(std::span<const std::string> arguments);
 int RunInspect(std::span<const std::string> arguments);
 int RunEval(std::span<const std::string> arguments);
 int RunBench(std::span<const std::string> arguments);

@@ -23,6 +23,7 @@ struct Command {
 constexpr Command kCommands[] = {
     {"serve", "Serve a model over gRPC", RunServe},
     {"generate", "Stream a completion from a server to the terminal", RunGenerate},
+    {"calibrate", "Find how a model's keys become labels, from a text", RunCalibrate},
     {"eval", "Measure what an attention policy costs in accuracy", RunEval},
     {"bench", "Measure attention, decode and prefill speed", RunBench},
     {"inspect", "Tell what is in a model file, and the memory that it takes", RunInspect},

@@ -228,6 +228,7 @@ absl::Status Transformer::Forward(const StepBatch& batch, std::span<float> logit
     backend_.MatMul(normed, *layer.qkv, Floats(layer.qkv_bias), /*accumulate=*/false, qkv);
     backend_.RopeAndStoreKv(batch, qkv, config_.heads, config_.rope_pairing, rope_frequencies_, kv_,
                             l, selectors_[l]);
+    if (layer_observer_) layer_observer_(l, qkv, x);
     backend_.Attention(batch, qkv, config_.heads, kv_, l, selectors_[l], attended);
     const size_t first_probe = probe;
     while (probe < batch.recall_probes.size() && batch.recall_probes[probe].layer == l) ++probe;

@@ -2,8 +2,10 @@
 
 #include <array>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <span>
+#include <utility>
 #include <vector>
 
 #include "absl/status/statusor.h"
@@ -45,6 +47,13 @@ class Transformer : public ForwardPass {
   AttentionShape attention_shape() const override { return {config_.layers, config_.kv_heads}; }
   KvTraffic Traffic(const Selection& selection, int context) const override;
 
+  /// Called in every Forward for each layer, once keys and values are stored: `qkv` [rows, (heads +
+  /// 2 kv_heads) head_dim] after RoPE and `residual` [rows, hidden], the layer's input. Both are in
+  /// device memory and are overwritten later in the step.
+  using LayerObserver = std::function<void(int layer, const Tensor& qkv, const Tensor& residual)>;
+  /// Sets what observes the layers, for calibration; null, as at first, for nothing.
+  void SetLayerObserver(LayerObserver observer) { layer_observer_ = std::move(observer); }
+
   const ModelConfig& config() const { return config_; }
   const KvCache& kv_cache() const { return kv_; }
   /// Geometry of the label pool; no data if there are no labels.
@@ -78,6 +87,7 @@ class Transformer : public ForwardPass {
 
   ModelConfig config_;
   Backend& backend_;
+  LayerObserver layer_observer_;
 
   std::unique_ptr<Matrix> embedding_;
   std::vector<Layer> layers_;

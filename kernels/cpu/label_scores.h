@@ -18,7 +18,7 @@ constexpr int64_t LabelOffset(int slot, int width) {
   return int64_t{slot / kPanelTokens} * 8 * width + 4 * (slot % kPanelTokens);
 }
 
-/// Quantises the label of one key: label[] = codes as of LabelBasis. key [head_dim], basis
+/// Quantises the label of one key: label[] = codes as of LabelCodec. key [head_dim], basis
 /// [head_dim, width], offset [width]; `label` is at LabelOffset of the token's slot.
 void WriteLabel(const float* key, const float* basis, const float* offset, int head_dim, int width,
                 uint8_t* label);

@@ -1,5 +1,5 @@
 // Sparse attention of a backend against a direct float64 transcription of its definition
-// (Backend::Attention, LabelBasis).
+// (Backend::Attention, LabelCodec).
 
 #include "kernels/selection.h"
 

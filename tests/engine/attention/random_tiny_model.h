@@ -1,0 +1,43 @@
+#pragma once
+
+#include <memory>
+#include <random>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "engine/model/config.h"
+#include "engine/model/gguf.h"
+#include "gtest/gtest.h"
+#include "tests/engine/model/tiny_model.h"
+
+namespace winnow::test {
+
+/// A TinyModel of random weights, opened: 2 layers, 2 query heads, 1 KV head of 16, 4 tokens.
+struct RandomTinyModel {
+  explicit RandomTinyModel(unsigned seed, const std::string& architecture = "llama") {
+    TinyModel tiny(architecture);
+    if (architecture == "qwen2") tiny.AddQkvBiases();
+    std::mt19937 random(seed);
+    std::normal_distribution<float> normal(0, 0.5f);
+    for (const auto& [name, shape] : tiny.shapes) {
+      uint64_t elements = 1;
+      for (const uint64_t size : shape) elements *= size;
+      std::vector<float>& values = tiny.values[name];
+      for (uint64_t i = 0; i < elements; ++i) values.push_back(normal(random));
+    }
+    file = std::make_unique<TemporaryFile>(tiny.Write().Bytes());
+    auto opened = GgufFile::Open(file->path());
+    EXPECT_TRUE(opened.ok()) << opened.status();
+    gguf = *std::move(opened);
+    auto read = ModelConfig::FromGguf(*gguf);
+    EXPECT_TRUE(read.ok()) << read.status();
+    config = *std::move(read);
+  }
+
+  std::unique_ptr<TemporaryFile> file;
+  std::unique_ptr<GgufFile> gguf;
+  ModelConfig config;
+};
+
+}  // namespace winnow::test
