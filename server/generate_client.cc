@@ -1,9 +1,11 @@
 #include <algorithm>
 #include <chrono>
 #include <cstdio>
+#include <fstream>
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <optional>
+#include <sstream>
 #include <string>
 #include <vector>
 
@@ -22,6 +24,7 @@ struct GenerateFlags {
   std::string address = "127.0.0.1:50051";
   std::string model;
   std::string prompt;
+  std::string prompt_file;
   bool chat = false;
   std::string system;
   std::optional<int> max_tokens;
@@ -42,7 +45,9 @@ struct GenerateFlags {
 void Declare(FlagSet& set, GenerateFlags& flags) {
   set.Add("address", &flags.address, "HOST:PORT", "Where the server listens.");
   set.Add("model", &flags.model, "NAME", "The model to use. Default: the one that is served.");
-  set.Add("prompt", &flags.prompt, "TEXT", "What to continue. Required.");
+  set.Add("prompt", &flags.prompt, "TEXT", "What to continue. Required, unless there is a file.");
+  set.Add("prompt-file", &flags.prompt_file, "FILE",
+          "A text to put in front of the prompt, such as a document to ask about.");
   set.Add("chat", &flags.chat, "", "Send the prompt as a user's message to a chat model.");
   set.Add("system", &flags.system, "TEXT", "With --chat: the system message.");
   set.Add("max-tokens", &flags.max_tokens, "N",
@@ -205,9 +210,17 @@ int RunGenerate(std::span<const std::string> arguments) {
   FlagSet set("winnow generate", "Streams a completion from a server to the terminal.");
   Declare(set, flags);
   if (std::optional<int> exit_code = ParseOrExitCode(set, arguments)) return *exit_code;
-  if (!set.IsSet("prompt")) {
+  if (!set.IsSet("prompt") && flags.prompt_file.empty()) {
     std::fprintf(stderr, "winnow generate: --prompt is missing (see winnow generate --help)\n");
     return 2;
+  }
+  if (!flags.prompt_file.empty()) {
+    std::ifstream file(flags.prompt_file);
+    std::stringstream text;
+    if (!(text << file.rdbuf())) {
+      return Fail(set, absl::NotFoundError("can't read the file " + flags.prompt_file));
+    }
+    flags.prompt = text.str() + flags.prompt;
   }
   const absl::StatusOr<Completion> completion = Stream(flags);
   if (!completion.ok()) return Fail(set, completion.status());
