@@ -3,7 +3,9 @@
 #include <Eigen/Dense>
 #include <algorithm>
 #include <cmath>
-#include <map>
+#include <functional>
+#include <limits>
+#include <memory>
 #include <numeric>
 #include <random>
 
@@ -150,6 +152,17 @@ TEST(GatherStatisticsTest, ReportsProgressUpToTheEnd) {
   EXPECT_EQ(calibrated.progress.size(), 6u);
   EXPECT_TRUE(std::is_sorted(calibrated.progress.begin(), calibrated.progress.end()));
   EXPECT_DOUBLE_EQ(calibrated.progress.back(), 1);
+}
+
+TEST(GatherStatisticsTest, AModelThatComputesNoNumbersIsRefused) {
+  RandomTinyModel broken(11, "llama", std::numeric_limits<float>::infinity());
+  const auto backend = CreateCpuBackend({.threads = 1, .f32_matmul = true});
+  auto loaded = Transformer::Load(*broken.gguf, broken.config, *backend,
+                                  {.blocks = 8, .block_tokens = 16, .max_step_tokens = kWindow});
+  ASSERT_TRUE(loaded.ok()) << loaded.status();
+  const auto gathered =
+      GatherStatistics(**loaded, *backend, *broken.gguf, RandomWindows(1), {}, nullptr);
+  EXPECT_EQ(gathered.status().code(), absl::StatusCode::kInvalidArgument);
 }
 
 // Design of the selection, written out in double for one query position: which tokens a step at
