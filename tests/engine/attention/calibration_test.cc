@@ -274,7 +274,6 @@ TEST(MeasureSelectionErrorsTest, AgreesWithADirectTranscriptionInDouble) {
         MeasureSelectionErrors(statistics, layer, 0, basis, ranges, ForcedTokens());
     ASSERT_EQ(errors.size(), expected.size());
     EXPECT_GT(expected[0], 0);
-    EXPECT_EQ(errors.back(), 0);
     for (size_t i = 0; i < errors.size(); ++i) {
       EXPECT_NEAR(errors[i], expected[i], 1e-2 * expected[i] + 1e-9) << "fraction " << fractions[i];
     }
@@ -302,7 +301,7 @@ TEST(MakeLabelFileTest, FilesOfAllKindsFitTheModelAgain) {
         options.basis = basis;
         options.width = kLabelWidth;
         options.budgets_by_head = by_head;
-        options.sparsity = 2;
+        options.sparsity = 3;
         const auto made = MakeLabelFile(calibrated.statistics, options, nullptr);
         ASSERT_TRUE(made.ok()) << made.status();
         const TemporaryFile file({});
@@ -350,7 +349,7 @@ TEST(MakeLabelFileTest, ResultsDoNotDependOnThreads) {
   Calibrated calibrated;
   CalibrationOptions options;
   options.width = kLabelWidth;
-  options.sparsity = 2;
+  options.sparsity = 3;
   options.threads = 1;
   const auto one = MakeLabelFile(calibrated.statistics, options, nullptr);
   options.threads = 3;
