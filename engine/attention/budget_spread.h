@@ -11,10 +11,11 @@ namespace winnow {
 /// `fractions` ascends. Returns each head's share, in [fractions.front(), fractions.back()], with
 /// mean `mean`. Each head's errors are taken as the lower convex hull of its points, along which
 /// the share goes, step by step, to the head that saves most error per token; steps may end between
-/// fractions. That is the optimum for the hulls: any other spread of the same mean errs more.
+/// fractions. That is the optimum for the hulls: no other spread of the same mean errs less.
 ///
 /// When the mean lies below the smallest fraction nothing is known about so small shares, and all
-/// get the mean. What no head can use to reduce its error is shared in proportion.
+/// get the mean. What no head can use to reduce its error is shared in proportion, which may take
+/// shares beyond the largest fraction.
 std::vector<double> SpreadBudget(const std::vector<std::vector<double>>& errors,
                                  std::span<const double> fractions, double mean);
 

@@ -3,10 +3,12 @@
 #include <Eigen/Core>
 #include <algorithm>
 #include <cassert>
+#include <cmath>
 #include <numeric>
 #include <random>
 #include <utility>
 
+#include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
 #include "engine/attention/label_file.h"
 #include "engine/attention/parallel.h"
@@ -97,6 +99,36 @@ void AppendHalves(const Rows& rows, int64_t first, int64_t stride, std::vector<u
   for (int64_t t = first; t < rows.rows(); t += stride) {
     for (int64_t c = 0; c < rows.cols(); ++c) halves.push_back(FloatToHalf(rows(t, c)));
   }
+}
+
+bool AllFinite(const std::vector<uint16_t>& halves) {
+  constexpr uint16_t kExponent = 0x7c00;
+  return std::none_of(halves.begin(), halves.end(),
+                      [](uint16_t half) { return (half & kExponent) == kExponent; });
+}
+
+bool AllFinite(const std::vector<double>& values) {
+  return std::all_of(values.begin(), values.end(),
+                     [](double value) { return std::isfinite(value); });
+}
+
+// Whether everything can be computed with: a broken model file makes infinities and NaN, and keys
+// may be too large for the fp16 of the KV cache.
+bool AllFinite(const CalibrationStatistics& statistics) {
+  for (const CalibrationStatistics::Head& head : statistics.groups) {
+    if (!AllFinite(head.query_moment) || !AllFinite(head.key_covariance) || !AllFinite(head.keys)) {
+      return false;
+    }
+  }
+  for (const CalibrationStatistics::Window& window : statistics.windows) {
+    for (const CalibrationStatistics::Window::Layer& layer : window.layers) {
+      if (!std::isfinite(layer.residual_energy) || !AllFinite(layer.keys) ||
+          !AllFinite(layer.values)) {
+        return false;
+      }
+    }
+  }
+  return true;
 }
 
 // Of `count` things, which `chosen` lie evenly spaced.
@@ -310,6 +342,10 @@ absl::StatusOr<CalibrationStatistics> GatherStatistics(
   }
   if (!measured.empty()) gatherer.AddOutputProjections(file);
   CalibrationStatistics statistics = std::move(gatherer).Finish();
+  if (!AllFinite(statistics)) {
+    return absl::InvalidArgumentError(
+        "the model computes keys, values or queries that are not finite in fp16");
+  }
   statistics.model_fingerprint = ModelFingerprint(file, config);
   return statistics;
 }

@@ -73,7 +73,8 @@ using CalibrationProgress = std::function<void(double done)>;
 /// Runs each window of tokens through the model, densely, as one step at positions from 0, and
 /// gathers what calibration needs. `file` is the model's file.
 /// REQUIRES: at least one window; the transformer's KV pool and steps hold each window; nothing
-/// else observes its layers. Errors are those of Transformer::Forward.
+/// else observes its layers. Errors are those of Transformer::Forward, and INVALID_ARGUMENT when
+/// the model computes numbers that are not finite.
 absl::StatusOr<CalibrationStatistics> GatherStatistics(
     Transformer& transformer, Backend& backend, const GgufFile& file,
     std::span<const std::vector<int32_t>> windows, const GatherOptions& options,

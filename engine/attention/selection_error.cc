@@ -101,7 +101,6 @@ const std::vector<double>& BudgetFractions() {
   static const std::vector<double> fractions = [] {
     std::vector<double> list;
     for (int i = 0; i <= 20; ++i) list.push_back(std::exp2(-6 + i / 4.0));
-    list.push_back(1);
     return list;
   }();
   return fractions;
@@ -118,8 +117,8 @@ std::vector<double> MeasureSelectionErrors(const CalibrationStatistics& statisti
   const Eigen::Map<const RowMatrix> gram(statistics.head(layer, kv_head).output_gram.data(),
                                          int64_t{group} * d, int64_t{group} * d);
   const std::vector<double>& fractions = BudgetFractions();
-  const size_t levels = fractions.size() - 1;  // all tokens leave no error
-  std::vector<double> errors(fractions.size());
+  const size_t levels = fractions.size();
+  std::vector<double> errors(levels);
 
   for (const CalibrationStatistics::Window& window : statistics.windows) {
     const CalibrationStatistics::Window::Layer& kept = window.layers[layer];

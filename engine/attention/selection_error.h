@@ -14,7 +14,8 @@ struct ForcedTokens {
 };
 
 /// Shares of the context at which errors are measured, ascending: 1/64 to 1/2 in quarters of a
-/// doubling, and 1.
+/// doubling. A head that were given all of the context would take a large part of a small total and
+/// could use none of what a larger total adds.
 const std::vector<double>& BudgetFractions();
 
 /// What attending to selected tokens only, instead of all, changes in the output of one KV head's

@@ -3,7 +3,9 @@
 #include <Eigen/Dense>
 #include <algorithm>
 #include <cmath>
-#include <map>
+#include <functional>
+#include <limits>
+#include <memory>
 #include <numeric>
 #include <random>
 
@@ -152,6 +154,17 @@ TEST(GatherStatisticsTest, ReportsProgressUpToTheEnd) {
   EXPECT_DOUBLE_EQ(calibrated.progress.back(), 1);
 }
 
+TEST(GatherStatisticsTest, AModelThatComputesNoNumbersIsRefused) {
+  RandomTinyModel broken(11, "llama", std::numeric_limits<float>::infinity());
+  const auto backend = CreateCpuBackend({.threads = 1, .f32_matmul = true});
+  auto loaded = Transformer::Load(*broken.gguf, broken.config, *backend,
+                                  {.blocks = 8, .block_tokens = 16, .max_step_tokens = kWindow});
+  ASSERT_TRUE(loaded.ok()) << loaded.status();
+  const auto gathered =
+      GatherStatistics(**loaded, *backend, *broken.gguf, RandomWindows(1), {}, nullptr);
+  EXPECT_EQ(gathered.status().code(), absl::StatusCode::kInvalidArgument);
+}
+
 // Design of the selection, written out in double for one query position: which tokens a step at
 // `position` keeps, given labels that are already what their codes stand for.
 std::vector<int> Selected(const Eigen::MatrixXd& label_queries, const Eigen::MatrixXd& labels,
@@ -261,7 +274,6 @@ TEST(MeasureSelectionErrorsTest, AgreesWithADirectTranscriptionInDouble) {
         MeasureSelectionErrors(statistics, layer, 0, basis, ranges, ForcedTokens());
     ASSERT_EQ(errors.size(), expected.size());
     EXPECT_GT(expected[0], 0);
-    EXPECT_EQ(errors.back(), 0);
     for (size_t i = 0; i < errors.size(); ++i) {
       EXPECT_NEAR(errors[i], expected[i], 1e-2 * expected[i] + 1e-9) << "fraction " << fractions[i];
     }
@@ -289,7 +301,7 @@ TEST(MakeLabelFileTest, FilesOfAllKindsFitTheModelAgain) {
         options.basis = basis;
         options.width = kLabelWidth;
         options.budgets_by_head = by_head;
-        options.sparsity = 2;
+        options.sparsity = 3;
         const auto made = MakeLabelFile(calibrated.statistics, options, nullptr);
         ASSERT_TRUE(made.ok()) << made.status();
         const TemporaryFile file({});
@@ -337,7 +349,7 @@ TEST(MakeLabelFileTest, ResultsDoNotDependOnThreads) {
   Calibrated calibrated;
   CalibrationOptions options;
   options.width = kLabelWidth;
-  options.sparsity = 2;
+  options.sparsity = 3;
   options.threads = 1;
   const auto one = MakeLabelFile(calibrated.statistics, options, nullptr);
   options.threads = 3;

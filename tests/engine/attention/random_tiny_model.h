@@ -14,17 +14,19 @@
 namespace winnow::test {
 
 /// A TinyModel of random weights, opened: 2 layers, 2 query heads, 1 KV head of 16, 4 tokens.
+/// `deviation` is that of the weights.
 struct RandomTinyModel {
-  explicit RandomTinyModel(unsigned seed, const std::string& architecture = "llama") {
+  explicit RandomTinyModel(unsigned seed, const std::string& architecture = "llama",
+                           float deviation = 0.5f) {
     TinyModel tiny(architecture);
     if (architecture == "qwen2") tiny.AddQkvBiases();
     std::mt19937 random(seed);
-    std::normal_distribution<float> normal(0, 0.5f);
+    std::normal_distribution<float> normal;
     for (const auto& [name, shape] : tiny.shapes) {
       uint64_t elements = 1;
       for (const uint64_t size : shape) elements *= size;
       std::vector<float>& values = tiny.values[name];
-      for (uint64_t i = 0; i < elements; ++i) values.push_back(normal(random));
+      for (uint64_t i = 0; i < elements; ++i) values.push_back(deviation * normal(random));
     }
     file = std::make_unique<TemporaryFile>(tiny.Write().Bytes());
     auto opened = GgufFile::Open(file->path());
