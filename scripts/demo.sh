@@ -8,9 +8,12 @@ winnow=build/release/winnow
 prompt=${PROMPT:-Photosynthesis is the process by which}
 model=$(scripts/fetch_model.sh)
 log=build/demo.log
+# The demo model's label file fits no other model.
+labels=()
+if [[ -z "${MODEL:-}" ]]; then labels=(--label-file models/smollm2-135m-instruct.labels.json); fi
 
 # Port 0: the server picks free ports and says which in its log.
-"$winnow" serve --model "$model" --address 127.0.0.1:0 --metrics-address 127.0.0.1:0 \
+"$winnow" serve --model "$model" "${labels[@]}" --address 127.0.0.1:0 --metrics-address 127.0.0.1:0 \
   2>"$log" &
 server=$!
 trap 'kill "$server" 2>/dev/null || true' EXIT
@@ -40,6 +43,13 @@ echo "demo: metrics on http://$(listening metrics_address)/metrics"
 echo
 printf '%s' "$prompt"
 "$winnow" generate --address "$address" --prompt "$prompt" --max-tokens 64 --temperature 0
+echo
+echo "demo: and with docs/label-cache.md, some 1,500 tokens, in front of the prompt"
+echo
+document=$'\n\nIn short, a label is'
+printf '%s' "${document:2}"
+"$winnow" generate --address "$address" --prompt-file docs/label-cache.md --prompt "$document" \
+  --max-tokens 64 --temperature 0
 echo
 
 kill -TERM "$server"
