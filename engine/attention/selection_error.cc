@@ -100,7 +100,7 @@ class Trial {
 const std::vector<double>& BudgetFractions() {
   static const std::vector<double> fractions = [] {
     std::vector<double> list;
-    for (int i = 0; i <= 20; ++i) list.push_back(std::exp2(-6 + i / 4.0));
+    for (int i = 0; i <= 16; ++i) list.push_back(std::exp2(-6 + i / 4.0));
     return list;
   }();
   return fractions;

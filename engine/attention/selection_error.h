@@ -13,9 +13,10 @@ struct ForcedTokens {
   int window = 16;
 };
 
-/// Shares of the context at which errors are measured, ascending: 1/64 to 1/2 in quarters of a
-/// doubling. A head that were given all of the context would take a large part of a small total and
-/// could use none of what a larger total adds.
+/// Shares of the context at which errors are measured, ascending: 1/64 to 1/4 in quarters of a
+/// doubling. With larger shares the diffuse heads of the first layer, whose errors are large beside
+/// the small residual stream there, take more of a small total than they are worth
+/// (docs/accuracy.md).
 const std::vector<double>& BudgetFractions();
 
 /// What attending to selected tokens only, instead of all, changes in the output of one KV head's

@@ -104,7 +104,7 @@ TEST(SequenceTest, AbortGivesTheTextHeldBack) {
   Request request = Prompt();
   request.stop = {"abc"};
   const ByteTokenizer tokenizer;
-  Sequence sequence(request, tokenizer, 0, 0, 0, 100);
+  Sequence sequence(request, tokenizer, 0, 0, 0, 100, RecallOptions{});
   EXPECT_EQ(sequence.Append({'a', std::nullopt, {}}).text, "");
   const Output last = sequence.Abort();
   EXPECT_EQ(last.text, "a");
@@ -114,9 +114,9 @@ TEST(SequenceTest, AbortGivesTheTextHeldBack) {
 TEST(SequenceTest, AgeIsArrivalThenIndex) {
   const ByteTokenizer tokenizer;
   const Request request = Prompt();
-  const Sequence a(request, tokenizer, 1, 1, 0, 100);
-  const Sequence b(request, tokenizer, 2, 0, 0, 100);
-  const Sequence c(request, tokenizer, 2, 1, 0, 100);
+  const Sequence a(request, tokenizer, 1, 1, 0, 100, RecallOptions{});
+  const Sequence b(request, tokenizer, 2, 0, 0, 100, RecallOptions{});
+  const Sequence c(request, tokenizer, 2, 1, 0, 100, RecallOptions{});
   EXPECT_TRUE(a.OlderThan(b));
   EXPECT_TRUE(b.OlderThan(c));
   EXPECT_FALSE(c.OlderThan(a));

@@ -122,11 +122,11 @@ TEST(MetricsExporter, ExportsExactlyTheMetricsThatTheDocumentationLists) {
 }
 
 TEST(MetricsExporter, SaysWhereItCanNotListen) {
-  MetricsExporter first("m", "llama");
+  MetricsExporter first("m", "llama", 0);
   const absl::StatusOr<int> port = first.Listen("127.0.0.1:0");
   ASSERT_EQ(port.status(), absl::OkStatus());
   EXPECT_GT(*port, 0);
-  MetricsExporter second("m", "llama");
+  MetricsExporter second("m", "llama", 0);
   const absl::StatusOr<int> taken = second.Listen("127.0.0.1:" + std::to_string(*port));
   EXPECT_EQ(taken.status().code(), absl::StatusCode::kUnavailable);
 }

@@ -33,6 +33,8 @@ class RequestValidation : public testing::Test {
               .context_tokens = kContext,
               .trained_context_tokens = kContext,
               .max_sequences = 64,
+              .attention = {.default_policy = {.kind = SelectionKind::kLabels, .sparsity = 8},
+                            .has_labels = true},
               .tokenizer = &tokenizer_,
               .chat = *chat};
     message_.set_text("hello");
@@ -253,6 +255,61 @@ TEST_F(RequestValidation, RefusesChatWithoutATemplate) {
   const auto violations = Validate();
   ASSERT_EQ(violations.size(), 1u);
   EXPECT_EQ(violations[0].field, "chat");
+}
+
+TEST_F(RequestValidation, AttentionIsTheServersUnlessTheRequestSays) {
+  ASSERT_THAT(Validate(), IsEmpty());
+  EXPECT_EQ(request_.attention.kind, SelectionKind::kLabels);
+  EXPECT_EQ(request_.attention.sparsity, 8);
+  message_.mutable_attention()->set_sparsity(32);
+  ASSERT_THAT(Validate(), IsEmpty());
+  EXPECT_EQ(request_.attention.kind, SelectionKind::kLabels);
+  EXPECT_EQ(request_.attention.sparsity, 32);
+  message_.mutable_attention()->clear_sparsity();
+  message_.mutable_attention()->set_policy("window");
+  message_.mutable_attention()->set_budget_tokens(20);
+  ASSERT_THAT(Validate(), IsEmpty());
+  EXPECT_EQ(request_.attention.kind, SelectionKind::kWindow);
+  EXPECT_EQ(request_.attention.budget_tokens, 20);
+  message_.mutable_attention()->clear_budget_tokens();
+  message_.mutable_attention()->set_policy("dense");
+  ASSERT_THAT(Validate(), IsEmpty());
+  EXPECT_EQ(request_.attention.kind, SelectionKind::kAll);
+}
+
+TEST_F(RequestValidation, AttentionStaysWithinTheOperatorsLimits) {
+  const auto field = [&] {
+    const std::vector<FieldViolation> violations = Validate();
+    return violations.size() == 1 ? violations[0].field : "";
+  };
+  v1::AttentionPolicy* attention = message_.mutable_attention();
+  for (const char* policy : {"sparse", "true-scores", "Dense"}) {
+    attention->set_policy(policy);
+    EXPECT_EQ(field(), "attention.policy") << policy;
+  }
+  attention->set_policy("double-sparsity");
+  for (const double sparsity : {0.0, 0.5, 65.0, -1.0, double{NAN}, double{kInfinity}}) {
+    attention->set_sparsity(sparsity);
+    EXPECT_EQ(field(), "attention.sparsity") << sparsity;
+  }
+  attention->set_sparsity(4);
+  attention->set_budget_tokens(50);
+  EXPECT_EQ(field(), "attention.budget_tokens");  // both
+  attention->clear_sparsity();
+  for (const int budget : {-5, 0, 1, 101}) {  // of a context of 100, at most 64 times sparser
+    attention->set_budget_tokens(budget);
+    EXPECT_EQ(field(), "attention.budget_tokens") << budget;
+  }
+  attention->set_budget_tokens(2);
+  EXPECT_EQ(field(), "");
+  attention->set_policy("dense");
+  EXPECT_EQ(field(), "attention");  // a budget makes no sense
+  attention->clear_budget_tokens();
+  model_.attention.min_sparsity = 2;
+  EXPECT_EQ(field(), "attention.policy");
+  attention->set_policy("double-sparsity");
+  model_.attention.has_labels = false;
+  EXPECT_EQ(field(), "attention.policy");
 }
 
 TEST_F(RequestValidation, KnowsOneModelNameAndTheEmptyOne) {
