@@ -2,6 +2,9 @@
 //
 // The constructors are spelled out because implicit ones would be compiled for the baseline target.
 //
+// Add pins its sum to a register: left alone, GCC 12 computes the products of a whole block first and
+// keeps them on the stack until it sums them up.
+//
 // A vector of 32-bit lanes stands for as many weight rows. Each lane holds a quad: four consecutive
 // codes of its row. A product multiplies them with the same four activation codes, broadcast.
 
@@ -46,6 +49,7 @@ struct UnsignedDot {  // weight codes 0..15
   HWY_INLINE UnsignedDot() : sum(_mm512_setzero_si512()) {}
   HWY_INLINE void Add(__m512i w, int32_t x) {
     sum = _mm512_dpbusd_epi32(sum, w, _mm512_set1_epi32(x));
+    asm("" : "+v"(sum));
   }
   HWY_INLINE VI32 Sum() const { return VI32{sum}; }
 };
@@ -56,6 +60,7 @@ struct SignedDot {  // weight codes -128..127, offset by 128 to unsigned
   HWY_INLINE void Add(__m512i w, int32_t x) {
     w = _mm512_xor_si512(w, _mm512_set1_epi8(static_cast<char>(0x80)));
     sum = _mm512_dpbusd_epi32(sum, w, _mm512_set1_epi32(x));
+    asm("" : "+v"(sum));
   }
   HWY_INLINE VI32 Sum(int32_t x_sum) const {
     return VI32{_mm512_sub_epi32(sum, _mm512_set1_epi32(128 * x_sum))};
@@ -77,6 +82,7 @@ struct UnsignedDot {
   HWY_INLINE UnsignedDot() : sum(_mm256_setzero_si256()) {}
   HWY_INLINE void Add(__m256i w, int32_t x) {
     sum = _mm256_add_epi16(sum, _mm256_maddubs_epi16(w, _mm256_set1_epi32(x)));
+    asm("" : "+x"(sum));
   }
   HWY_INLINE VI32 Sum() const { return VI32{_mm256_madd_epi16(sum, _mm256_set1_epi16(1))}; }
 };
@@ -89,6 +95,7 @@ struct SignedDot {
     const __m256i signed_x = _mm256_sign_epi8(_mm256_set1_epi32(x), w);
     const __m256i pairs = _mm256_maddubs_epi16(_mm256_abs_epi8(w), signed_x);
     sum = _mm256_add_epi32(sum, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
+    asm("" : "+x"(sum));
   }
   HWY_INLINE VI32 Sum(int32_t /*x_sum*/) const { return VI32{sum}; }
 };
