@@ -62,13 +62,8 @@ struct KvCache {
   int block_tokens = 0;
   int head_dim = 0;
 
-#ifdef WINNOW_PLANAR
-  int64_t token_stride() const { return head_dim; }
-  int64_t value_offset() const { return int64_t{block_tokens} * head_dim; }
-#else
-  int64_t token_stride() const { return int64_t{2} * head_dim; }
-  int64_t value_offset() const { return head_dim; }
-#endif
+  int64_t token_stride() const { return int64_t{2} * head_dim; }  ///< elements, of one head
+  int64_t value_offset() const { return head_dim; }               ///< from a key to its value
   int64_t head_block_elements() const { return int64_t{2} * block_tokens * head_dim; }
   int64_t block_bytes() const {  ///< of one block in one layer, keys and values
     return kv_heads * head_block_elements() * static_cast<int64_t>(sizeof(uint16_t));
