@@ -258,7 +258,7 @@ absl::Status Transformer::Forward(const StepBatch& batch, std::span<float> logit
 }
 
 absl::Status Transformer::CopyBlock(int32_t from, int32_t to, int tokens) {
-  const int64_t bytes = tokens * kv_.token_stride() * static_cast<int64_t>(sizeof(uint16_t));
+  const int64_t bytes = tokens * kv_.token_elements() * static_cast<int64_t>(sizeof(uint16_t));
   for (int l = 0; l < config_.layers; ++l) {
     for (int g = 0; g < config_.kv_heads; ++g) {
       backend_.Copy(reinterpret_cast<std::byte*>(kv_.key(l, to, g, 0)),

@@ -163,10 +163,10 @@ void AttendRows(const KvRows& kv, const float* const* queries, const int* counts
     float* at[kRows];
     for (int r = 0; r < kRows; ++r) at[r] = partials[r].out + c;
     if (kv.head_dim - c >= 4 * kLanes) {
-      AddValues<kRows, 4>(kv.keys, kv.value_offset + c, positions, row_scores, at);
+      AddValues<kRows, 4>(kv.keys, kv.head_dim + c, positions, row_scores, at);
       c += 4 * kLanes;
     } else {
-      AddValues<kRows, kVectors>(kv.keys, kv.value_offset + c, positions, row_scores, at);
+      AddValues<kRows, kVectors>(kv.keys, kv.head_dim + c, positions, row_scores, at);
       c += kVectors * kLanes;
     }
   }

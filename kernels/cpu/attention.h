@@ -25,7 +25,6 @@ struct KvRows {
   /// Each key, fp16 [head_dim], is followed by its value, [head_dim]. Padded to a multiple of
   /// kTileKeys with any valid pointers.
   const uint16_t* const* keys;
-  int64_t value_offset;
   int head_dim;  ///< multiple of 16
 };
 

@@ -153,7 +153,7 @@ class CpuBackend : public Backend {
       for (int g = 0; g < cache.kv_heads; ++g) {
         uint16_t* stored = cache.key(layer, id, g, slot);
         ToHalf(keys + g * cache.head_dim, cache.head_dim, stored);
-        ToHalf(values + g * cache.head_dim, cache.head_dim, stored + cache.value_offset());
+        ToHalf(values + g * cache.head_dim, cache.head_dim, stored + cache.head_dim);
       }
       if (selector.labels.data == nullptr) return;
       const LabelCache& labels = selector.labels;

@@ -2,8 +2,8 @@
 //
 // The constructors are spelled out because implicit ones would be compiled for the baseline target.
 //
-// Add pins its sum to a register: left alone, GCC 12 computes the products of a whole block first and
-// keeps them on the stack until it sums them up.
+// Add pins its sum to a register: left alone, GCC 12 computes the products of a whole block first
+// and keeps them on the stack until it sums them up.
 //
 // A vector of 32-bit lanes stands for as many weight rows. Each lane holds a quad: four consecutive
 // codes of its row. A product multiplies them with the same four activation codes, broadcast.

@@ -46,7 +46,7 @@ void PointToContext(const AttentionCall& call, int kv_head, const int32_t* block
     const int slot = position % cache.block_tokens;
     const uint16_t* key = cache.key(call.layer, id, kv_head, slot);
     const int end = std::min(count, j + cache.block_tokens - slot);
-    for (; j < end; ++j, key += cache.token_stride()) keys[j] = key;
+    for (; j < end; ++j, key += cache.token_elements()) keys[j] = key;
   }
   for (int j = count; j % kTileKeys != 0; ++j) keys[j] = keys[count - 1];
 }
@@ -77,8 +77,8 @@ void ScoreExactly(const AttentionCall& call, int row, int kv_head, const int32_t
     PointToContext(call, kv_head, block_table, first + begin, tokens, keys);
     float* at[kMaxGroup];
     for (int h = 0; h < group; ++h) at[h] = scores[h] + begin;
-    ScoreKeys({keys, call.cache.value_offset(), call.cache.head_dim}, queries, group, tokens,
-              Log2Scale(call.cache.head_dim), at);
+    ScoreKeys({keys, call.cache.head_dim}, queries, group, tokens, Log2Scale(call.cache.head_dim),
+              at);
   }
 }
 
@@ -369,8 +369,8 @@ void PagedAttention::AttendTile(const AttentionCall& call, const Tile& tile, Scr
     }
     const uint16_t* keys[kChunkTokens];
     PointToContext(call, tile.kv_head, tile.block_table, chunk, counts[queries - 1], keys);
-    AttendChunk({keys, call.cache.value_offset(), head_dim}, query + first, counts + first,
-                queries - first, scale, scratch->scores.data(), scratch->chunk.data() + first);
+    AttendChunk({keys, head_dim}, query + first, counts + first, queries - first, scale,
+                scratch->scores.data(), scratch->chunk.data() + first);
     for (int i = first; i < queries; ++i) {
       MergePartial(scratch->chunk[i], head_dim, &scratch->total[i]);
     }
@@ -406,7 +406,7 @@ void PagedAttention::AttendKeys(const AttentionCall& call, const Head& head, int
     counts[h] = count;
   }
   scratch->scores.resize(std::max<size_t>(scratch->scores.size(), int64_t{group} * kChunkTokens));
-  AttendChunk({keys, call.cache.value_offset(), call.cache.head_dim}, queries, counts, group,
+  AttendChunk({keys, call.cache.head_dim}, queries, counts, group,
               1 / std::sqrt(static_cast<float>(call.cache.head_dim)), scratch->scores.data(),
               partials_.data() + head.partials + int64_t{chunk} * group);
 }
