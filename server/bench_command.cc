@@ -126,9 +126,8 @@ int RunDecode(std::span<const std::string> arguments) {
   if (!selection.ok()) return Fail(set, selection.status());
   const absl::StatusOr<BenchModel> model = Load(flags, flags.context + 1);
   if (!model.ok()) return Fail(set, model.status());
-  const absl::StatusOr<DecodeBenchResult> result =
-      BenchDecode(*model->transformer, *model->backend, flags.batch, flags.context, *selection,
-                  flags.seconds);
+  const absl::StatusOr<DecodeBenchResult> result = BenchDecode(
+      *model->transformer, *model->backend, flags.batch, flags.context, *selection, flags.seconds);
   if (!result.ok()) return Fail(set, result.status());
   if (flags.json) {
     const nlohmann::ordered_json json = {
@@ -144,8 +143,8 @@ int RunDecode(std::span<const std::string> arguments) {
   std::printf(
       "%s, batch %d, context %d: %.2f ms a step, %.1f tokens/s\n"
       "reads %.1f MB of weights and %.1f MB of KV a step: %.2f GB/s of the machine's %.2f GB/s\n",
-      flags.policy.c_str(), flags.batch, flags.context, result->step_seconds * 1e3, result->tokens_per_second,
-      static_cast<double>(result->weight_bytes_read) / 1e6,
+      flags.policy.c_str(), flags.batch, flags.context, result->step_seconds * 1e3,
+      result->tokens_per_second, static_cast<double>(result->weight_bytes_read) / 1e6,
       static_cast<double>(result->kv_bytes_read) / 1e6, result->achieved_bytes_per_second / 1e9,
       result->peak_bytes_per_second / 1e9);
   return 0;
@@ -178,9 +177,10 @@ int RunPrefill(std::span<const std::string> arguments) {
 
 int RunAttention(std::span<const std::string> arguments) {
   BenchFlags flags;
-  FlagSet set("winnow bench attention",
-              "Times the attention of one layer in a decode step, beside dense attention in the same "
-              "run.");
+  FlagSet set(
+      "winnow bench attention",
+      "Times the attention of one layer in a decode step, beside dense attention in the same "
+      "run.");
   Declare(set, flags);
   DeclarePolicy(set, flags);
   set.Add("heads", &flags.heads, "H", "Query heads.", {1, 1024});
@@ -230,8 +230,9 @@ int RunAttention(std::span<const std::string> arguments) {
                 static_cast<double>(one.bytes) / 1e6, one.achieved_bytes_per_second / 1e9,
                 dense->seconds / one.seconds);
   };
-  std::printf("batch %d, context %d, %d heads of %d over %d KV heads; the machine reads %.2f GB/s\n",
-              flags.batch, flags.context, flags.heads, flags.head_dim, flags.kv_heads, peak / 1e9);
+  std::printf(
+      "batch %d, context %d, %d heads of %d over %d KV heads; the machine reads %.2f GB/s\n",
+      flags.batch, flags.context, flags.heads, flags.head_dim, flags.kv_heads, peak / 1e9);
   print("dense", *dense);
   if (selection->kind != SelectionKind::kAll) print(flags.policy.c_str(), *result);
   return 0;

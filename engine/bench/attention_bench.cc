@@ -28,11 +28,12 @@ std::vector<float> RandomFloats(int64_t count, std::mt19937& random) {
 absl::StatusOr<AttentionBenchResult> BenchAttention(Backend& backend,
                                                     const AttentionBenchOptions& options) {
   const int max_blocks = (options.context + options.block_tokens - 1) / options.block_tokens;
-  KvCache cache{nullptr,          1, options.batch * max_blocks, options.kv_heads, options.block_tokens,
-                options.head_dim};
+  KvCache cache{
+      nullptr,         1, options.batch * max_blocks, options.kv_heads, options.block_tokens,
+      options.head_dim};
   cache.layers = static_cast<int>(std::clamp<int64_t>(kColdBytes / cache.bytes(), 1, kMaxLayers));
   LayerSelector selector;
-  selector.labels = {nullptr,          cache.layers,        cache.blocks,
+  selector.labels = {nullptr,          cache.layers,         cache.blocks,
                      options.kv_heads, options.block_tokens, options.label_width};
   auto kv_memory = backend.Allocate(cache.bytes());
   if (!kv_memory.ok()) return kv_memory.status();
