@@ -44,12 +44,11 @@ echo
 printf '%s' "$prompt"
 "$winnow" generate --address "$address" --prompt "$prompt" --max-tokens 64 --temperature 0
 echo
-echo "demo: and with docs/label-cache.md, some 1,500 tokens, in front of the prompt"
+question="Summarize the text above in two sentences."
+echo "demo: docs/label-cache.md, about a thousand tokens, and then: $question"
 echo
-document=$'\n\nIn short, a label is'
-printf '%s' "${document:2}"
-"$winnow" generate --address "$address" --prompt-file docs/label-cache.md --prompt "$document" \
-  --max-tokens 64 --temperature 0
+"$winnow" generate --address "$address" --chat --prompt-file docs/label-cache.md \
+  --prompt $'\n\n'"$question" --max-tokens 80 --temperature 0
 echo
 
 kill -TERM "$server"

@@ -196,6 +196,7 @@ absl::StatusOr<Completion> Stream(const GenerateFlags& flags) {
     completion.summary = message.summary();
   }
   if (!flags.json && !completion.text.empty()) std::putchar('\n');
+  std::fflush(stdout);  // what follows goes to stderr
   if (const grpc::Status status = reader->Finish(); !status.ok()) {
     return absl::Status(static_cast<absl::StatusCode>(status.error_code()),
                         flags.address + ": " + status.error_message());
