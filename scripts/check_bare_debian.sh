@@ -79,7 +79,7 @@ inside() {
 
 # What somebody has who can clone and type make.
 inside "apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends git make ca-certificates"
-git clone --quiet --no-local "$repository" "$root/root/winnow"
+git clone --quiet --no-local "$repository" "$root/srv/winnow"
 begin=$SECONDS
-inside "cd /root/winnow && $command"
+inside "cd /srv/winnow && $command"
 echo "check_bare_debian: '$command' passed on a fresh Debian 12 in $((SECONDS - begin)) s"
