@@ -31,7 +31,7 @@ namespace {
 /// A context that most requests stay within, where the model was trained for a longer one.
 constexpr int kDefaultMaxContext = 8192;
 constexpr int kDefaultKvTokens = 16384;
-/// Shorter contexts would save microseconds a layer (docs/performance.md) at a budget of few tokens.
+/// Shorter contexts would save microseconds a layer (docs/performance.md) with few tokens to spend.
 constexpr int kDefaultSparseMinContext = 512;
 /// How often the main thread looks at the engine.
 constexpr absl::Duration kPollInterval = absl::Milliseconds(50);
