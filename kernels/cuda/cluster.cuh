@@ -30,13 +30,15 @@ __device__ inline int ClusterSize() {
 /// All threads of the cluster wait for each other and see each other's writes.
 __device__ inline void SyncCluster() {
 #if __CUDA_ARCH__ >= 900
-  asm volatile(
-      "barrier.cluster.arrive.release.aligned;\n"
-      "barrier.cluster.wait.acquire.aligned;" ::
-          : "memory");
-#else
-  __syncthreads();
+  if (ClusterSize() > 1) {
+    asm volatile(
+        "barrier.cluster.arrive.release.aligned;\n"
+        "barrier.cluster.wait.acquire.aligned;" ::
+            : "memory");
+    return;
+  }
 #endif
+  __syncthreads();
 }
 
 /// Where a variable in shared memory lies in another block of the cluster.

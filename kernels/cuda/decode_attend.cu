@@ -376,14 +376,14 @@ __global__ void __launch_bounds__(kThreads, kBlocksPerMultiprocessor)
   LetNextKernelStart();
   Division division;
   const Start start = FindStart(call.budgets, call.rows * call.kv_heads, &division);
-  WaitForPreviousKernel();
-  if (blockIdx.x >= division.blocks) return;
-
   const int lane = threadIdx.x % 32;
   const int warp = threadIdx.x / 32;
-  const int64_t end = division.Begin(blockIdx.x + 1);
+  const bool has_work = blockIdx.x < division.blocks;
+  int64_t at = has_work ? division.Begin(blockIdx.x) : 0;
+  const int64_t end = has_work ? division.Begin(blockIdx.x + 1) : 0;
   Segment segment = {.item = start.item, .first = start.first};
-  for (int64_t at = division.Begin(blockIdx.x); at < end;) {
+  bool has_waited = false;
+  while (at < end) {
     const int row = segment.item / call.kv_heads;
     const int kv_head = segment.item % call.kv_heads;
     const int budget = call.budgets[segment.item];
@@ -398,12 +398,14 @@ __global__ void __launch_bounds__(kThreads, kBlocksPerMultiprocessor)
         .block_shift = __ffs(call.block_tokens) - 1,
         .kv_heads = static_cast<uint32_t>(call.kv_heads),
         .kv_head = static_cast<uint32_t>(kv_head)};
-
+    const float* const queries =
+        call.queries + call.query_rows[row] * call.query_stride + kv_head * call.group * kDim;
+    // What the kernel before may have written is read from here on.
+    if (!has_waited) WaitForPreviousKernel();
+    has_waited = true;
     uint32_t entry = tokens.Entry((segment.begin + warp) * kTile + lane % kTile);
     __syncthreads();
-    ArrangeQueries<T, kDim>(
-        call.queries + call.query_rows[row] * call.query_stride + kv_head * call.group * kDim,
-        call.group, shared);
+    ArrangeQueries<T, kDim>(queries, call.group, shared);
     __syncthreads();
     State<kDim> state;
     for (int tile = segment.begin + warp; tile < segment.end; tile += kWarps) {
@@ -418,6 +420,8 @@ __global__ void __launch_bounds__(kThreads, kBlocksPerMultiprocessor)
     segment.first += segment.tiles;
     ++segment.item;
   }
+  // A kernel is over when all its blocks are, which then also have waited for the one before.
+  if (!has_waited) WaitForPreviousKernel();
 }
 
 int Blocks() { return CurrentDeviceTraits().multiprocessors * kBlocksPerMultiprocessor; }

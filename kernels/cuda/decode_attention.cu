@@ -24,6 +24,8 @@ const DeviceTraits& CurrentDeviceTraits() {
     cudaGetDevice(&device);
     cudaDeviceGetAttribute(&read.multiprocessors, cudaDevAttrMultiProcessorCount, device);
     cudaDeviceGetAttribute(&read.capability_major, cudaDevAttrComputeCapabilityMajor, device);
+    cudaDeviceGetAttribute(&read.block_shared_bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin,
+                           device);
     return read;
   }();
   return traits;

@@ -77,8 +77,10 @@ int64_t DecodeWorkspaceBytes(int rows, int kv_heads, int head_dim, int max_conte
 /// Queues attention of the rows as of Backend::Attention:
 ///   out[t, h, :] = sum_j softmax_j(q[t, h] . k[j, g] / sqrt(head_dim)) v[j, g], j in S[t, g].
 /// One launch if max_selected is 0, else two: choose what to attend to, attend. None allocates or
-/// waits, so they can be captured. Sums run in an order fixed by the device, contexts and budgets:
-/// the same call gives the same bits. Returns the first launch error.
+/// waits, so they can be captured. The kernel queued just before may write all but the rows'
+/// contexts, budgets, sequences, query_rows and block tables, which are read ahead. Sums run in an
+/// order fixed by the device, contexts and budgets: the same call gives the same bits. Returns the
+/// first launch error.
 cudaError_t LaunchDecodeAttention(const DecodeAttention& call, cudaStream_t stream);
 
 }  // namespace winnow::cuda

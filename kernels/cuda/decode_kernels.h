@@ -39,6 +39,7 @@ DecodeScratch ScratchOf(const DecodeAttention& call);
 struct DeviceTraits {
   int multiprocessors = 0;
   int capability_major = 0;
+  int block_shared_bytes = 0;  ///< shared memory that a block can ask for
 };
 const DeviceTraits& CurrentDeviceTraits();
 

@@ -2,7 +2,9 @@
 #include <cuda_fp16.h>
 
 #include <algorithm>
+#include <climits>
 #include <cstdint>
+#include <type_traits>
 
 #include "kernels/cuda/cluster.cuh"
 #include "kernels/cuda/decode_kernels.h"
@@ -16,20 +18,23 @@ namespace {
 // the context and keeps a key for each token in shared memory: an integer that is ordered as the
 // scores are. Histograms of ever narrower ranges of keys, summed over the cluster, find the k-th
 // largest one; then every warp writes what it has of the chosen tokens, at the place that counts of
-// the warps before it give.
+// the warps before it give. All this is bound by the number of instructions: what is done for every
+// token is kept to a minimum, and each warp has many. Blocks have 8 to 32 warps; what does not grow
+// with the context is done by the first 8.
 //
 // A group of one needs no softmax, which would not change the order.
 
-constexpr int kWarps = 16;
-constexpr int kThreads = 32 * kWarps;
+constexpr int kMinWarps = 8;
+constexpr int kMaxWarps = 32;
+constexpr int kFirstThreads = 32 * kMinWarps;
 constexpr int kMaxCluster = 8;
 constexpr int kLaneTokens = 4;  // neighbours that a lane scores at once
 constexpr int kStepTokens = 32 * kLaneTokens;
 constexpr int kBinBits = 11;
 constexpr int kBins = 1 << kBinBits;
-constexpr int kThreadBins = kBins / kThreads;
-// Keys that a block may hold in shared memory, so that two blocks share a multiprocessor.
-constexpr int kMaxSharedKeys = 20480;
+constexpr int kThreadBins = kBins / kFirstThreads;
+// Shared memory of a block for anything but keys.
+constexpr int kOtherSharedBytes = 24 * 1024;
 constexpr float kLog2e = 1.4426950408889634f;
 // As of the CPU's label scores: within so many powers of two, weights relative to the middle of
 // what scores labels can have neither overflow nor vanish.
@@ -41,13 +46,13 @@ constexpr uint32_t kAbsent = 0;
 
 struct Arguments {
   DecodeAttention call;
-  uint32_t* spilled_keys;  // [rows, kv_heads, cluster kWarps warp tokens]; null: in shared memory
+  uint32_t* spilled_keys;  // [rows, kv_heads, warps warp tokens]; null: in shared memory
 };
 
 __host__ __device__ int CeilDivide(int a, int b) { return (a + b - 1) / b; }
-// Tokens of a warp: whole steps.
-__host__ __device__ int WarpTokens(int context, int cluster) {
-  return CeilDivide(CeilDivide(context, cluster * kWarps), kStepTokens) * kStepTokens;
+// Tokens of each of a head's warps: whole steps.
+__host__ __device__ int WarpTokens(int context, int warps) {
+  return CeilDivide(CeilDivide(context, warps), kStepTokens) * kStepTokens;
 }
 
 __device__ float Exp2(float x) {
@@ -88,33 +93,39 @@ __device__ Head HeadOf(const DecodeAttention& call, int item) {
           .block_shift = __ffs(call.block_tokens) - 1};
 }
 
+__device__ int BlockWarps() { return static_cast<int>(blockDim.x / 32); }
+
 // Values of every thread of the cluster, folded. Used once: no thread may write it while others
 // still read.
-template <typename T>
 struct ClusterFold {
-  T of_warp[kWarps][kMaxGroup];
-  T of_block[kMaxGroup];
+  float of_warp[kMaxWarps][kMaxGroup];
+  float of_block[kMaxGroup];
 
   template <int kCount, typename Fold>
-  __device__ void Run(T (&values)[kCount], const Fold& fold) {
+  __device__ void Run(float (&values)[kCount], float neutral, const Fold& fold) {
+    const int lane = threadIdx.x % 32;
+    const int warp = threadIdx.x / 32;
+    const auto fold_lanes = [&](float value) {
+      for (int step = 16; step > 0; step /= 2) {
+        value = fold(value, __shfl_xor_sync(~0u, value, step));
+      }
+      return value;
+    };
 #pragma unroll
     for (int i = 0; i < kCount; ++i) {
-      for (int step = 16; step > 0; step /= 2) {
-        values[i] = fold(values[i], __shfl_xor_sync(~0u, values[i], step));
-      }
-      if (threadIdx.x % 32 == 0) of_warp[threadIdx.x / 32][i] = values[i];
+      const float value = fold_lanes(values[i]);
+      if (lane == 0) of_warp[warp][i] = value;
     }
     __syncthreads();
-    if (threadIdx.x < kCount) {
-      T value = of_warp[0][threadIdx.x];
-      for (int w = 1; w < kWarps; ++w) value = fold(value, of_warp[w][threadIdx.x]);
-      of_block[threadIdx.x] = value;
+    if (warp < kCount) {
+      const float value = fold_lanes(lane < BlockWarps() ? of_warp[lane][warp] : neutral);
+      if (lane == 0) of_block[warp] = value;
     }
     SyncCluster();
 #pragma unroll
     for (int i = 0; i < kCount; ++i) {
-      values[i] = *OfRank(&of_block[i], 0);
-      for (int rank = 1; rank < ClusterSize(); ++rank) {
+      values[i] = neutral;
+      for (int rank = 0; rank < ClusterSize(); ++rank) {
         values[i] = fold(values[i], *OfRank(&of_block[i], rank));
       }
     }
@@ -126,6 +137,14 @@ struct Chosen {
   int equal;
 };
 
+// Of keys, both ends included.
+struct KeyRange {
+  uint32_t least;
+  uint32_t largest;
+
+  __device__ int Shift() const { return max(0, 32 - __clz(largest - least) - kBinBits); }
+};
+
 struct Shared {
   uint32_t histograms[2][kBins];
   // A query head's weight of a token is 2^(scale score + bias).
@@ -133,18 +152,18 @@ struct Shared {
   float bias[kMaxGroup];
   float factor[kMaxGroup];  // that makes a head's weights its part of their mean
   int8_t codes[kMaxGroup][kMaxLabelWidth];
-  int least[kMaxGroup];  // the smallest score that labels can have
-  int narrow;            // heads whose bias stands before their scores are known
-  ClusterFold<float> max;
-  ClusterFold<float> sum;
-  ClusterFold<uint32_t> range;
-  int of_warp[kWarps];
+  int least[kMaxGroup];  // of the scores that labels can have
+  int greatest[kMaxGroup];
+  int narrow;  // heads whose bias stands before their scores are known
+  ClusterFold max;
+  ClusterFold sum;
+  int of_warp[kMinWarps];
   struct {
     uint32_t bin;
     int count;
     int wanted;
   } found;
-  Chosen chosen[kWarps];
+  Chosen chosen[kMaxWarps];
 };
 
 // Scores by labels: integers, in units of scale[h].
@@ -172,9 +191,17 @@ struct LabelScorer {
 
   __device__ static bool Serves(SelectionKind kind) { return kind == SelectionKind::kLabels; }
   __device__ bool KnowsBias() const { return shared.narrow == head.call.group; }
-  __device__ static uint32_t KeyOf(int score, int least) {
-    return static_cast<uint32_t>(score - least) + 1;
+  // Where keys start from, as ScoreTokens' start of the sums: they become keys by themselves.
+  __device__ int KeyStart() const { return 1 - shared.least[0]; }
+  __device__ static uint32_t KeyOf(int score) { return static_cast<uint32_t>(score); }
+  __device__ KeyRange Keys() const {
+    return {1, static_cast<uint32_t>(shared.greatest[0] - shared.least[0]) + 1};
   }
+  // The start that makes the sums' bits those of floats, kFloatZero more than the score: no
+  // conversion, for which there are few units.
+  static constexpr int kFloatStart = 0x4b400000;
+  static constexpr float kFloatZero = 12582912;
+  __device__ static float FloatOf(int score) { return __int_as_float(score); }
 
   __device__ const std::byte* At(int position) const {
     constexpr int kTokenBytes = kWidth < 8 ? 2 : 4;
@@ -210,24 +237,25 @@ struct LabelScorer {
     return loaded;
   }
 
-  // Of query head h and four neighbouring tokens.
-  __device__ void ScoreTokens(const Labels& loaded, int h, int (&scores)[kLaneTokens]) const {
+  // Of query head h and four neighbouring tokens, each plus `start`.
+  __device__ void ScoreTokens(const Labels& loaded, int h, int start,
+                              int (&scores)[kLaneTokens]) const {
     if constexpr (kWidth < 8) {
       const uint32_t codes = *reinterpret_cast<const uint32_t*>(shared.codes[h]);
       const uint4& words = loaded.words[0];
-      scores[0] = Dot(words.x, codes & 0xffff, codes >> 16, 0);
-      scores[1] = Dot(words.x, codes << 16, codes & 0xffff0000, 0);
-      scores[2] = Dot(words.y, codes & 0xffff, codes >> 16, 0);
-      scores[3] = Dot(words.y, codes << 16, codes & 0xffff0000, 0);
+      scores[0] = Dot(words.x, codes & 0xffff, codes >> 16, start);
+      scores[1] = Dot(words.x, codes << 16, codes & 0xffff0000, start);
+      scores[2] = Dot(words.y, codes & 0xffff, codes >> 16, start);
+      scores[3] = Dot(words.y, codes << 16, codes & 0xffff0000, start);
     } else {
 #pragma unroll
       for (int p = 0; p < kPieces; ++p) {
         const uint2 codes = *reinterpret_cast<const uint2*>(&shared.codes[h][8 * p]);
         const uint4& words = loaded.words[p];
-        scores[0] = Dot(words.x, codes.x, codes.y, p == 0 ? 0 : scores[0]);
-        scores[1] = Dot(words.y, codes.x, codes.y, p == 0 ? 0 : scores[1]);
-        scores[2] = Dot(words.z, codes.x, codes.y, p == 0 ? 0 : scores[2]);
-        scores[3] = Dot(words.w, codes.x, codes.y, p == 0 ? 0 : scores[3]);
+        scores[0] = Dot(words.x, codes.x, codes.y, p == 0 ? start : scores[0]);
+        scores[1] = Dot(words.y, codes.x, codes.y, p == 0 ? start : scores[1]);
+        scores[2] = Dot(words.z, codes.x, codes.y, p == 0 ? start : scores[2]);
+        scores[3] = Dot(words.w, codes.x, codes.y, p == 0 ? start : scores[3]);
       }
     }
   }
@@ -241,13 +269,13 @@ struct LabelScorer {
   // Projects the group's queries and rounds them to 8 bits.
   template <int kHeads>
   __device__ void PrepareQueries() {
-    static_assert(kHeads * kThreads <= 2 * kBins);
+    static_assert(kHeads * kFirstThreads <= 2 * kBins && kHeads <= kMinWarps);
     const int group = head.call.group;
     const int head_dim = head.call.head_dim;
     const float* queries = head.Queries();
     const float* basis = head.call.basis.query + int64_t{head.kv_head} * head_dim * kWidth;
     // Thread t sums every kParts-th number's product into dimension t % kWidth.
-    constexpr int kParts = kThreads / kWidth;
+    constexpr int kParts = kFirstThreads / kWidth;
     float sums[kHeads] = {};
     for (int x = threadIdx.x; x < head_dim * kWidth && threadIdx.x < kParts * kWidth;
          x += kParts * kWidth) {
@@ -259,11 +287,13 @@ struct LabelScorer {
     }
     auto* const parts = reinterpret_cast<float*>(shared.histograms);  // not yet in use
 #pragma unroll
-    for (int h = 0; h < kHeads; ++h) parts[h * kThreads + threadIdx.x] = sums[h];
+    for (int h = 0; h < kHeads; ++h) {
+      if (threadIdx.x < kFirstThreads) parts[h * kFirstThreads + threadIdx.x] = sums[h];
+    }
     if (threadIdx.x == 0) shared.narrow = 0;
     __syncthreads();
     const int h = threadIdx.x / 32;
-    if (h < kHeads) Round<kParts>(h, parts + h * kThreads);
+    if (h < kHeads) Round<kParts>(h, parts + h * kFirstThreads);
     __syncthreads();
   }
 
@@ -301,6 +331,7 @@ struct LabelScorer {
       shared.scale[h] = scale;
       shared.bias[h] = -scale * static_cast<float>(least + greatest) / 2;
       shared.least[h] = least;
+      shared.greatest[h] = greatest;
       if (scale * static_cast<float>(greatest - least) <= kNarrowRange) {
         atomicAdd(&shared.narrow, 1);
       }
@@ -323,21 +354,27 @@ struct ExactScorer {
   __device__ ExactScorer(const Head& head, Shared& shared) : head(head), shared(shared) {}
   __device__ static bool Serves(SelectionKind kind) { return kind == SelectionKind::kScores; }
   __device__ bool KnowsBias() const { return false; }
-  __device__ static uint32_t KeyOf(float score, int) {
+  __device__ float KeyStart() const { return 0; }
+  __device__ static uint32_t KeyOf(float score) {
     const uint32_t bits = __float_as_uint(score);
     return bits ^ ((bits >> 31) != 0 ? ~0u : 0x80000000u);
   }
+  __device__ KeyRange Keys() const { return {kAbsent + 1, kForced - 1}; }
+  static constexpr float kFloatStart = 0;
+  static constexpr float kFloatZero = 0;
+  __device__ static float FloatOf(float score) { return score; }
   __device__ void Prefetch(int, int) const {}
   __device__ Labels Load(int position) const { return {position}; }
 
-  __device__ void ScoreTokens(const Labels& at, int h, float (&scores)[kLaneTokens]) const {
+  __device__ void ScoreTokens(const Labels& at, int h, float start,
+                              float (&scores)[kLaneTokens]) const {
     const int head_dim = head.call.head_dim;
     const float* query = head.Queries() + h * head_dim;
 #pragma unroll
     for (int t = 0; t < kLaneTokens; ++t) {
       const int64_t entry = head.Entry(min(at.position + t, head.context - 1));
       const T* key = reinterpret_cast<const T*>(head.call.kv) + entry * 2 * head_dim;
-      scores[t] = 0;
+      scores[t] = start;
       for (int c = 0; c < head_dim; ++c) scores[t] += query[c] * static_cast<float>(key[c]);
     }
   }
@@ -355,6 +392,8 @@ struct ExactScorer {
 struct Range {
   int begin;
   int end;
+  int free_begin;  // of the tokens that a choice is made among, in the whole context
+  int free_end;
   uint32_t* keys;  // of the tokens from `begin` on, up to whole steps
 
   __device__ int Steps() const { return end > begin ? CeilDivide(end - begin, kStepTokens) : 0; }
@@ -364,9 +403,17 @@ struct Range {
   __device__ int LanePosition(int step) const {
     return begin + step * kStepTokens + threadIdx.x % 32 * kLaneTokens;
   }
+  // Whether the warp has the steps [step, step + count) and there is a choice among all their
+  // tokens.
+  __device__ bool AreFree(int step, int count) const {
+    const int position = begin + step * kStepTokens;
+    return step + count <= Steps() && position >= free_begin &&
+           position + count * kStepTokens <= free_end;
+  }
 };
 
-// Calls body(step, labels) with the labels of the lane's four tokens of each step.
+// Calls body(step, labels, are_free) with the labels of the lane's four tokens of each step;
+// decltype(are_free)::value implies Range::AreFree.
 template <typename Scorer, typename Body>
 __device__ void ForLabels(const Scorer& scorer, const Range& range, const Body& body) {
   constexpr int kUnroll = Scorer::kUnroll;
@@ -374,9 +421,14 @@ __device__ void ForLabels(const Scorer& scorer, const Range& range, const Body& 
     typename Scorer::Labels labels[kUnroll];
 #pragma unroll
     for (int u = 0; u < kUnroll; ++u) labels[u] = scorer.Load(range.LanePosition(step + u));
+    if (range.AreFree(step, kUnroll)) {
 #pragma unroll
-    for (int u = 0; u < kUnroll; ++u) {
-      if (step + u < range.Steps()) body(step + u, labels[u]);
+      for (int u = 0; u < kUnroll; ++u) body(step + u, labels[u], std::true_type());
+    } else {
+#pragma unroll
+      for (int u = 0; u < kUnroll; ++u) {
+        if (step + u < range.Steps()) body(step + u, labels[u], std::false_type());
+      }
     }
   }
 }
@@ -388,48 +440,49 @@ __device__ void FindBias(const Scorer& scorer, const Head& head, const Range& ra
   float max[kHeads];
 #pragma unroll
   for (int h = 0; h < kHeads; ++h) max[h] = -INFINITY;
-  ForLabels(scorer, range, [&](int step, const auto& labels) {
+  ForLabels(scorer, range, [&](int step, const auto& labels, auto) {
     const int valid = head.context - range.LanePosition(step);
 #pragma unroll
     for (int h = 0; h < kHeads; ++h) {
       if (h >= head.call.group) break;
       typename Scorer::Score scores[kLaneTokens];
-      scorer.ScoreTokens(labels, h, scores);
+      scorer.ScoreTokens(labels, h, Scorer::kFloatStart, scores);
 #pragma unroll
       for (int t = 0; t < kLaneTokens; ++t) {
-        if (t < valid) max[h] = fmaxf(max[h], static_cast<float>(scores[t]));
+        if (t < valid) max[h] = fmaxf(max[h], Scorer::FloatOf(scores[t]));
       }
     }
   });
-  shared.max.Run(max, [](float a, float b) { return fmaxf(a, b); });
+  shared.max.Run(max, -INFINITY, [](float a, float b) { return fmaxf(a, b); });
 #pragma unroll
   for (int h = 0; h < kHeads; ++h) {
-    if (threadIdx.x == h) shared.bias[h] = -max[h] * shared.scale[h];
+    if (threadIdx.x == h) shared.bias[h] = -(max[h] - Scorer::kFloatZero) * shared.scale[h];
   }
   __syncthreads();
 }
 
-// weights[t] = 2^(scale score + bias) of head h.
+// weights[t] = 2^(scale score + bias) of head h, but for a factor that all tokens share.
 template <typename Scorer>
 __device__ void WeighTokens(const Scorer& scorer, const typename Scorer::Labels& labels, int h,
                             const Shared& shared, float (&weights)[kLaneTokens]) {
   typename Scorer::Score scores[kLaneTokens];
-  scorer.ScoreTokens(labels, h, scores);
+  scorer.ScoreTokens(labels, h, Scorer::kFloatStart, scores);
   const float scale = shared.scale[h];
-  const float bias = shared.bias[h];
+  // Rounded, which is where the factor comes from.
+  const float bias = shared.bias[h] - Scorer::kFloatZero * scale;
 #pragma unroll
   for (int t = 0; t < kLaneTokens; ++t) {
-    weights[t] = Exp2(fmaf(static_cast<float>(scores[t]), scale, bias));
+    weights[t] = Exp2(fmaf(Scorer::FloatOf(scores[t]), scale, bias));
   }
 }
 
-// Sets the factors: 1 / the sum of each head's weights. The mean of softmaxes is larger by the
+// Sets the factors: 1 / the sum of each head's weights. The mean of softmaxes is smaller by the
 // group's size, which orders alike.
 template <int kHeads, typename Scorer>
 __device__ void FindFactors(const Scorer& scorer, const Head& head, const Range& range,
                             Shared& shared) {
   float sums[kHeads] = {};
-  ForLabels(scorer, range, [&](int step, const auto& labels) {
+  ForLabels(scorer, range, [&](int step, const auto& labels, auto are_free) {
     const int valid = head.context - range.LanePosition(step);
 #pragma unroll
     for (int h = 0; h < kHeads; ++h) {
@@ -437,10 +490,12 @@ __device__ void FindFactors(const Scorer& scorer, const Head& head, const Range&
       float weights[kLaneTokens];
       WeighTokens(scorer, labels, h, shared, weights);
 #pragma unroll
-      for (int t = 0; t < kLaneTokens; ++t) sums[h] += t < valid ? weights[t] : 0;
+      for (int t = 0; t < kLaneTokens; ++t) {
+        if (decltype(are_free)::value || t < valid) sums[h] += weights[t];
+      }
     }
   });
-  shared.sum.Run(sums, [](float a, float b) { return a + b; });
+  shared.sum.Run(sums, 0, [](float a, float b) { return a + b; });
 #pragma unroll
   for (int h = 0; h < kHeads; ++h) {
     if (threadIdx.x == h) shared.factor[h] = 1 / sums[h];
@@ -448,24 +503,34 @@ __device__ void FindFactors(const Scorer& scorer, const Head& head, const Range&
   __syncthreads();
 }
 
-// The keys of the warp's tokens, from softmax weights summed over the heads or, of one head, from
-// scores. Returns the least and the largest of those that a choice is to be made among.
+// Sums of softmaxes are at most kMaxGroup. Where they differ by more than so many powers of two, a
+// first histogram does not tell the smallest apart.
+__device__ KeyRange WeightKeys() {
+  return {__float_as_uint(1e-12f), __float_as_uint(2.0f * kMaxGroup)};
+}
+
+// Makes the keys of the warp's tokens, from softmax weights summed over the heads or, of one head,
+// from scores, and counts them in the first histogram. Returns the range that this covers, which
+// takes smaller keys for its least one.
 template <int kHeads, typename Scorer>
-__device__ void MakeKeys(const Scorer& scorer, const Head& head, const Range& range, int window,
-                         Shared& shared, uint32_t* least, uint32_t* largest) {
-  uint32_t extremes[2] = {~0u, ~0u};  // of keys, of their complements
+__device__ KeyRange MakeKeys(const Scorer& scorer, const Head& head, const Range& range,
+                             Shared& shared) {
   if constexpr (kHeads > 1) {
     if (!scorer.KnowsBias()) FindBias<kHeads>(scorer, head, range, shared);
     FindFactors<kHeads>(scorer, head, range, shared);
   }
-  ForLabels(scorer, range, [&](int step, const auto& labels) {
+  const KeyRange covered = kHeads == 1 ? scorer.Keys() : WeightKeys();
+  const int shift = covered.Shift();
+  uint32_t* const histogram = shared.histograms[0];
+  for (int i = threadIdx.x; i < kBins; i += blockDim.x) histogram[i] = 0;
+  __syncthreads();
+  ForLabels(scorer, range, [&](int step, const auto& labels, auto are_free) {
     uint32_t keys[kLaneTokens];
     if constexpr (kHeads == 1) {
       typename Scorer::Score scores[kLaneTokens];
-      scorer.ScoreTokens(labels, 0, scores);
-      const int least_score = shared.least[0];
+      scorer.ScoreTokens(labels, 0, scorer.KeyStart(), scores);
 #pragma unroll
-      for (int t = 0; t < kLaneTokens; ++t) keys[t] = Scorer::KeyOf(scores[t], least_score);
+      for (int t = 0; t < kLaneTokens; ++t) keys[t] = Scorer::KeyOf(scores[t]);
     } else {
       float sums[kLaneTokens] = {};
 #pragma unroll
@@ -484,18 +549,15 @@ __device__ void MakeKeys(const Scorer& scorer, const Head& head, const Range& ra
 #pragma unroll
     for (int t = 0; t < kLaneTokens; ++t) {
       const int p = position + t;
-      if (p >= head.call.sinks && p < head.context - window) {
-        extremes[0] = min(extremes[0], keys[t]);
-        extremes[1] = min(extremes[1], ~keys[t]);
+      if (decltype(are_free)::value || (p >= range.free_begin && p < range.free_end)) {
+        atomicAdd(&histogram[(max(keys[t], covered.least) - covered.least) >> shift], 1);
       } else {
         keys[t] = p < head.context ? kForced : kAbsent;
       }
     }
     range.LaneKeys(step) = {keys[0], keys[1], keys[2], keys[3]};
   });
-  shared.range.Run(extremes, [](uint32_t a, uint32_t b) { return min(a, b); });
-  *least = extremes[0];
-  *largest = ~extremes[1];
+  return covered;
 }
 
 // Of the counts in the cluster's histograms: the bin in which the `wanted`-th key from above lies,
@@ -503,35 +565,48 @@ __device__ void MakeKeys(const Scorer& scorer, const Head& head, const Range& ra
 __device__ void FindBin(const uint32_t* histogram, int wanted, Shared& shared) {
   const int lane = threadIdx.x % 32;
   const int warp = threadIdx.x / 32;
+  const bool is_first = threadIdx.x < kFirstThreads;
   // Thread t has the t-th bins from above.
-  static_assert(kThreadBins == 4);
   const int first_bin = kBins - kThreadBins * (static_cast<int>(threadIdx.x) + 1);
-  uint4 counts = {};
-  for (int rank = 0; rank < ClusterSize(); ++rank) {
-    const uint4 more = *reinterpret_cast<const uint4*>(OfRank(histogram + first_bin, rank));
-    counts.x += more.x;
-    counts.y += more.y;
-    counts.z += more.z;
-    counts.w += more.w;
-  }
-  const int of_bin[kThreadBins] = {static_cast<int>(counts.w), static_cast<int>(counts.z),
-                                   static_cast<int>(counts.y), static_cast<int>(counts.x)};
-  const int of_thread = of_bin[0] + of_bin[1] + of_bin[2] + of_bin[3];
-  int sum = of_thread;
-  for (int step = 1; step < 32; step *= 2) {
-    const int above = __shfl_up_sync(~0u, sum, step);
-    if (lane >= step) sum += above;
-  }
-  if (lane == 31) shared.of_warp[warp] = sum;
-  __syncthreads();
-  sum -= of_thread;
-  for (int w = 0; w < warp; ++w) sum += shared.of_warp[w];
-  for (int i = 0; i < kThreadBins; ++i) {
-    if (sum < wanted && sum + of_bin[i] >= wanted) {
-      shared.found = {static_cast<uint32_t>(first_bin + kThreadBins - 1 - i), of_bin[i],
-                      wanted - sum};
+  uint32_t of_bin[kThreadBins] = {};
+  int of_thread = 0;
+  int sum = 0;
+  if (is_first) {
+#pragma unroll 2
+    for (int rank = 0; rank < ClusterSize(); ++rank) {
+      const auto* bins = reinterpret_cast<const uint4*>(OfRank(histogram + first_bin, rank));
+#pragma unroll
+      for (int i = 0; i < kThreadBins / 4; ++i) {
+        const uint4 more = bins[i];
+        of_bin[4 * i] += more.x;
+        of_bin[4 * i + 1] += more.y;
+        of_bin[4 * i + 2] += more.z;
+        of_bin[4 * i + 3] += more.w;
+      }
     }
-    sum += of_bin[i];
+#pragma unroll
+    for (int i = 0; i < kThreadBins; ++i) of_thread += static_cast<int>(of_bin[i]);
+    sum = of_thread;
+    for (int step = 1; step < 32; step *= 2) {
+      const int above = __shfl_up_sync(~0u, sum, step);
+      if (lane >= step) sum += above;
+    }
+    if (lane == 31) shared.of_warp[warp] = sum;
+  }
+  __syncthreads();
+  if (is_first) {
+    sum -= of_thread;
+    sum += __reduce_add_sync(~0u, lane < warp ? shared.of_warp[lane] : 0);
+    if (sum < wanted && sum + of_thread >= wanted) {
+#pragma unroll
+      for (int i = kThreadBins - 1; i >= 0; --i) {
+        const int count = static_cast<int>(of_bin[i]);
+        if (sum < wanted && sum + count >= wanted) {
+          shared.found = {static_cast<uint32_t>(first_bin + i), count, wanted - sum};
+        }
+        sum += count;
+      }
+    }
   }
   __syncthreads();
 }
@@ -542,57 +617,82 @@ struct Threshold {
   int ties;
 };
 
-// The `wanted`-th largest of the cluster's keys between `least` and `largest`.
-__device__ Threshold FindThreshold(const Range& range, uint32_t least, uint32_t largest, int wanted,
+// The `wanted`-th largest of the cluster's keys, which MakeKeys has counted.
+__device__ Threshold FindThreshold(const Range& range, KeyRange covered, int wanted,
                                    Shared& shared) {
+  SyncCluster();
   for (int round = 0;; ++round) {
-    const uint32_t width = largest - least;
-    const int shift = max(0, 32 - __clz(width) - kBinBits);
+    const int shift = covered.Shift();
+    FindBin(shared.histograms[round % 2], wanted, shared);
+    const auto [bin, in_bin, left] = shared.found;
+    const bool has_smaller = round == 0 && bin == 0 && covered.least > kAbsent + 1;
+    const uint32_t least = covered.least + (bin << shift);
+    covered.largest = min(covered.largest, least + ((1u << shift) - 1));
+    covered.least = has_smaller ? kAbsent + 1 : least;
+    wanted = left;
+    if (covered.least == covered.largest) return {covered.least, wanted};
+    if (in_bin == wanted) return {covered.least - 1, 0};
+
     // The other blocks are done with what this histogram counted two rounds ago.
-    uint32_t* const histogram = shared.histograms[round % 2];
-    reinterpret_cast<uint4*>(histogram)[threadIdx.x] = {};
+    uint32_t* const histogram = shared.histograms[(round + 1) % 2];
+    for (int i = threadIdx.x; i < kBins; i += blockDim.x) histogram[i] = 0;
     __syncthreads();
-    const auto count = [&](uint32_t key) {
-      if (key - least <= width) atomicAdd(&histogram[(key - least) >> shift], 1);
-    };
+    const int next_shift = covered.Shift();
+    const uint32_t width = covered.largest - covered.least;
     for (int step = 0; step < range.Steps(); ++step) {
       const uint4 keys = range.LaneKeys(step);
-      count(keys.x);
-      count(keys.y);
-      count(keys.z);
-      count(keys.w);
+      const uint32_t over[kLaneTokens] = {keys.x - covered.least, keys.y - covered.least,
+                                          keys.z - covered.least, keys.w - covered.least};
+      // Which is seldom.
+      if (min(min(over[0], over[1]), min(over[2], over[3])) <= width) {
+#pragma unroll
+        for (int t = 0; t < kLaneTokens; ++t) {
+          if (over[t] <= width) atomicAdd(&histogram[over[t] >> next_shift], 1);
+        }
+      }
     }
     SyncCluster();
-    FindBin(histogram, wanted, shared);
-    const auto [bin, in_bin, left] = shared.found;
-    least += bin << shift;
-    wanted = left;
-    if (shift == 0) return {least, wanted};
-    if (in_bin == wanted) return {least - 1, 0};
-    largest = min(largest, least + ((1u << shift) - 1));
   }
 }
 
 // Writes the warp's part of the chosen tokens, in order.
 __device__ void WriteChosen(const Head& head, const Range& range, const Threshold& threshold,
                             uint32_t* selected, Shared& shared) {
+  // Marks positions whose key equals the threshold.
+  constexpr uint32_t kEqual = 1u << 31;
   const int lane = threadIdx.x % 32;
   const int warp = threadIdx.x / 32;
-  Chosen mine = {};
+  const uint32_t lanes_before = (1u << lane) - 1;
+  // Replaces the keys by the positions of those that may be chosen.
+  int count = 0;
   for (int step = 0; step < range.Steps(); ++step) {
-    const uint4 keys = range.LaneKeys(step);
-    for (const uint32_t key : {keys.x, keys.y, keys.z, keys.w}) {
-      mine.larger += key > threshold.key;
-      mine.equal += key == threshold.key;
+    uint32_t keys[kLaneTokens];
+#pragma unroll
+    for (int t = 0; t < kLaneTokens; ++t) {
+      keys[t] = range.keys[step * kStepTokens + t * 32 + lane];
+    }
+#pragma unroll
+    for (int t = 0; t < kLaneTokens; ++t) {
+      const bool may_be = keys[t] >= threshold.key;
+      const uint32_t those = __ballot_sync(~0u, may_be);
+      if (may_be) {
+        range.keys[count + __popc(those & lanes_before)] =
+            (range.begin + step * kStepTokens + t * 32 + lane) |
+            (keys[t] == threshold.key ? kEqual : 0);
+      }
+      count += __popc(those);
     }
   }
-  mine.larger = __reduce_add_sync(~0u, mine.larger);
+  __syncwarp();
+  Chosen mine = {};
+  for (int i = lane; i < count; i += 32) mine.equal += range.keys[i] >> 31;
   mine.equal = __reduce_add_sync(~0u, mine.equal);
+  mine.larger = count - mine.equal;
   if (lane == 0) shared.chosen[warp] = mine;
   SyncCluster();
   Chosen before = {};
   for (int rank = 0; rank <= ClusterRank(); ++rank) {
-    if (lane < (rank < ClusterRank() ? kWarps : warp)) {
+    if (lane < (rank < ClusterRank() ? BlockWarps() : warp)) {
       const Chosen* other = OfRank(&shared.chosen[lane], rank);
       before.larger += other->larger;
       before.equal += other->equal;
@@ -601,43 +701,25 @@ __device__ void WriteChosen(const Head& head, const Range& range, const Threshol
   before.larger = __reduce_add_sync(~0u, before.larger);
   before.equal = __reduce_add_sync(~0u, before.equal);
 
-  for (int step = 0; step < range.Steps(); ++step) {
-    const uint4 four = range.LaneKeys(step);
-    const uint32_t keys[kLaneTokens] = {four.x, four.y, four.z, four.w};
-    // Larger ones in the low half, equal ones in the high half.
-    uint32_t of_lane = 0;
-    for (const uint32_t key : keys) {
-      of_lane += (key > threshold.key ? 1 : 0) + (key == threshold.key ? 1 << 16 : 0);
+  for (int i = 0; i < count; i += 32) {
+    const bool is_one = i + lane < count;
+    const uint32_t position = is_one ? range.keys[i + lane] : 0;
+    const bool is_equal = (position & kEqual) != 0;
+    const uint32_t equals = __ballot_sync(~0u, is_equal);
+    const int equal = before.equal + __popc(equals & lanes_before);
+    const int larger = before.larger + __popc(~equals & lanes_before);
+    if (is_one && (!is_equal || equal < threshold.ties)) {
+      selected[larger + min(equal, threshold.ties)] =
+          head.Entry(static_cast<int>(position & ~kEqual));
     }
-    if (!__any_sync(~0u, of_lane != 0)) continue;
-    uint32_t sum = of_lane;
-    for (int distance = 1; distance < 32; distance *= 2) {
-      const uint32_t below = __shfl_up_sync(~0u, sum, distance);
-      if (lane >= distance) sum += below;
-    }
-    const uint32_t of_step = __shfl_sync(~0u, sum, 31);
-    sum -= of_lane;
-    if (of_lane != 0) {
-      int larger = before.larger + static_cast<int>(sum & 0xffff);
-      int equal = before.equal + static_cast<int>(sum >> 16);
-      const int position = range.LanePosition(step);
-      const uint32_t entry = head.Entry(position);
-      for (int t = 0; t < kLaneTokens; ++t) {
-        const bool is_equal = keys[t] == threshold.key;
-        if (keys[t] > threshold.key || (is_equal && equal < threshold.ties)) {
-          selected[larger + min(equal, threshold.ties)] = entry + t;
-        }
-        larger += keys[t] > threshold.key;
-        equal += is_equal;
-      }
-    }
-    before.larger += static_cast<int>(of_step & 0xffff);
-    before.equal += static_cast<int>(of_step >> 16);
+    before.equal += __popc(equals);
+    before.larger += 32 - __popc(equals);
   }
 }
 
 template <typename Scorer, int kHeads>
-__global__ void __launch_bounds__(kThreads, 2) Select(const __grid_constant__ Arguments arguments) {
+__global__ void __launch_bounds__(32 * kMaxWarps, 1)
+    Select(const __grid_constant__ Arguments arguments) {
   extern __shared__ uint4 shared_keys[];
   __shared__ Shared shared;
   LetNextKernelStart();
@@ -652,98 +734,118 @@ __global__ void __launch_bounds__(kThreads, 2) Select(const __grid_constant__ Ar
   // The whole cluster returns.
   if (budget >= head.context) return;
   if (kind == SelectionKind::kWindow) {
-    for (int i = ClusterRank() * kThreads + threadIdx.x; i < budget; i += cluster * kThreads) {
+    for (int i = ClusterRank() * blockDim.x + threadIdx.x; i < budget; i += cluster * blockDim.x) {
       selected[i] = head.Entry(i < call.sinks ? i : head.context - budget + i);
     }
     return;
   }
   if (!Scorer::Serves(kind)) return;
 
-  const int warp_tokens = WarpTokens(head.context, cluster);
+  const int warps = cluster * BlockWarps();
+  const int warp_tokens = WarpTokens(head.context, warps);
   const int warp = threadIdx.x / 32;
   Range range;
-  range.begin = (ClusterRank() * kWarps + warp) * warp_tokens;
+  range.begin = (ClusterRank() * BlockWarps() + warp) * warp_tokens;
   range.end = min(head.context, range.begin + warp_tokens);
+  range.free_begin = call.sinks;
+  range.free_end = head.context - call.window;
   if (arguments.spilled_keys == nullptr) {
     range.keys = reinterpret_cast<uint32_t*>(shared_keys) + warp * warp_tokens;
   } else {
     range.keys = arguments.spilled_keys +
-                 int64_t{item} * cluster * kWarps * WarpTokens(call.max_context, cluster) +
-                 range.begin;
+                 int64_t{item} * warps * WarpTokens(call.max_context, warps) + range.begin;
   }
   Scorer scorer(head, shared);
   scorer.Prefetch(range.begin, range.end);
   scorer.template PrepareQueries<kHeads>();
-  uint32_t least;
-  uint32_t largest;
-  MakeKeys<kHeads>(scorer, head, range, call.window, shared, &least, &largest);
+  const KeyRange covered = MakeKeys<kHeads>(scorer, head, range, shared);
   const int wanted = budget - call.sinks - call.window;
   const Threshold threshold =
-      wanted > 0 ? FindThreshold(range, least, largest, wanted, shared) : Threshold{kForced - 1, 0};
+      wanted > 0 ? FindThreshold(range, covered, wanted, shared) : Threshold{kForced, INT_MAX};
   WriteChosen(head, range, threshold, selected, shared);
   SyncCluster();  // others may still read this block's counts
 }
 
-// Blocks to a head: enough to fill the device twice, but none with less to do than is worth it.
-int ClusterFor(int heads, int max_context) {
-  constexpr int kMinBlockTokens = kWarps * kStepTokens;
-  const DeviceTraits& device = CurrentDeviceTraits();
-  int cluster = 1;
-  if (device.capability_major < 9) return cluster;
-  const auto more = [&] {
-    return heads * cluster < 3 * device.multiprocessors || cluster * kMaxSharedKeys < max_context;
-  };
-  while (cluster < kMaxCluster && more() && cluster * kMinBlockTokens < max_context) cluster *= 2;
-  return cluster;
+// Keys that a block can hold in shared memory.
+int MaxSharedKeys() {
+  return (CurrentDeviceTraits().block_shared_bytes - kOtherSharedBytes) /
+         static_cast<int>(sizeof(uint32_t));
 }
 
-// Of a block, if all of them fit into shared memory, else 0.
-int SharedKeys(int max_context, int cluster) {
-  const int keys = kWarps * WarpTokens(max_context, cluster);
-  return keys <= kMaxSharedKeys ? keys : 0;
+int MaxCluster() { return CurrentDeviceTraits().capability_major >= 9 ? kMaxCluster : 1; }
+
+// How the warps that work on a head are arranged.
+struct Team {
+  int cluster = 1;
+  int warps = kMinWarps;  // of a block
+
+  // Of a block.
+  int Keys(int context) const { return warps * WarpTokens(context, cluster * warps); }
+};
+
+// As many warps as fill the device, but none with less to do than is worth it. Blocks that work
+// alone need not exchange histograms, so clusters are for a few long heads.
+Team TeamFor(int heads, int max_context) {
+  constexpr int kMinWarpTokens = 4 * kStepTokens;
+  constexpr int kFullWarps = 24;  // of a multiprocessor
+  const int multiprocessors = CurrentDeviceTraits().multiprocessors;
+  Team team;
+  const auto is_worth = [&] {
+    return 2 * team.cluster * team.warps * kMinWarpTokens <= max_context;
+  };
+  while (team.warps < kMaxWarps && is_worth() &&
+         heads * team.warps < kFullWarps * multiprocessors) {
+    team.warps *= 2;
+  }
+  while (
+      team.cluster < MaxCluster() && is_worth() &&
+      (2 * heads * team.cluster <= multiprocessors || team.Keys(max_context) > MaxSharedKeys())) {
+    team.cluster *= 2;
+  }
+  return team;
 }
 
 template <typename Scorer, int kHeads>
-cudaError_t LaunchKernel(const Arguments& arguments, int cluster, int shared_keys,
-                         cudaStream_t stream) {
+cudaError_t LaunchKernel(const Arguments& arguments, const Team& team, cudaStream_t stream) {
   const DecodeAttention& call = arguments.call;
-  const LaunchShape shape = {.blocks = call.rows * call.kv_heads * cluster,
-                             .threads = kThreads,
-                             .cluster = cluster,
-                             .shared_bytes = shared_keys * static_cast<int>(sizeof(uint32_t))};
+  const LaunchShape shape = {
+      .blocks = call.rows * call.kv_heads * team.cluster,
+      .threads = 32 * team.warps,
+      .cluster = team.cluster,
+      .shared_bytes = arguments.spilled_keys != nullptr
+                          ? 0
+                          : team.Keys(call.max_context) * static_cast<int>(sizeof(uint32_t))};
   return LaunchEarly(Select<Scorer, kHeads>, shape, CurrentDeviceTraits().capability_major, stream,
                      arguments);
 }
 
 template <typename Scorer>
-cudaError_t LaunchGroup(const Arguments& arguments, int cluster, int shared_keys,
-                        cudaStream_t stream) {
+cudaError_t LaunchGroup(const Arguments& arguments, const Team& team, cudaStream_t stream) {
   switch (arguments.call.group) {
     case 1:
-      return LaunchKernel<Scorer, 1>(arguments, cluster, shared_keys, stream);
+      return LaunchKernel<Scorer, 1>(arguments, team, stream);
     case 2:
-      return LaunchKernel<Scorer, 2>(arguments, cluster, shared_keys, stream);
+      return LaunchKernel<Scorer, 2>(arguments, team, stream);
     case 3:
     case 4:
-      return LaunchKernel<Scorer, 4>(arguments, cluster, shared_keys, stream);
+      return LaunchKernel<Scorer, 4>(arguments, team, stream);
     default:
-      return LaunchKernel<Scorer, 8>(arguments, cluster, shared_keys, stream);
+      return LaunchKernel<Scorer, 8>(arguments, team, stream);
   }
 }
 
-cudaError_t LaunchWidth(const Arguments& arguments, int cluster, int shared_keys,
-                        cudaStream_t stream) {
+cudaError_t LaunchWidth(const Arguments& arguments, const Team& team, cudaStream_t stream) {
   switch (arguments.call.label_width) {
     case 4:
-      return LaunchGroup<LabelScorer<4>>(arguments, cluster, shared_keys, stream);
+      return LaunchGroup<LabelScorer<4>>(arguments, team, stream);
     case 8:
-      return LaunchGroup<LabelScorer<8>>(arguments, cluster, shared_keys, stream);
+      return LaunchGroup<LabelScorer<8>>(arguments, team, stream);
     case 16:
-      return LaunchGroup<LabelScorer<16>>(arguments, cluster, shared_keys, stream);
+      return LaunchGroup<LabelScorer<16>>(arguments, team, stream);
     case 24:
-      return LaunchGroup<LabelScorer<24>>(arguments, cluster, shared_keys, stream);
+      return LaunchGroup<LabelScorer<24>>(arguments, team, stream);
     case 32:
-      return LaunchGroup<LabelScorer<32>>(arguments, cluster, shared_keys, stream);
+      return LaunchGroup<LabelScorer<32>>(arguments, team, stream);
     default:
       return cudaErrorInvalidValue;
   }
@@ -752,24 +854,24 @@ cudaError_t LaunchWidth(const Arguments& arguments, int cluster, int shared_keys
 }  // namespace
 
 int64_t SelectScratchBytes(int rows, int kv_heads, int max_context) {
-  const int cluster = ClusterFor(rows * kv_heads, max_context);
-  if (SharedKeys(max_context, cluster) > 0) return 0;
-  return int64_t{rows} * kv_heads * cluster * kWarps * WarpTokens(max_context, cluster) *
-         static_cast<int64_t>(sizeof(uint32_t));
+  // Whatever the team, its ranges come to no more.
+  const int64_t keys = int64_t{max_context} + kMaxCluster * kMaxWarps * kStepTokens;
+  if (keys <= int64_t{MaxCluster()} * MaxSharedKeys()) return 0;
+  return rows * kv_heads * keys * static_cast<int64_t>(sizeof(uint32_t));
 }
 
 cudaError_t LaunchSelect(const DecodeAttention& call, uint32_t* keys, cudaStream_t stream) {
-  const int cluster = ClusterFor(call.rows * call.kv_heads, call.max_context);
-  const int shared_keys = SharedKeys(call.max_context, cluster);
-  const Arguments arguments = {call, shared_keys > 0 ? nullptr : keys};
+  const Team team = TeamFor(call.rows * call.kv_heads, call.max_context);
+  const bool is_shared = team.Keys(call.max_context) <= MaxSharedKeys();
+  const Arguments arguments = {call, is_shared ? nullptr : keys};
   if (call.exact_scores) {
     const cudaError_t error =
         call.kv_type == KvType::kF16
-            ? LaunchGroup<ExactScorer<__half>>(arguments, cluster, shared_keys, stream)
-            : LaunchGroup<ExactScorer<__nv_bfloat16>>(arguments, cluster, shared_keys, stream);
+            ? LaunchGroup<ExactScorer<__half>>(arguments, team, stream)
+            : LaunchGroup<ExactScorer<__nv_bfloat16>>(arguments, team, stream);
     if (error != cudaSuccess) return error;
   }
-  return LaunchWidth(arguments, cluster, shared_keys, stream);
+  return LaunchWidth(arguments, team, stream);
 }
 
 }  // namespace winnow::cuda

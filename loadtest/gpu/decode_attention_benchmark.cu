@@ -118,18 +118,28 @@ double TimeGraph(const std::function<void(cudaStream_t)>& queue) {
 
 // Bytes per second, read and written, of a copy within the device.
 double CopyBandwidth() {
-  constexpr int64_t kBytes = int64_t{2} << 30;
-  char* from = Allocate<char>(kBytes);
-  char* to = Allocate<char>(kBytes);
+  constexpr int64_t kBytes = int64_t{4} << 30;
+  constexpr int kCopies = 30;
+  std::byte* const from = Allocate<std::byte>(kBytes);
+  std::byte* const to = Allocate<std::byte>(kBytes);
   FillKv<<<1024, 256>>>(reinterpret_cast<uint32_t*>(from), kBytes / 4);
-  const double seconds = TimeGraph([&](cudaStream_t stream) {
-    for (int i = 0; i < 4; ++i) {
-      CHECK_CUDA(cudaMemcpyAsync(to, from, kBytes, cudaMemcpyDeviceToDevice, stream));
-    }
-  });
+  std::vector<double> seconds;
+  cudaEvent_t begin;
+  cudaEvent_t end;
+  CHECK_CUDA(cudaEventCreate(&begin));
+  CHECK_CUDA(cudaEventCreate(&end));
+  for (int i = -10; i < kCopies; ++i) {
+    CHECK_CUDA(cudaEventRecord(begin));
+    CHECK_CUDA(cudaMemcpyAsync(to, from, kBytes, cudaMemcpyDeviceToDevice));
+    CHECK_CUDA(cudaEventRecord(end));
+    CHECK_CUDA(cudaEventSynchronize(end));
+    float milliseconds;
+    CHECK_CUDA(cudaEventElapsedTime(&milliseconds, begin, end));
+    if (i >= 0) seconds.push_back(milliseconds / 1e3);
+  }
   CHECK_CUDA(cudaFree(from));
   CHECK_CUDA(cudaFree(to));
-  return 4 * 2.0 * kBytes / seconds;
+  return 2.0 * kBytes / Median(seconds);
 }
 
 struct Timing {

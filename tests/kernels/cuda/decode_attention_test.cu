@@ -35,12 +35,12 @@ class DeviceArray {
   ~DeviceArray() { cudaFree(data_); }
 
   void Set(const std::vector<T>& host) {
-    Check(cudaMemcpy(data_, host.data(), Bytes(), cudaMemcpyHostToDevice));
+    Check(cudaMemcpy(data_, host.data(), count_ * sizeof(T), cudaMemcpyHostToDevice));
   }
   void Fill(int byte) { Check(cudaMemset(data_, byte, Bytes())); }
   std::vector<T> Get() const {
     std::vector<T> host(count_);
-    Check(cudaMemcpy(host.data(), data_, Bytes(), cudaMemcpyDeviceToHost));
+    Check(cudaMemcpy(host.data(), data_, count_ * sizeof(T), cudaMemcpyDeviceToHost));
     return host;
   }
   T* data() { return data_; }
