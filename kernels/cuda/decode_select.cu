@@ -210,15 +210,24 @@ struct LabelScorer {
     return labels + head.BlockOf(position) * block_bytes + offset;
   }
 
-  // Asks for the labels of positions [begin, end) while the queries are prepared.
+  // Asks for the labels of positions [begin, end) and for the basis. Harmless where the kernel
+  // before still writes: this only brings lines into the cache that all kernels share.
   __device__ void Prefetch(int begin, int end) const {
+    const auto ask = [](const void* at) { asm volatile("prefetch.global.L2 [%0];" ::"l"(at)); };
+    constexpr int kLineFloats = 32;
+    const int basis_floats = head.call.head_dim * kWidth;
+    for (int x = threadIdx.x * kLineFloats; x < basis_floats; x += blockDim.x * kLineFloats) {
+      ask(Basis() + x);
+    }
     for (int panel = begin + threadIdx.x % 32 * kPanelTokens; panel < end;
          panel += 32 * kPanelTokens) {
       const std::byte* at = At(panel);
-      for (int byte = 0; byte < kPanelTokens * kWidth / 2; byte += 64) {
-        asm volatile("prefetch.global.L2 [%0];" ::"l"(at + byte));
-      }
+      for (int byte = 0; byte < kPanelTokens * kWidth / 2; byte += 64) ask(at + byte);
     }
+  }
+
+  __device__ const float* Basis() const {
+    return head.call.basis.query + int64_t{head.kv_head} * head.call.head_dim * kWidth;
   }
 
   __device__ Labels Load(int position) const {
@@ -269,26 +278,26 @@ struct LabelScorer {
   // Projects the group's queries and rounds them to 8 bits.
   template <int kHeads>
   __device__ void PrepareQueries() {
-    static_assert(kHeads * kFirstThreads <= 2 * kBins && kHeads <= kMinWarps);
+    static_assert(kHeads * kFirstThreads <= kBins && kHeads <= kMinWarps);
     const int group = head.call.group;
     const int head_dim = head.call.head_dim;
     const float* queries = head.Queries();
-    const float* basis = head.call.basis.query + int64_t{head.kv_head} * head_dim * kWidth;
+    const float* basis = Basis();
     // Thread t sums every kParts-th number's product into dimension t % kWidth.
     constexpr int kParts = kFirstThreads / kWidth;
-    float sums[kHeads] = {};
-    for (int x = threadIdx.x; x < head_dim * kWidth && threadIdx.x < kParts * kWidth;
-         x += kParts * kWidth) {
-      const float factor = __ldg(&basis[x]);
+    auto* const parts = reinterpret_cast<float*>(shared.histograms[1]);  // not yet in use
+    if (threadIdx.x < kParts * kWidth) {
+      float sums[kHeads] = {};
+#pragma unroll 4
+      for (int x = threadIdx.x; x < head_dim * kWidth; x += kParts * kWidth) {
+        const float factor = __ldg(&basis[x]);
 #pragma unroll
-      for (int h = 0; h < kHeads; ++h) {
-        if (h < group) sums[h] += factor * queries[h * head_dim + x / kWidth];
+        for (int h = 0; h < kHeads; ++h) {
+          if (h < group) sums[h] += factor * queries[h * head_dim + x / kWidth];
+        }
       }
-    }
-    auto* const parts = reinterpret_cast<float*>(shared.histograms);  // not yet in use
 #pragma unroll
-    for (int h = 0; h < kHeads; ++h) {
-      if (threadIdx.x < kFirstThreads) parts[h * kFirstThreads + threadIdx.x] = sums[h];
+      for (int h = 0; h < kHeads; ++h) parts[h * kFirstThreads + threadIdx.x] = sums[h];
     }
     if (threadIdx.x == 0) shared.narrow = 0;
     __syncthreads();
@@ -300,15 +309,23 @@ struct LabelScorer {
   // Of one head by one warp.
   template <int kParts>
   __device__ void Round(int h, const float* parts) {
+    // Several lanes share a dimension, or a lane has several.
+    constexpr int kDimLanes = 32 % kWidth == 0 ? 32 / kWidth : 1;
     constexpr int kLaneDims = (kWidth + 31) / 32;
     const int lane = threadIdx.x % 32;
     float value[kLaneDims] = {};
     float largest = 0;
 #pragma unroll
     for (int n = 0; n < kLaneDims; ++n) {
-      const int i = lane + 32 * n;
+      const int i = lane % (kDimLanes > 1 ? kWidth : 32) + 32 * n;
       if (i < kWidth) {
-        for (int p = 0; p < kParts; ++p) value[n] += parts[p * kWidth + i];
+#pragma unroll
+        for (int p = 0; p < kParts / kDimLanes; ++p) {
+          value[n] += parts[(p * kDimLanes + (kDimLanes > 1 ? lane / kWidth : 0)) * kWidth + i];
+        }
+      }
+      for (int step = kWidth; kDimLanes > 1 && step < 32; step *= 2) {
+        value[n] += __shfl_xor_sync(~0u, value[n], step);
       }
       largest = fmaxf(largest, fabsf(value[n]));
     }
@@ -318,11 +335,14 @@ struct LabelScorer {
     const float to_code = largest > 0 ? 127 / largest : 0;
     int negative = 0;
     int positive = 0;
+#pragma unroll
     for (int n = 0; n < kLaneDims; ++n) {
       const int code = __float2int_rn(value[n] * to_code);
-      if (lane + 32 * n < kWidth) shared.codes[h][lane + 32 * n] = static_cast<int8_t>(code);
-      negative += min(code, 0);
-      positive += max(code, 0);
+      if (lane + 32 * n < kWidth) {
+        shared.codes[h][lane + 32 * n] = static_cast<int8_t>(code);
+        negative += min(code, 0);
+        positive += max(code, 0);
+      }
     }
     const int least = 15 * __reduce_add_sync(~0u, negative);
     const int greatest = 15 * __reduce_add_sync(~0u, positive);
@@ -510,8 +530,8 @@ __device__ KeyRange WeightKeys() {
 }
 
 // Makes the keys of the warp's tokens, from softmax weights summed over the heads or, of one head,
-// from scores, and counts them in the first histogram. Returns the range that this covers, which
-// takes smaller keys for its least one.
+// from scores, and counts them in the first histogram, which is empty. Returns the range that this
+// covers, which takes smaller keys for its least one.
 template <int kHeads, typename Scorer>
 __device__ KeyRange MakeKeys(const Scorer& scorer, const Head& head, const Range& range,
                              Shared& shared) {
@@ -522,8 +542,6 @@ __device__ KeyRange MakeKeys(const Scorer& scorer, const Head& head, const Range
   const KeyRange covered = kHeads == 1 ? scorer.Keys() : WeightKeys();
   const int shift = covered.Shift();
   uint32_t* const histogram = shared.histograms[0];
-  for (int i = threadIdx.x; i < kBins; i += blockDim.x) histogram[i] = 0;
-  __syncthreads();
   ForLabels(scorer, range, [&](int step, const auto& labels, auto are_free) {
     uint32_t keys[kLaneTokens];
     if constexpr (kHeads == 1) {
@@ -666,21 +684,21 @@ __device__ void WriteChosen(const Head& head, const Range& range, const Threshol
   // Replaces the keys by the positions of those that may be chosen.
   int count = 0;
   for (int step = 0; step < range.Steps(); ++step) {
-    uint32_t keys[kLaneTokens];
+    const uint4 four = range.LaneKeys(step);
+    const uint32_t keys[kLaneTokens] = {four.x, four.y, four.z, four.w};
+    int index = count;
 #pragma unroll
     for (int t = 0; t < kLaneTokens; ++t) {
-      keys[t] = range.keys[step * kStepTokens + t * 32 + lane];
-    }
-#pragma unroll
-    for (int t = 0; t < kLaneTokens; ++t) {
-      const bool may_be = keys[t] >= threshold.key;
-      const uint32_t those = __ballot_sync(~0u, may_be);
-      if (may_be) {
-        range.keys[count + __popc(those & lanes_before)] =
-            (range.begin + step * kStepTokens + t * 32 + lane) |
-            (keys[t] == threshold.key ? kEqual : 0);
-      }
+      const uint32_t those = __ballot_sync(~0u, keys[t] >= threshold.key);
+      index += __popc(those & lanes_before);
       count += __popc(those);
+    }
+    const uint32_t position = range.LanePosition(step);
+#pragma unroll
+    for (int t = 0; t < kLaneTokens; ++t) {
+      const uint32_t entry = (position + t) | (keys[t] == threshold.key ? kEqual : 0);
+      if (keys[t] >= threshold.key) range.keys[index] = entry;
+      index += keys[t] >= threshold.key;
     }
   }
   __syncwarp();
@@ -717,13 +735,20 @@ __device__ void WriteChosen(const Head& head, const Range& range, const Threshol
   }
 }
 
+// The choice of SelectionKind::kWindow.
+__device__ void WriteWindow(const Head& head, int budget, uint32_t* selected) {
+  const int threads = ClusterSize() * blockDim.x;
+  for (int i = ClusterRank() * blockDim.x + threadIdx.x; i < budget; i += threads) {
+    selected[i] = head.Entry(i < head.call.sinks ? i : head.context - budget + i);
+  }
+}
+
 template <typename Scorer, int kHeads>
 __global__ void __launch_bounds__(32 * kMaxWarps, 1)
     Select(const __grid_constant__ Arguments arguments) {
   extern __shared__ uint4 shared_keys[];
   __shared__ Shared shared;
   LetNextKernelStart();
-  WaitForPreviousKernel();
   const DecodeAttention& call = arguments.call;
   const int cluster = ClusterSize();
   const int item = blockIdx.x / cluster;
@@ -731,15 +756,14 @@ __global__ void __launch_bounds__(32 * kMaxWarps, 1)
   const int budget = call.budgets[item];
   const SelectionKind kind = call.kinds[item / call.kv_heads];
   uint32_t* const selected = call.selected + int64_t{item} * call.max_selected;
-  // The whole cluster returns.
-  if (budget >= head.context) return;
-  if (kind == SelectionKind::kWindow) {
-    for (int i = ClusterRank() * blockDim.x + threadIdx.x; i < budget; i += cluster * blockDim.x) {
-      selected[i] = head.Entry(i < call.sinks ? i : head.context - budget + i);
+  // The whole cluster returns. Any block waits first: see the end of Attend.
+  if (budget >= head.context || !Scorer::Serves(kind)) {
+    WaitForPreviousKernel();
+    if (budget < head.context && kind == SelectionKind::kWindow) {
+      WriteWindow(head, budget, selected);
     }
     return;
   }
-  if (!Scorer::Serves(kind)) return;
 
   const int warps = cluster * BlockWarps();
   const int warp_tokens = WarpTokens(head.context, warps);
@@ -757,6 +781,8 @@ __global__ void __launch_bounds__(32 * kMaxWarps, 1)
   }
   Scorer scorer(head, shared);
   scorer.Prefetch(range.begin, range.end);
+  for (int i = threadIdx.x; i < kBins; i += blockDim.x) shared.histograms[0][i] = 0;
+  WaitForPreviousKernel();
   scorer.template PrepareQueries<kHeads>();
   const KeyRange covered = MakeKeys<kHeads>(scorer, head, range, shared);
   const int wanted = budget - call.sinks - call.window;
@@ -784,22 +810,26 @@ struct Team {
 };
 
 // As many warps as fill the device, but none with less to do than is worth it. Blocks that work
-// alone need not exchange histograms, so clusters are for a few long heads.
+// alone need not exchange histograms, so clusters are for a few long heads; theirs are small
+// blocks, few enough for two places each: where some clusters find no room beside the others, all
+// wait.
 Team TeamFor(int heads, int max_context) {
   constexpr int kMinWarpTokens = 4 * kStepTokens;
   constexpr int kFullWarps = 24;  // of a multiprocessor
+  constexpr int kClusterWarps = 16;
   const int multiprocessors = CurrentDeviceTraits().multiprocessors;
+  const auto is_worth = [&](int warps) { return warps * kMinWarpTokens <= max_context; };
   Team team;
-  const auto is_worth = [&] {
-    return 2 * team.cluster * team.warps * kMinWarpTokens <= max_context;
-  };
-  while (team.warps < kMaxWarps && is_worth() &&
-         heads * team.warps < kFullWarps * multiprocessors) {
+  const auto fits = [&](int blocks) { return blocks * team.Keys(max_context) <= MaxSharedKeys(); };
+  while (team.warps < kMaxWarps && is_worth(2 * team.warps) &&
+         (heads * team.warps < kFullWarps * multiprocessors || !fits(2))) {
     team.warps *= 2;
   }
-  while (
-      team.cluster < MaxCluster() && is_worth() &&
-      (2 * heads * team.cluster <= multiprocessors || team.Keys(max_context) > MaxSharedKeys())) {
+  const bool is_enough = team.warps < kMaxWarps || 2 * heads > multiprocessors;
+  if (MaxCluster() == 1 || (is_enough && fits(1))) return team;
+  team.warps = kClusterWarps;
+  while (team.cluster < MaxCluster() && is_worth(2 * team.cluster * team.warps) &&
+         (2 * heads * team.cluster <= multiprocessors || !fits(1))) {
     team.cluster *= 2;
   }
   return team;
