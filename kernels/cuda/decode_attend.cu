@@ -116,7 +116,7 @@ __device__ Start FindStart(const int32_t* budgets, int items, Division* division
 
 __device__ uint4 LoadOnce(const std::byte* address) {
   uint4 value;
-  asm volatile("ld.global.nc.L1::no_allocate.v4.u32 {%0, %1, %2, %3}, [%4];"
+  asm volatile("ld.global.nc.L1::no_allocate.L2::256B.v4.u32 {%0, %1, %2, %3}, [%4];"
                : "=r"(value.x), "=r"(value.y), "=r"(value.z), "=r"(value.w)
                : "l"(address));
   return value;
@@ -287,20 +287,36 @@ __device__ void WriteOut(const DecodeAttention& call, int row, int column, float
   }
 }
 
-// Adds up partial results: max, sum and out of part p, head h, number c by the functions given.
-template <typename Max, typename Sum, typename Out>
-__device__ void AddUp(int parts, const Max& max_of, const Sum& sum_of, const Out& out_of,
-                      float* max, float* sum, float* out) {
-  *max = -INFINITY;
-  for (int p = 0; p < parts; ++p) *max = fmaxf(*max, max_of(p));
-  *sum = 0;
-  *out = 0;
-#pragma unroll 4
-  for (int p = 0; p < parts; ++p) {
-    const float weight = Exp2(max_of(p) - *max);
-    *sum += weight * sum_of(p);
-    *out += weight * out_of(p);
+// A part of the result of one head and one number: softmax weights' sum and the weighted values
+// relative to `max`.
+struct Part {
+  float max = -INFINITY;
+  float sum = 0;
+  float out = 0;
+};
+
+// Adds up part_of(p) for p in [0, parts), in order, a few asked for at a time.
+template <typename PartOf>
+__device__ Part AddUp(int parts, const PartOf& part_of) {
+  constexpr int kUnroll = 4;
+  Part total;
+  for (int begin = 0; begin < parts; begin += kUnroll) {
+    Part some[kUnroll];
+#pragma unroll
+    for (int u = 0; u < kUnroll; ++u) some[u] = part_of(min(begin + u, parts - 1));
+    float max = total.max;
+#pragma unroll
+    for (int u = 0; u < kUnroll; ++u) max = fmaxf(max, some[u].max);
+    const float keep = Exp2(total.max - max);
+    total = {max, keep * total.sum, keep * total.out};
+#pragma unroll
+    for (int u = 0; u < kUnroll; ++u) {
+      const float weight = begin + u < parts ? Exp2(some[u].max - max) : 0;
+      total.sum += weight * some[u].sum;
+      total.out += weight * some[u].out;
+    }
   }
+  return total;
 }
 
 // Adds the warps' results up; then, if other blocks hold parts of the head, leaves the sum to the
@@ -319,37 +335,34 @@ __device__ void Finish(const Arguments& arguments, const Segment& segment, const
   for (int x = threadIdx.x; x < call.group * kDim; x += kThreads) {
     const int head = x / kDim;
     const int c = x % kDim;
-    float max;
-    float sum;
-    float out;
-    AddUp(
-        kWarps, [&](int w) { return shared.max[w][head]; },
-        [&](int w) { return shared.sum[w][head]; }, [&](int w) { return shared.out[w][head][c]; },
-        &max, &sum, &out);
+    const Part total = AddUp(kWarps, [&](int w) {
+      return Part{shared.max[w][head], shared.sum[w][head], shared.out[w][head][c]};
+    });
     if (is_whole) {
-      WriteOut(call, row, first_column + x, out / sum);
+      WriteOut(call, row, first_column + x, total.out / total.sum);
       continue;
     }
-    mine.out[head][c] = out;
+    mine.out[head][c] = total.out;
     if (c == 0) {
-      mine.max[head] = max;
-      mine.sum[head] = sum;
+      mine.max[head] = total.max;
+      mine.sum[head] = total.sum;
     }
   }
   if (is_whole) return;
 
   const int first_block = division.BlockOf(segment.first);
   const int parts = division.BlockOf(segment.first + segment.tiles - 1) - first_block + 1;
-  __threadfence();
+  // One thread's fences, between the block's barriers, order what all its threads write and read.
   __syncthreads();
   int32_t* const arrived = &arguments.scratch.arrived[segment.item];
   if (threadIdx.x == 0) {
+    __threadfence();
     shared.is_last = atomicAdd(arrived, 1) == parts - 1;
+    __threadfence();
     if (shared.is_last) *arrived = 0;
   }
   __syncthreads();
   if (!shared.is_last) return;
-  __threadfence();
   const int of_first = segment.first == division.Begin(first_block) ? 0 : 1;
   const auto part = [&](int p) -> const Partial<kDim>& {
     return partials[(first_block + p) * kPartialsPerBlock + (p == 0 ? of_first : 0)];
@@ -357,14 +370,11 @@ __device__ void Finish(const Arguments& arguments, const Segment& segment, const
   for (int x = threadIdx.x; x < call.group * kDim; x += kThreads) {
     const int head = x / kDim;
     const int c = x % kDim;
-    float max;
-    float sum;
-    float out;
-    AddUp(
-        parts, [&](int p) { return __ldcg(&part(p).max[head]); },
-        [&](int p) { return __ldcg(&part(p).sum[head]); },
-        [&](int p) { return __ldcg(&part(p).out[head][c]); }, &max, &sum, &out);
-    WriteOut(call, row, first_column + x, out / sum);
+    const Part total = AddUp(parts, [&](int p) {
+      const Partial<kDim>& from = part(p);
+      return Part{__ldcg(&from.max[head]), __ldcg(&from.sum[head]), __ldcg(&from.out[head][c])};
+    });
+    WriteOut(call, row, first_column + x, total.out / total.sum);
   }
 }
 

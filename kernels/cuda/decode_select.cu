@@ -75,7 +75,9 @@ struct Head {
     return (static_cast<uint32_t>(BlockOf(position) * call.kv_heads + kv_head) << block_shift) +
            Slot(position);
   }
-  __device__ int32_t BlockOf(int position) const { return block_table[position >> block_shift]; }
+  __device__ int32_t BlockOf(int position) const {
+    return __ldg(&block_table[position >> block_shift]);
+  }
   __device__ int Slot(int position) const { return position & ((1 << block_shift) - 1); }
   __device__ const float* Queries() const {
     const int64_t row = call.query_rows[item / call.kv_heads];
@@ -590,7 +592,7 @@ __device__ void FindBin(const uint32_t* histogram, int wanted, Shared& shared) {
   int of_thread = 0;
   int sum = 0;
   if (is_first) {
-#pragma unroll 2
+#pragma unroll 4
     for (int rank = 0; rank < ClusterSize(); ++rank) {
       const auto* bins = reinterpret_cast<const uint4*>(OfRank(histogram + first_bin, rank));
 #pragma unroll
@@ -719,19 +721,28 @@ __device__ void WriteChosen(const Head& head, const Range& range, const Threshol
   before.larger = __reduce_add_sync(~0u, before.larger);
   before.equal = __reduce_add_sync(~0u, before.equal);
 
-  for (int i = 0; i < count; i += 32) {
-    const bool is_one = i + lane < count;
-    const uint32_t position = is_one ? range.keys[i + lane] : 0;
-    const bool is_equal = (position & kEqual) != 0;
-    const uint32_t equals = __ballot_sync(~0u, is_equal);
-    const int equal = before.equal + __popc(equals & lanes_before);
-    const int larger = before.larger + __popc(~equals & lanes_before);
-    if (is_one && (!is_equal || equal < threshold.ties)) {
-      selected[larger + min(equal, threshold.ties)] =
-          head.Entry(static_cast<int>(position & ~kEqual));
+  constexpr int kUnroll = 4;  // so that the block table is asked for several entries at once
+  for (int begin = 0; begin < count; begin += 32 * kUnroll) {
+    uint32_t positions[kUnroll];
+    uint32_t entries[kUnroll];
+#pragma unroll
+    for (int u = 0; u < kUnroll; ++u) {
+      const int i = begin + 32 * u + lane;
+      positions[u] = i < count ? range.keys[i] : static_cast<uint32_t>(range.begin);
+      entries[u] = head.Entry(static_cast<int>(positions[u] & ~kEqual));
     }
-    before.equal += __popc(equals);
-    before.larger += 32 - __popc(equals);
+#pragma unroll
+    for (int u = 0; u < kUnroll; ++u) {
+      const bool is_equal = (positions[u] & kEqual) != 0;
+      const uint32_t equals = __ballot_sync(~0u, is_equal);
+      const int equal = before.equal + __popc(equals & lanes_before);
+      const int larger = before.larger + __popc(~equals & lanes_before);
+      if (begin + 32 * u + lane < count && (!is_equal || equal < threshold.ties)) {
+        selected[larger + min(equal, threshold.ties)] = entries[u];
+      }
+      before.equal += __popc(equals);
+      before.larger += 32 - __popc(equals);
+    }
   }
 }
 
