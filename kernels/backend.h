@@ -12,6 +12,7 @@
 #include "absl/status/statusor.h"
 #include "kernels/data_type.h"
 #include "kernels/kv_cache.h"
+#include "kernels/rope.h"
 #include "kernels/selection.h"
 #include "kernels/step_batch.h"
 #include "kernels/tensor.h"
@@ -42,19 +43,6 @@ class Matrix {
   virtual int64_t columns() const = 0;
   /// Bytes that one product with the matrix reads.
   virtual int64_t bytes() const = 0;
-};
-
-/// Which dimensions of a head RoPE rotates together.
-enum class RopePairing {
-  kAdjacent,  ///< (2i, 2i + 1), as permuted GGUF llama files
-  kHalves,    ///< (i, i + dim / 2), as Hugging Face checkpoints
-};
-
-/// How positions rotate queries and keys.
-struct Rope {
-  RopePairing pairing = RopePairing::kAdjacent;
-  int dim = 0;                         ///< dimensions of a head that are rotated, from the first
-  const float* frequencies = nullptr;  ///< device, [dim / 2]: radians per position of each pair
 };
 
 /// Operators as a backend has recorded them (Backend::Replay); opaque to others.

@@ -1,7 +1,6 @@
 #include "engine/model/transformer.h"
 
 #include <algorithm>
-#include <cassert>
 #include <limits>
 #include <string>
 #include <utility>
@@ -34,22 +33,15 @@ const float* Floats(const std::unique_ptr<Buffer>& buffer) {
   return buffer ? reinterpret_cast<const float*>(buffer->data()) : nullptr;
 }
 
-// Reads weights by name. The config's reader has checked that they are there and have their shapes.
+// Brings weights to the backend by name.
 class WeightReader {
  public:
-  WeightReader(const GgufFile& file, Backend& backend) : file_(file), backend_(backend) {}
-
-  HostMatrix Host(const std::string& name) const {
-    const GgufFile::Tensor* tensor = file_.FindTensor(name);
-    assert(tensor != nullptr);
-    const int64_t rows = tensor->shape.size() > 1 ? tensor->shape[0] : 1;
-    return {tensor->type, rows, tensor->shape.back(), tensor->data};
-  }
+  WeightReader(const WeightSource& source, Backend& backend) : source_(source), backend_(backend) {}
 
   // The named matrices, stacked along their rows.
   absl::Status ReadMatrix(const std::vector<std::string>& names, std::unique_ptr<Matrix>* out) {
     std::vector<HostMatrix> parts;
-    for (const std::string& name : names) parts.push_back(Host(name));
+    for (const std::string& name : names) parts.push_back(source_.Weight(name));
     absl::StatusOr<std::unique_ptr<Matrix>> matrix = backend_.LoadMatrix(parts);
     if (!matrix.ok()) return Annotate(matrix.status(), names[0]);
     *out = *std::move(matrix);
@@ -60,7 +52,7 @@ class WeightReader {
   absl::Status ReadVector(const std::vector<std::string>& names, std::unique_ptr<Buffer>* out) {
     std::vector<float> values;
     for (const std::string& name : names) {
-      const HostMatrix part = Host(name);
+      const HostMatrix part = source_.Weight(name);
       values.resize(values.size() + part.columns);
       Dequantize(part.type, part.data.data(), part.columns, &*(values.end() - part.columns));
     }
@@ -76,36 +68,36 @@ class WeightReader {
                         absl::StrCat("tensor ", name, ": ", std::string(status.message())));
   }
 
-  const GgufFile& file_;
+  const WeightSource& source_;
   Backend& backend_;
 };
 
 }  // namespace
 
-absl::StatusOr<std::unique_ptr<Transformer>> Transformer::Load(const GgufFile& file,
+absl::StatusOr<std::unique_ptr<Transformer>> Transformer::Load(const WeightSource& weights,
                                                                const ModelConfig& config,
                                                                Backend& backend,
                                                                const KvOptions& kv) {
   std::unique_ptr<Transformer> transformer(new Transformer(config, backend));
-  if (absl::Status status = transformer->LoadWeights(file); !status.ok()) return status;
+  if (absl::Status status = transformer->LoadWeights(weights); !status.ok()) return status;
   if (absl::Status status = transformer->AllocateState(kv); !status.ok()) return status;
   if (kv.labels != nullptr) {
     if (absl::Status status = transformer->LoadLabels(*kv.labels); !status.ok()) return status;
   }
   transformer->MakeSelectors(kv.selection);
-  file.ReleasePages();
+  weights.ReleasePages();
   return transformer;
 }
 
-absl::Status Transformer::LoadWeights(const GgufFile& file) {
-  WeightReader reader(file, backend_);
+absl::Status Transformer::LoadWeights(const WeightSource& weights) {
+  WeightReader reader(weights, backend_);
   absl::StatusOr<std::unique_ptr<Buffer>> frequencies =
       Upload(std::vector<float>(config_.rope_frequencies.begin(), config_.rope_frequencies.end()),
              backend_);
   if (!frequencies.ok()) return frequencies.status();
   rope_frequencies_ = *std::move(frequencies);
   absl::StatusOr<std::unique_ptr<Matrix>> table =
-      backend_.LoadEmbedding(reader.Host("token_embd.weight"));
+      backend_.LoadEmbedding(weights.Weight("token_embd.weight"));
   if (!table.ok()) return table.status();
   embedding_ = *std::move(table);
 

@@ -13,7 +13,7 @@
 #include "engine/attention/policy.h"
 #include "engine/model/config.h"
 #include "engine/model/forward_pass.h"
-#include "engine/model/gguf.h"
+#include "engine/model/weight_source.h"
 #include "kernels/backend.h"
 
 namespace winnow {
@@ -33,10 +33,10 @@ struct KvOptions {
 /// pass serves all model families; ModelConfig is the table of their differences.
 class Transformer : public ForwardPass {
  public:
-  /// Loads the weights of `file`, whose tensors `config` has been checked against, and allocates
-  /// the KV pool. REQUIRES: `file` and `backend` outlive the transformer. RESOURCE_EXHAUSTED when
-  /// memory is short.
-  static absl::StatusOr<std::unique_ptr<Transformer>> Load(const GgufFile& file,
+  /// Loads the weights, which are those of `config`, and allocates the KV pool. REQUIRES: `weights`
+  /// and `backend` outlive the transformer. RESOURCE_EXHAUSTED when memory is short, UNIMPLEMENTED
+  /// when the backend can't compute the model's attention.
+  static absl::StatusOr<std::unique_ptr<Transformer>> Load(const WeightSource& weights,
                                                            const ModelConfig& config,
                                                            Backend& backend, const KvOptions& kv);
 
@@ -81,7 +81,7 @@ class Transformer : public ForwardPass {
   Transformer(const ModelConfig& config, Backend& backend) : config_(config), backend_(backend) {}
 
   void ComputeLayers(const StepBatch& batch, std::span<float> recalls);
-  absl::Status LoadWeights(const GgufFile& file);
+  absl::Status LoadWeights(const WeightSource& weights);
   absl::Status AllocateState(const KvOptions& kv);
   absl::Status LoadLabels(const LabelFile& file);
   void MakeSelectors(const SelectionOptions& options);

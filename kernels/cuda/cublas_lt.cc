@@ -24,7 +24,8 @@ absl::StatusOr<CublasLt> CublasLt::Load() {
   CublasLt lt;
   bool found = true;
   const auto bind = [&](const char* function, auto* member) {
-    *member = reinterpret_cast<std::remove_reference_t<decltype(*member)>>(dlsym(library, function));
+    *member =
+        reinterpret_cast<std::remove_reference_t<decltype(*member)>>(dlsym(library, function));
     found = found && *member != nullptr;
   };
   bind("cublasLtCreate", &lt.Create);

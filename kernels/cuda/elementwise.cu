@@ -161,9 +161,8 @@ cudaError_t LaunchSwiGlu(const Tensor& gate_up, const Tensor& out, cudaStream_t 
 
 cudaError_t LaunchGatherRows(const Tensor& x, const int32_t* rows, const Tensor& out,
                              cudaStream_t stream) {
-  GatherRows<<<out.rows, kThreads, 0, stream>>>(As<float>(x), x.stride, rows,
-                                                static_cast<int>(out.columns), As<float>(out),
-                                                out.stride);
+  GatherRows<<<out.rows, kThreads, 0, stream>>>(
+      As<float>(x), x.stride, rows, static_cast<int>(out.columns), As<float>(out), out.stride);
   return cudaGetLastError();
 }
 

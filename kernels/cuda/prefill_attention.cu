@@ -101,7 +101,7 @@ struct Context {
 template <int kDim>
 __device__ __forceinline__ void CopyStage(const Context& context, int first, uint32_t keys,
                                           uint32_t values) {
-  constexpr int kPieces = kDim / 8;               // of a key
+  constexpr int kPieces = kDim / 8;                // of a key
   constexpr int kTokens = kThreads / kPieces / 2;  // that are copied together
   const int piece = threadIdx.x % (2 * kPieces);
   const uint32_t to = piece < kPieces ? keys : values;
@@ -120,7 +120,8 @@ __device__ __forceinline__ void CopyStage(const Context& context, int first, uin
 }
 
 template <int kDim>
-__global__ void __launch_bounds__(kThreads, 2) Attend(const __grid_constant__ PrefillAttention call) {
+__global__ void __launch_bounds__(kThreads, 2)
+    Attend(const __grid_constant__ PrefillAttention call) {
   extern __shared__ __align__(128) std::byte shared[];
   constexpr int kStageBytes = kStageKeys * kDim * 2;  // of keys, or of values
   const auto queries = static_cast<uint32_t>(__cvta_generic_to_shared(shared));
@@ -130,12 +131,11 @@ __global__ void __launch_bounds__(kThreads, 2) Attend(const __grid_constant__ Pr
   const int head = blockIdx.x;
   const int kv_head = head / (call.heads / call.kv_heads);
   const int head_halves = call.block_tokens * 2 * kDim;
-  const Context context{
-      .head = reinterpret_cast<const __half*>(call.kv) + kv_head * head_halves,
-      .block_halves = int64_t{call.kv_heads} * head_halves,
-      .table = call.block_tables + int64_t{tile.sequence} * call.max_blocks,
-      .block_shift = 31 - __clz(call.block_tokens),
-      .tokens = tile.first_position + tile.rows};
+  const Context context{.head = reinterpret_cast<const __half*>(call.kv) + kv_head * head_halves,
+                        .block_halves = int64_t{call.kv_heads} * head_halves,
+                        .table = call.block_tables + int64_t{tile.sequence} * call.max_blocks,
+                        .block_shift = 31 - __clz(call.block_tokens),
+                        .tokens = tile.first_position + tile.rows};
   const int stage_count = (context.tokens + kStageKeys - 1) / kStageKeys;
   CopyStage<kDim>(context, 0, stages, stages + kStageBytes);
 
@@ -193,8 +193,8 @@ __global__ void __launch_bounds__(kThreads, 2) Attend(const __grid_constant__ Pr
         uint32_t q[kRowTiles][4];
 #pragma unroll
         for (int m = 0; m < kRowTiles; ++m) {
-          LoadMatrices(q[m], queries + Piece<kDim>(first_row + m * 16 + lane % 16,
-                                                   2 * k + lane / 16));
+          LoadMatrices(q[m],
+                       queries + Piece<kDim>(first_row + m * 16 + lane % 16, 2 * k + lane / 16));
         }
 #pragma unroll
         for (int n = 0; n < kStepKeys / 16; ++n) {
@@ -277,8 +277,8 @@ __global__ void __launch_bounds__(kThreads, 2) Attend(const __grid_constant__ Pr
 #pragma unroll
         for (int n = 0; n < kDim / 16; ++n) {
           uint32_t value[4];
-          LoadTransposed(value, values + Piece<kDim>(first_slot + k * 16 + lane % 16,
-                                                     2 * n + lane / 16));
+          LoadTransposed(value,
+                         values + Piece<kDim>(first_slot + k * 16 + lane % 16, 2 * n + lane / 16));
 #pragma unroll
           for (int m = 0; m < kRowTiles; ++m) {
             MultiplyAdd(out[m][2 * n], weights[m][k], value[0], value[1]);
@@ -301,8 +301,8 @@ __global__ void __launch_bounds__(kThreads, 2) Attend(const __grid_constant__ Pr
                  (tile.first_row + row) * call.out.stride + head * kDim + lane % 4 * 2;
 #pragma unroll
       for (int n = 0; n < kDim / 8; ++n) {
-        *reinterpret_cast<__nv_bfloat162*>(to + n * 8) = __floats2bfloat162_rn(
-            out[m][n][2 * half] * inverse, out[m][n][2 * half + 1] * inverse);
+        *reinterpret_cast<__nv_bfloat162*>(to + n * 8) =
+            __floats2bfloat162_rn(out[m][n][2 * half] * inverse, out[m][n][2 * half + 1] * inverse);
       }
     }
   }

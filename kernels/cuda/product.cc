@@ -50,8 +50,7 @@ absl::Status Products::Queue(const Tensor& x, const void* w, bool accumulate, co
 
 absl::StatusOr<Products::Plan*> Products::PlanFor(const Tensor& x, bool accumulate,
                                                   const Tensor& out) {
-  const Shape shape{x.rows,     x.columns, x.stride,  out.columns,
-                    out.stride, out.type,  accumulate};
+  const Shape shape{x.rows, x.columns, x.stride, out.columns, out.stride, out.type, accumulate};
   if (const auto known = plans_.find(shape); known != plans_.end()) return &known->second;
   if (plans_.size() == kMaxPlans) Forget();
   Plan& plan = plans_[shape];

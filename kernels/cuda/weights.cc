@@ -32,8 +32,8 @@ absl::StatusOr<std::unique_ptr<DeviceMatrix>> DeviceMatrix::Load(std::span<const
   int64_t rows = 0;
   for (const HostMatrix& part : parts) {
     if (part.columns != columns) {
-      return absl::InvalidArgumentError(absl::StrCat(
-          "matrices of ", columns, " and ", part.columns, " columns can't be stacked"));
+      return absl::InvalidArgumentError(absl::StrCat("matrices of ", columns, " and ", part.columns,
+                                                     " columns can't be stacked"));
     }
     rows += part.rows;
   }
@@ -57,9 +57,9 @@ absl::StatusOr<std::unique_ptr<DeviceMatrix>> DeviceMatrix::Load(std::span<const
         });
         source = chunk.data();
       }
-      const absl::Status status = CudaStatus(
-          cudaMemcpy(next, source, static_cast<size_t>(bytes), cudaMemcpyHostToDevice),
-          "cudaMemcpy");
+      const absl::Status status =
+          CudaStatus(cudaMemcpy(next, source, static_cast<size_t>(bytes), cudaMemcpyHostToDevice),
+                     "cudaMemcpy");
       if (!status.ok()) return status;
       next += bytes;
     }

@@ -14,8 +14,8 @@ namespace winnow::cuda {
 /// A weight matrix in device memory: bf16 [rows, columns].
 class DeviceMatrix : public Matrix {
  public:
-  /// Dequantises the parts, stacked along their rows, in the pool's threads and rounds them to bf16.
-  /// INVALID_ARGUMENT when their columns differ, RESOURCE_EXHAUSTED when memory is short.
+  /// Dequantises the parts, stacked along their rows, in the pool's threads and rounds them to
+  /// bf16. INVALID_ARGUMENT when their columns differ, RESOURCE_EXHAUSTED when memory is short.
   static absl::StatusOr<std::unique_ptr<DeviceMatrix>> Load(std::span<const HostMatrix> parts,
                                                             cpu::ThreadPool& pool);
 
