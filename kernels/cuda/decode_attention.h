@@ -18,6 +18,9 @@ enum class OutType : uint8_t { kF32, kBf16 };
 /// Query heads that share a KV head: at most this many.
 inline constexpr int kMaxGroup = 8;
 
+/// rows times kv_heads of one call: at most this many.
+inline constexpr int kMaxDecodeHeads = 65536;
+
 /// What attention of decoding rows works on. A row is one query token; rows may belong to different
 /// sequences of different lengths, and each KV head of each row may be dense or select. All
 /// pointers are to device memory, so that a captured graph serves every later step of the same
@@ -50,6 +53,8 @@ struct DecodeAttention {
   int32_t max_context = 0;   ///< no context is longer
   int32_t max_selected = 0;  ///< no budget of a head that selects is larger; 0: all heads are dense
 
+  bool exact_scores = false;  ///< some row's kind is kScores, which costs one launch more
+
   /// Rotated queries: query head h of row t begins at queries + t query_stride + h head_dim.
   const float* queries = nullptr;
   int64_t query_stride = 0;
@@ -65,13 +70,14 @@ struct DecodeAttention {
   std::byte* workspace = nullptr;
 };
 
-/// Bytes of DecodeAttention::workspace for calls of this geometry on the current device.
-int64_t DecodeWorkspaceBytes(int rows, int kv_heads, int group, int head_dim, int max_context);
+/// Bytes of DecodeAttention::workspace on the current device for calls of at most so many rows and
+/// such contexts.
+int64_t DecodeWorkspaceBytes(int rows, int kv_heads, int head_dim, int max_context);
 
 /// Queues attention of the rows as of Backend::Attention:
 ///   out[t, h, :] = sum_j softmax_j(q[t, h] . k[j, g] / sqrt(head_dim)) v[j, g], j in S[t, g].
-/// One launch if max_selected is 0, else two: choose what to attend to, attend. Neither allocates
-/// nor waits, so both can be captured. Sums run in an order fixed by the contexts and budgets:
+/// One launch if max_selected is 0, else two: choose what to attend to, attend. None allocates or
+/// waits, so they can be captured. Sums run in an order fixed by the device, contexts and budgets:
 /// the same call gives the same bits. Returns the first launch error.
 cudaError_t LaunchDecodeAttention(const DecodeAttention& call, cudaStream_t stream);
 
