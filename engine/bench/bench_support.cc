@@ -1,6 +1,8 @@
 #include "engine/bench/bench_support.h"
 
 #include <algorithm>
+#include <bit>
+#include <cmath>
 #include <random>
 
 #include "kernels/float16.h"
@@ -15,6 +17,18 @@ double Median(std::vector<double> values) {
   const auto middle = values.begin() + std::ssize(values) / 2;
   std::nth_element(values.begin(), middle, values.end());
   return *middle;
+}
+
+std::vector<uint16_t> RandomBf16(int64_t count, float deviation) {
+  std::vector<uint16_t> numbers(count);
+  const float width = std::sqrt(12.0f) * deviation;
+  uint64_t state = 1;
+  for (uint16_t& number : numbers) {
+    state = state * 6364136223846793005u + 1442695040888963407u;
+    const float uniform = static_cast<float>(state >> 40) * 0x1p-24f - 0.5f;
+    number = static_cast<uint16_t>(std::bit_cast<uint32_t>(uniform * width) >> 16);
+  }
+  return numbers;
 }
 
 void FillKvPool(const KvCache& cache, int blocks, Backend& backend) {

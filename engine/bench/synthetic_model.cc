@@ -1,7 +1,6 @@
 #include "engine/bench/synthetic_model.h"
 
 #include <algorithm>
-#include <bit>
 #include <cmath>
 #include <iterator>
 #include <span>
@@ -10,6 +9,7 @@
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "engine/bench/bench_support.h"
 
 namespace winnow {
 namespace {
@@ -49,19 +49,6 @@ ModelConfig ConfigOf(const Shape& shape) {
   return config;
 }
 
-// Evenly distributed with the variance that keeps activations of this width in range.
-std::vector<uint16_t> RandomNumbers(int64_t count, int hidden) {
-  std::vector<uint16_t> numbers(count);
-  const float scale = std::sqrt(12.0f / static_cast<float>(hidden));
-  uint64_t state = 1;
-  for (uint16_t& number : numbers) {
-    state = state * 6364136223846793005u + 1442695040888963407u;
-    const float uniform = static_cast<float>(state >> 40) * 0x1p-24f - 0.5f;
-    number = static_cast<uint16_t>(std::bit_cast<uint32_t>(uniform * scale) >> 16);
-  }
-  return numbers;
-}
-
 }  // namespace
 
 std::vector<std::string> SyntheticModel::Names() {
@@ -95,7 +82,8 @@ SyntheticModel::SyntheticModel(const ModelConfig& config) : config_(config) {
     }
     shapes_.emplace(std::move(tensor.name), std::move(tensor.shape));
   }
-  numbers_ = RandomNumbers(largest, config.hidden);
+  // With this deviation activations stay in range from layer to layer.
+  numbers_ = RandomBf16(largest, 1 / std::sqrt(static_cast<float>(config.hidden)));
   ones_.assign(longest, 1.0f);
 }
 

@@ -16,7 +16,6 @@ inline constexpr int kMaxKvHeads = 128;
 /// `selector.budget_weights` is in host memory, copied by the call; the other pointers are to
 /// device memory. REQUIRES: kv_heads <= kMaxKvHeads. Returns the launch's error.
 cudaError_t LaunchBudgets(const LayerSelector& selector, int kv_heads, const Selection* selections,
-                          const int32_t* contexts, int rows, int32_t* budgets,
-                          cudaStream_t stream);
+                          const int32_t* contexts, int rows, int32_t* budgets, cudaStream_t stream);
 
 }  // namespace winnow::cuda

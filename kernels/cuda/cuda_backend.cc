@@ -45,8 +45,7 @@ class Scratch {
   /// At least so many bytes, zeroed when they are new. `moved` counts how often that was.
   absl::StatusOr<std::byte*> Reserve(int64_t bytes, cudaStream_t stream, int* moved) {
     if (memory_ != nullptr && memory_->bytes() >= bytes) return memory_->data();
-    absl::StatusOr<std::unique_ptr<DeviceBuffer>> memory =
-        DeviceBuffer::Create(bytes + bytes / 4);
+    absl::StatusOr<std::unique_ptr<DeviceBuffer>> memory = DeviceBuffer::Create(bytes + bytes / 4);
     if (!memory.ok()) return memory.status();
     memory_ = *std::move(memory);
     ++*moved;
@@ -78,9 +77,9 @@ class CudaBackend : public Backend {
   absl::Status CheckAttention(int heads, const KvCache& cache,
                               const LabelCache& labels) const override {
     if (cache.head_dim != 64 && cache.head_dim != 128) {
-      return absl::UnimplementedError(absl::StrCat(
-          "the CUDA backend computes heads of 64 or 128 dimensions; the model's have ",
-          cache.head_dim));
+      return absl::UnimplementedError(
+          absl::StrCat("the CUDA backend computes heads of 64 or 128 dimensions; the model's have ",
+                       cache.head_dim));
     }
     if (heads / cache.kv_heads > kMaxGroup || cache.kv_heads > kMaxKvHeads) {
       return absl::UnimplementedError(absl::StrCat(
@@ -152,22 +151,21 @@ class CudaBackend : public Backend {
   void RopeAndStoreKv(const StepBatch&, Tensor qkv, int heads, const Rope& rope,
                       const KvCache& cache, int layer, const LayerSelector& selector) override {
     const LabelCache& labels = selector.labels;
-    Note(LaunchRopeAndStore(
-             {.qkv = qkv,
-              .heads = heads,
-              .kv_heads = cache.kv_heads,
-              .head_dim = cache.head_dim,
-              .block_tokens = cache.block_tokens,
-              .rope = rope,
-              .positions = arrays_.positions,
-              .sequences = arrays_.sequences,
-              .block_tables = arrays_.block_tables,
-              .max_blocks = arrays_.shape().max_blocks,
-              .kv = cache.block(layer, 0),
-              .labels = labels.data == nullptr ? nullptr : labels.block(layer, 0),
-              .label_width = labels.width,
-              .basis = selector.basis},
-             stream_),
+    Note(LaunchRopeAndStore({.qkv = qkv,
+                             .heads = heads,
+                             .kv_heads = cache.kv_heads,
+                             .head_dim = cache.head_dim,
+                             .block_tokens = cache.block_tokens,
+                             .rope = rope,
+                             .positions = arrays_.positions,
+                             .sequences = arrays_.sequences,
+                             .block_tables = arrays_.block_tables,
+                             .max_blocks = arrays_.shape().max_blocks,
+                             .kv = cache.block(layer, 0),
+                             .labels = labels.data == nullptr ? nullptr : labels.block(layer, 0),
+                             .label_width = labels.width,
+                             .basis = selector.basis},
+                            stream_),
          "RopeAndStoreKv");
   }
 
@@ -363,11 +361,11 @@ class CudaBackend : public Backend {
   std::unique_ptr<Products> products_;
   std::unique_ptr<PinnedBuffer> staging_;
   StepArrays arrays_;
-  Scratch budgets_;    ///< [decode rows, kv_heads]
-  Scratch selected_;   ///< [decode rows, kv_heads, max_selected]
-  Scratch workspace_;  ///< of decode attention
-  Scratch probes_;     ///< of recall, and what they found
-  int moved_ = 0;      ///< how often one of them has moved
+  Scratch budgets_;         ///< [decode rows, kv_heads]
+  Scratch selected_;        ///< [decode rows, kv_heads, max_selected]
+  Scratch workspace_;       ///< of decode attention
+  Scratch probes_;          ///< of recall, and what they found
+  int moved_ = 0;           ///< how often one of them has moved
   DecodeAttention decode_;  ///< the last one
   absl::Status status_;     ///< first error since Synchronize
 };
@@ -387,9 +385,9 @@ absl::StatusOr<std::unique_ptr<Backend>> CreateCudaBackend() {
       CudaStatus(cudaGetDeviceProperties(&properties, 0), "cudaGetDeviceProperties");
   if (!status.ok()) return status;
   if (properties.major < kLeastCapability) {
-    return absl::FailedPreconditionError(absl::StrCat(
-        properties.name, " has compute capability ", properties.major, ".", properties.minor,
-        "; at least ", kLeastCapability, ".0 is needed"));
+    return absl::FailedPreconditionError(
+        absl::StrCat(properties.name, " has compute capability ", properties.major, ".",
+                     properties.minor, "; at least ", kLeastCapability, ".0 is needed"));
   }
   absl::StatusOr<std::unique_ptr<Products>> products = Products::Create();
   if (!products.ok()) return products.status();

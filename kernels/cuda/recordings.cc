@@ -39,8 +39,8 @@ absl::Status GraphRecordings::Run(const StepShape& shape, const std::function<in
 
 absl::Status GraphRecordings::Capture(cudaStream_t stream, const std::function<void()>& queue,
                                       cudaGraphExec_t* graph) {
-  absl::Status status = CudaStatus(
-      cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal), "cudaStreamBeginCapture");
+  absl::Status status = CudaStatus(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal),
+                                   "cudaStreamBeginCapture");
   if (!status.ok()) return status;
   queue();
   cudaGraph_t captured = nullptr;

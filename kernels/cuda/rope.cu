@@ -63,7 +63,8 @@ __device__ void Quantise(const RopeAndStore& call, int kv_head, int lane, const 
 
 __device__ void StoreLabel(const int* codes, int width, int slot, int lane, std::byte* block) {
   if (width == 4) {
-    const auto label = static_cast<uint16_t>(codes[0] | codes[1] << 8 | codes[2] << 4 | codes[3] << 12);
+    const auto label =
+        static_cast<uint16_t>(codes[0] | codes[1] << 8 | codes[2] << 4 | codes[3] << 12);
     if (lane == 0) reinterpret_cast<uint16_t*>(block)[slot] = label;
   } else if (lane < width / 8) {
     int word[8];

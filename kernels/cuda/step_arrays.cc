@@ -41,8 +41,8 @@ int StepShape::MaxSelected(const LayerSelector& selector, int kv_heads) const {
         most = std::max(most, BudgetTokens({kind, widest.fraction, 0}, selector, g, max_context));
       }
       if (widest.budget_tokens > 0) {
-        most = std::max(
-            most, BudgetTokens({kind, 1, widest.budget_tokens}, selector, g, max_context));
+        most =
+            std::max(most, BudgetTokens({kind, 1, widest.budget_tokens}, selector, g, max_context));
       }
     }
   };
@@ -173,10 +173,10 @@ absl::Status StepArrays::Upload(const StepBatch& batch, cudaStream_t stream) {
     *a.device = device_->data() + at;
     at += Aligned(a.bytes);
   }
-  status.Update(CudaStatus(cudaMemcpyAsync(device_->data(), host_->data(),
-                                           static_cast<size_t>(bytes), cudaMemcpyHostToDevice,
-                                           stream),
-                           "cudaMemcpyAsync"));
+  status.Update(
+      CudaStatus(cudaMemcpyAsync(device_->data(), host_->data(), static_cast<size_t>(bytes),
+                                 cudaMemcpyHostToDevice, stream),
+                 "cudaMemcpyAsync"));
   status.Update(CudaStatus(cudaEventRecord(copied_, stream), "cudaEventRecord"));
   return status;
 }

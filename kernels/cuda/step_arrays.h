@@ -41,8 +41,8 @@ struct StepShape {
 };
 
 /// The arrays of the current step in device memory, and how its rows are divided: decoding rows,
-/// which attend on their own, and tiles of rows of a prompt. All pointers stay the same for steps of
-/// one shape until `generation` changes.
+/// which attend on their own, and tiles of rows of a prompt. All pointers stay the same for steps
+/// of one shape until `generation` changes.
 class StepArrays {
  public:
   StepArrays();
@@ -57,10 +57,10 @@ class StepArrays {
   /// Counts how often the arrays have moved.
   int generation() const { return generation_; }
 
-  const int32_t* tokens = nullptr;        ///< [rows]
-  const int32_t* positions = nullptr;     ///< [rows]
-  const int32_t* sequences = nullptr;     ///< [rows] sequence of each row
-  const int32_t* block_tables = nullptr;  ///< [sequences, shape().max_blocks]
+  const int32_t* tokens = nullptr;            ///< [rows]
+  const int32_t* positions = nullptr;         ///< [rows]
+  const int32_t* sequences = nullptr;         ///< [rows] sequence of each row
+  const int32_t* block_tables = nullptr;      ///< [sequences, shape().max_blocks]
   const int32_t* decode_rows = nullptr;       ///< [decode rows] their rows
   const int32_t* decode_sequences = nullptr;  ///< [decode rows]
   const int32_t* contexts = nullptr;          ///< [decode rows]
