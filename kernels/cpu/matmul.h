@@ -36,7 +36,7 @@ inline void StoreTile(const MatMulItem& item, int64_t panel, int64_t row, int ro
   const auto columns =
       static_cast<int>(std::min<int64_t>(kPanelRows, item.segment->rows - in_segment));
   for (int t = 0; t < rows; ++t) {
-    float* out = item.out.data + (row + t) * item.out.stride + first;
+    float* out = item.out.Row(row + t) + first;
     for (int n = 0; n < columns; ++n) {
       float value = tile[t][n];
       if (item.bias != nullptr) value += item.bias[first + n];
