@@ -1,24 +1,35 @@
 #include <algorithm>
 
 #include "kernels/cuda/budgets.h"
+#include "kernels/cuda/decode_kernels.h"
+#include "kernels/cuda/launch.cuh"
 
 namespace winnow::cuda {
 namespace {
 
 constexpr int kThreads = 128;
 
-struct Weights {
-  float of_head[kMaxKvHeads];
+struct Call {
+  LayerSelector selector;
+  float weights[kMaxKvHeads];
+  int kv_heads;
+  const Selection* selections;
+  const int32_t* contexts;
+  int count;
+  int32_t* budgets;
 };
 
-__global__ void Budgets(LayerSelector selector, const __grid_constant__ Weights weights,
-                        int kv_heads, const Selection* selections, const int32_t* contexts,
-                        int count, int32_t* budgets) {
+// Waits for the kernel before it only to end after it: what it reads and writes is its own.
+__global__ void Budgets(const __grid_constant__ Call call) {
   const int i = blockIdx.x * kThreads + threadIdx.x;
-  if (i >= count) return;
-  selector.budget_weights = weights.of_head;
-  const int row = i / kv_heads;
-  budgets[i] = BudgetTokens(selections[row], selector, i % kv_heads, contexts[row]);
+  if (i < call.count) {
+    LayerSelector selector = call.selector;
+    selector.budget_weights = call.weights;
+    const int row = i / call.kv_heads;
+    call.budgets[i] =
+        BudgetTokens(call.selections[row], selector, i % call.kv_heads, call.contexts[row]);
+  }
+  WaitForPreviousKernel();
 }
 
 }  // namespace
@@ -26,16 +37,15 @@ __global__ void Budgets(LayerSelector selector, const __grid_constant__ Weights 
 cudaError_t LaunchBudgets(const LayerSelector& selector, int kv_heads, const Selection* selections,
                           const int32_t* contexts, int rows, int32_t* budgets,
                           cudaStream_t stream) {
-  Weights weights;
+  Call call{selector, {}, kv_heads, selections, contexts, rows * kv_heads, budgets};
   if (selector.budget_weights != nullptr) {
-    std::copy_n(selector.budget_weights, kv_heads, weights.of_head);
+    std::copy_n(selector.budget_weights, kv_heads, call.weights);
   } else {
-    std::fill_n(weights.of_head, kv_heads, 1.0f);
+    std::fill_n(call.weights, kv_heads, 1.0f);
   }
-  const int count = rows * kv_heads;
-  Budgets<<<(count + kThreads - 1) / kThreads, kThreads, 0, stream>>>(
-      selector, weights, kv_heads, selections, contexts, count, budgets);
-  return cudaGetLastError();
+  return LaunchEarly(Budgets,
+                     {.blocks = (call.count + kThreads - 1) / kThreads, .threads = kThreads},
+                     CurrentDeviceTraits().capability_major, stream, call);
 }
 
 }  // namespace winnow::cuda
