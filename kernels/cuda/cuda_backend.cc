@@ -13,7 +13,6 @@
 
 #include "absl/strings/str_cat.h"
 #include "kernels/cpu/thread_pool.h"
-#include "kernels/cuda/budgets.h"
 #include "kernels/cuda/decode_attention.h"
 #include "kernels/cuda/elementwise.h"
 #include "kernels/cuda/memory.h"
@@ -305,36 +304,30 @@ class CudaBackend : public Backend {
                .basis = selector.basis,
                .sinks = selector.sinks,
                .window = selector.window,
+               .min_context = selector.min_context,
+               .budget_weights = selector.budget_weights,
                .rows = shape.decode_rows,
                .query_rows = arrays_.decode_rows,
                .sequences = arrays_.decode_sequences,
                .contexts = arrays_.contexts,
-               .kinds = arrays_.kinds,
+               .selections = arrays_.selections,
                .block_tables = arrays_.block_tables,
                .max_blocks = shape.max_blocks,
                .max_context = shape.max_context,
                .max_selected = shape.MaxSelected(selector, kv_heads),
+               .exact_scores = shape.scores != StepShape::Widest{},
                .queries = static_cast<const float*>(qkv.data),
                .query_stride = qkv.stride,
                .out = out.data,
                .out_stride = out.stride,
                .out_type = OutType::kBf16};
-    const int64_t budgets = int64_t{shape.decode_rows} * kv_heads;
-    constexpr auto kEntryBytes = static_cast<int64_t>(sizeof(int32_t));
-    const absl::StatusOr<std::byte*> budget_memory =
-        budgets_.Reserve(budgets * kEntryBytes, stream_, &moved_);
-    if (!budget_memory.ok()) return budget_memory.status();
+    const int64_t entries = int64_t{shape.decode_rows} * kv_heads * decode_.max_selected;
     const absl::StatusOr<std::byte*> selected =
-        selected_.Reserve(budgets * decode_.max_selected * kEntryBytes, stream_, &moved_);
+        selected_.Reserve(entries * static_cast<int64_t>(sizeof(uint32_t)), stream_, &moved_);
     if (!selected.ok()) return selected.status();
-    auto* device_budgets = reinterpret_cast<int32_t*>(*budget_memory);
-    decode_.budgets = device_budgets;
     decode_.selected = reinterpret_cast<uint32_t*>(*selected);
 
-    absl::Status status =
-        CudaStatus(LaunchBudgets(selector, kv_heads, arrays_.selections, arrays_.contexts,
-                                 shape.decode_rows, device_budgets, stream_),
-                   "Budgets");
+    absl::Status status;
     // Rows of prompts that are computed again can be more than one call takes.
     const int most = kMaxDecodeHeads / kv_heads;
     for (int first = 0; first < shape.decode_rows && status.ok(); first += most) {
@@ -343,8 +336,7 @@ class CudaBackend : public Backend {
       call.query_rows += first;
       call.sequences += first;
       call.contexts += first;
-      call.kinds += first;
-      call.budgets += int64_t{first} * kv_heads;
+      call.selections += first;
       call.selected += int64_t{first} * kv_heads * call.max_selected;
       const absl::StatusOr<std::byte*> workspace = workspace_.Reserve(
           DecodeWorkspaceBytes(call.rows, kv_heads, call.head_dim, call.max_context), stream_,
@@ -361,7 +353,6 @@ class CudaBackend : public Backend {
   std::unique_ptr<Products> products_;
   std::unique_ptr<PinnedBuffer> staging_;
   StepArrays arrays_;
-  Scratch budgets_;         ///< [decode rows, kv_heads]
   Scratch selected_;        ///< [decode rows, kv_heads, max_selected]
   Scratch workspace_;       ///< of decode attention
   Scratch probes_;          ///< of recall, and what they found
