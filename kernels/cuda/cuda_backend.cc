@@ -13,7 +13,6 @@
 
 #include "absl/strings/str_cat.h"
 #include "kernels/cpu/thread_pool.h"
-#include "kernels/cuda/budgets.h"
 #include "kernels/cuda/decode_attention.h"
 #include "kernels/cuda/elementwise.h"
 #include "kernels/cuda/memory.h"
@@ -57,8 +56,6 @@ class Scratch {
     return memory_->data();
   }
 
-  std::byte* data() { return memory_->data(); }
-
  private:
   std::unique_ptr<DeviceBuffer> memory_;
 };
@@ -66,11 +63,8 @@ class Scratch {
 class CudaBackend : public Backend {
  public:
   CudaBackend(cudaStream_t stream, std::unique_ptr<Products> products,
-              std::unique_ptr<PinnedBuffer> staging, std::unique_ptr<DeviceBuffer> separator)
-      : stream_(stream),
-        products_(std::move(products)),
-        staging_(std::move(staging)),
-        separator_(std::move(separator)) {}
+              std::unique_ptr<PinnedBuffer> staging)
+      : stream_(stream), products_(std::move(products)), staging_(std::move(staging)) {}
 
   ~CudaBackend() override {
     cudaStreamSynchronize(stream_);
@@ -126,10 +120,7 @@ class CudaBackend : public Backend {
     return LoadMatrix({&table, 1});
   }
 
-  void BeginStep(const StepBatch& batch) override {
-    Note(arrays_.Upload(batch, stream_));
-    budgets_layer_ = -1;
-  }
+  void BeginStep(const StepBatch& batch) override { Note(arrays_.Upload(batch, stream_)); }
 
   void Replay(const StepBatch&, std::unique_ptr<Recordings>* recordings,
               const std::function<void()>& queue) override {
@@ -163,8 +154,6 @@ class CudaBackend : public Backend {
 
   void RopeAndStoreKv(const StepBatch&, Tensor qkv, int heads, const Rope& rope,
                       const KvCache& cache, int layer, const LayerSelector& selector) override {
-    // Here, where the kernel hides behind others, rather than just before it is needed.
-    if (arrays_.shape().decode_rows > 0) Note(QueueBudgets(cache.kv_heads, layer, selector));
     const LabelCache& labels = selector.labels;
     Note(LaunchRopeAndStore({.qkv = qkv,
                              .heads = heads,
@@ -304,23 +293,6 @@ class CudaBackend : public Backend {
   void Note(absl::Status status) { status_.Update(std::move(status)); }
   void Note(cudaError_t error, std::string_view call) { Note(CudaStatus(error, call)); }
 
-  // Fills budgets_ for the rows that attend on their own.
-  absl::Status QueueBudgets(int kv_heads, int layer, const LayerSelector& selector) {
-    const int rows = arrays_.shape().decode_rows;
-    const int64_t bytes = int64_t{rows} * kv_heads * static_cast<int64_t>(sizeof(int32_t));
-    const absl::StatusOr<std::byte*> memory = budgets_.Reserve(bytes, stream_, &moved_);
-    if (!memory.ok()) return memory.status();
-    budgets_layer_ = layer;
-    return CudaStatus(LaunchBudgets(selector, kv_heads, arrays_.selections, arrays_.contexts, rows,
-                                    reinterpret_cast<int32_t*>(*memory), stream_),
-                      "Budgets");
-  }
-
-  // Kernels start while the one before them still runs, but not past anything else.
-  absl::Status Separate() {
-    return CudaStatus(cudaMemsetAsync(separator_->data(), 0, 1, stream_), "cudaMemsetAsync");
-  }
-
   // Attention of the rows that attend on their own.
   absl::Status Decode(const Tensor& qkv, int heads, const KvCache& cache, int layer,
                       const LayerSelector& selector, const Tensor& out) {
@@ -337,11 +309,13 @@ class CudaBackend : public Backend {
                .basis = selector.basis,
                .sinks = selector.sinks,
                .window = selector.window,
+               .min_context = selector.min_context,
+               .budget_weights = selector.budget_weights,
                .rows = shape.decode_rows,
                .query_rows = arrays_.decode_rows,
                .sequences = arrays_.decode_sequences,
                .contexts = arrays_.contexts,
-               .kinds = arrays_.kinds,
+               .selections = arrays_.selections,
                .block_tables = arrays_.block_tables,
                .max_blocks = shape.max_blocks,
                .max_context = shape.max_context,
@@ -352,18 +326,13 @@ class CudaBackend : public Backend {
                .out = out.data,
                .out_stride = out.stride,
                .out_type = OutType::kBf16};
-    const int64_t selected_bytes = int64_t{shape.decode_rows} * kv_heads * decode_.max_selected *
-                                   static_cast<int64_t>(sizeof(uint32_t));
-    const absl::StatusOr<std::byte*> selected = selected_.Reserve(selected_bytes, stream_, &moved_);
+    const int64_t entries = int64_t{shape.decode_rows} * kv_heads * decode_.max_selected;
+    const absl::StatusOr<std::byte*> selected =
+        selected_.Reserve(entries * static_cast<int64_t>(sizeof(uint32_t)), stream_, &moved_);
     if (!selected.ok()) return selected.status();
     decode_.selected = reinterpret_cast<uint32_t*>(*selected);
+
     absl::Status status;
-    if (budgets_layer_ != layer) {  // attention on its own, without RopeAndStoreKv before it
-      status.Update(Separate());
-      status.Update(QueueBudgets(kv_heads, layer, selector));
-      status.Update(Separate());
-    }
-    decode_.budgets = reinterpret_cast<const int32_t*>(budgets_.data());
     // Rows of prompts that are computed again can be more than one call takes.
     const int most = kMaxDecodeHeads / kv_heads;
     for (int first = 0; first < shape.decode_rows && status.ok(); first += most) {
@@ -372,8 +341,7 @@ class CudaBackend : public Backend {
       call.query_rows += first;
       call.sequences += first;
       call.contexts += first;
-      call.kinds += first;
-      call.budgets += int64_t{first} * kv_heads;
+      call.selections += first;
       call.selected += int64_t{first} * kv_heads * call.max_selected;
       const absl::StatusOr<std::byte*> workspace = workspace_.Reserve(
           DecodeWorkspaceBytes(call.rows, kv_heads, call.head_dim, call.max_context), stream_,
@@ -390,9 +358,6 @@ class CudaBackend : public Backend {
   std::unique_ptr<Products> products_;
   std::unique_ptr<PinnedBuffer> staging_;
   StepArrays arrays_;
-  std::unique_ptr<DeviceBuffer> separator_;
-  Scratch budgets_;         ///< [decode rows, kv_heads]
-  int budgets_layer_ = -1;  ///< whose they are; -1 at a step's start
   Scratch selected_;        ///< [decode rows, kv_heads, max_selected]
   Scratch workspace_;       ///< of decode attention
   Scratch probes_;          ///< of recall, and what they found
@@ -424,14 +389,11 @@ absl::StatusOr<std::unique_ptr<Backend>> CreateCudaBackend() {
   if (!products.ok()) return products.status();
   absl::StatusOr<std::unique_ptr<PinnedBuffer>> staging = PinnedBuffer::Create(kStagingBytes);
   if (!staging.ok()) return staging.status();
-  absl::StatusOr<std::unique_ptr<DeviceBuffer>> separator = DeviceBuffer::Create(1);
-  if (!separator.ok()) return separator.status();
   cudaStream_t stream = nullptr;
   status = CudaStatus(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking),
                       "cudaStreamCreateWithFlags");
   if (!status.ok()) return status;
-  return std::make_unique<CudaBackend>(stream, *std::move(products), *std::move(staging),
-                                       *std::move(separator));
+  return std::make_unique<CudaBackend>(stream, *std::move(products), *std::move(staging));
 }
 
 }  // namespace winnow

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cstdint>
 
+#include "kernels/cuda/budgets.cuh"
 #include "kernels/cuda/decode_kernels.h"
 #include "kernels/cuda/launch.cuh"
 #include "kernels/cuda/mma.cuh"
@@ -29,7 +30,13 @@ constexpr float kLog2e = 1.4426950408889634f;
 
 struct Arguments {
   DecodeAttention call;
+  BudgetWeights weights;
   AttendScratch scratch;
+
+  // Of a KV head of a row, `item` = row kv_heads + kv_head.
+  __device__ int Budget(int item) const {
+    return BudgetOf(call, weights, item / call.kv_heads, item % call.kv_heads);
+  }
 };
 
 // Partial results of one block: of its first head (which others may have begun) and of its last.
@@ -91,13 +98,14 @@ __device__ int64_t PrefixSum(int64_t value, int64_t* total) {
   return before + sum - value;
 }
 
-__device__ Start FindStart(const int32_t* budgets, int items, Division* division) {
+__device__ Start FindStart(const Arguments& arguments, Division* division) {
   __shared__ Start found;
+  const int items = arguments.call.rows * arguments.call.kv_heads;
   const int per_thread = (items + kThreads - 1) / kThreads;
   const int begin = min(items, static_cast<int>(threadIdx.x) * per_thread);
   const int end = min(items, begin + per_thread);
   int64_t tiles = 0;
-  for (int i = begin; i < end; ++i) tiles += TilesOf(budgets[i]);
+  for (int i = begin; i < end; ++i) tiles += TilesOf(arguments.Budget(i));
   int64_t total;
   int64_t first = PrefixSum(tiles, &total);
   division->tiles = total;
@@ -107,7 +115,11 @@ __device__ Start FindStart(const int32_t* budgets, int items, Division* division
   const int64_t wanted = blockIdx.x < division->blocks ? division->Begin(blockIdx.x) : total;
   if (wanted >= first && wanted < first + tiles) {
     int item = begin;
-    for (; first + TilesOf(budgets[item]) <= wanted; ++item) first += TilesOf(budgets[item]);
+    for (int more = TilesOf(arguments.Budget(item)); first + more <= wanted;
+         more = TilesOf(arguments.Budget(item))) {
+      first += more;
+      ++item;
+    }
     found = {total, first, item};
   }
   __syncthreads();
@@ -385,7 +397,7 @@ __global__ void __launch_bounds__(kThreads, kBlocksPerMultiprocessor)
   const DecodeAttention& call = arguments.call;
   LetNextKernelStart();
   Division division;
-  const Start start = FindStart(call.budgets, call.rows * call.kv_heads, &division);
+  const Start start = FindStart(arguments, &division);
   const int lane = threadIdx.x % 32;
   const int warp = threadIdx.x / 32;
   const bool has_work = blockIdx.x < division.blocks;
@@ -396,7 +408,7 @@ __global__ void __launch_bounds__(kThreads, kBlocksPerMultiprocessor)
   while (at < end) {
     const int row = segment.item / call.kv_heads;
     const int kv_head = segment.item % call.kv_heads;
-    const int budget = call.budgets[segment.item];
+    const int budget = arguments.Budget(segment.item);
     segment.tiles = TilesOf(budget);
     segment.begin = static_cast<int>(at - segment.first);
     segment.end = static_cast<int>(min(int64_t{segment.tiles}, end - segment.first));
@@ -452,7 +464,7 @@ int64_t AttendPartialFloats(int head_dim) {
 
 cudaError_t LaunchAttend(const DecodeAttention& call, const AttendScratch& scratch,
                          cudaStream_t stream) {
-  const Arguments arguments = {call, scratch};
+  const Arguments arguments = {call, CopyBudgetWeights(call), scratch};
   return call.kv_type == KvType::kF16 ? LaunchFor<__half>(arguments, stream)
                                       : LaunchFor<__nv_bfloat16>(arguments, stream);
 }

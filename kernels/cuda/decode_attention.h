@@ -18,14 +18,17 @@ enum class OutType : uint8_t { kF32, kBf16 };
 /// Query heads that share a KV head: at most this many.
 inline constexpr int kMaxGroup = 8;
 
+/// KV heads of a model, at most.
+inline constexpr int kMaxKvHeads = 128;
+
 /// rows times kv_heads of one call: at most this many.
 inline constexpr int kMaxDecodeHeads = 65536;
 
 /// What attention of decoding rows works on. A row is one query token; rows may belong to different
-/// sequences of different lengths, and each KV head of each row may be dense or select. All
-/// pointers are to device memory, so that a captured graph serves every later step of the same
-/// `rows`, `max_context` and `max_selected`: contexts, budgets, kinds and tables may change between
-/// replays.
+/// sequences of different lengths, and each KV head of each row may be dense or select. Pointers
+/// are to device memory unless they say otherwise. A captured graph serves every later step of the
+/// same `rows`, `max_context` and `max_selected`: contexts, selections and tables may change
+/// between replays.
 struct DecodeAttention {
   // The model's layer.
   int kv_heads = 0;
@@ -40,14 +43,15 @@ struct DecodeAttention {
   LabelCodec basis;     ///< only `query` is read
   int32_t sinks = 0;
   int32_t window = 0;
+  int32_t min_context = 0;                ///< shorter contexts are dense
+  const float* budget_weights = nullptr;  ///< host, [kv_heads], or null: all 1
 
   // The step's rows.
   int rows = 0;
   const int32_t* query_rows = nullptr;    ///< [rows] row of `queries` and `out`
   const int32_t* sequences = nullptr;     ///< [rows] row of `block_tables`
   const int32_t* contexts = nullptr;      ///< [rows] tokens up to and including the row's own
-  const SelectionKind* kinds = nullptr;   ///< [rows]
-  const int32_t* budgets = nullptr;       ///< [rows, kv_heads] BudgetTokens; the context if dense
+  const Selection* selections = nullptr;  ///< [rows]; budgets are BudgetTokens of these
   const int32_t* block_tables = nullptr;  ///< [sequences, max_blocks] as StepBatch::block_tables
   int max_blocks = 0;
   int32_t max_context = 0;   ///< no context is longer
@@ -78,9 +82,9 @@ int64_t DecodeWorkspaceBytes(int rows, int kv_heads, int head_dim, int max_conte
 ///   out[t, h, :] = sum_j softmax_j(q[t, h] . k[j, g] / sqrt(head_dim)) v[j, g], j in S[t, g].
 /// One launch if max_selected is 0, else two: choose what to attend to, attend. None allocates or
 /// waits, so they can be captured. The kernel queued just before may write all but the rows'
-/// contexts, budgets, sequences, query_rows and block tables, which are read ahead. Sums run in an
-/// order fixed by the device, contexts and budgets: the same call gives the same bits. Returns the
-/// first launch error.
+/// contexts, selections, sequences, query_rows and block tables, which are read ahead. Sums run in
+/// an order fixed by the device, contexts and budgets: the same call gives the same bits. Returns
+/// the first launch error.
 cudaError_t LaunchDecodeAttention(const DecodeAttention& call, cudaStream_t stream);
 
 }  // namespace winnow::cuda

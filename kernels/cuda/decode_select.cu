@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <type_traits>
 
+#include "kernels/cuda/budgets.cuh"
 #include "kernels/cuda/cluster.cuh"
 #include "kernels/cuda/decode_kernels.h"
 #include "kernels/cuda/label_layout.cuh"
@@ -46,6 +47,7 @@ constexpr uint32_t kAbsent = 0;
 
 struct Arguments {
   DecodeAttention call;
+  BudgetWeights weights;
   uint32_t* spilled_keys;  // [rows, kv_heads, warps warp tokens]; null: in shared memory
 };
 
@@ -764,8 +766,9 @@ __global__ void __launch_bounds__(32 * kMaxWarps, 1)
   const int cluster = ClusterSize();
   const int item = blockIdx.x / cluster;
   const Head head = HeadOf(call, item);
-  const int budget = call.budgets[item];
-  const SelectionKind kind = call.kinds[item / call.kv_heads];
+  const int row = item / call.kv_heads;
+  const int budget = BudgetOf(call, arguments.weights, row, head.kv_head);
+  const SelectionKind kind = call.selections[row].kind;
   uint32_t* const selected = call.selected + int64_t{item} * call.max_selected;
   // The whole cluster returns. Any block waits first: see the end of Attend.
   if (budget >= head.context || !Scorer::Serves(kind)) {
@@ -904,7 +907,7 @@ int64_t SelectScratchBytes(int rows, int kv_heads, int max_context) {
 cudaError_t LaunchSelect(const DecodeAttention& call, uint32_t* keys, cudaStream_t stream) {
   const Team team = TeamFor(call.rows * call.kv_heads, call.max_context);
   const bool is_shared = team.Keys(call.max_context) <= MaxSharedKeys();
-  const Arguments arguments = {call, is_shared ? nullptr : keys};
+  const Arguments arguments = {call, CopyBudgetWeights(call), is_shared ? nullptr : keys};
   if (call.exact_scores) {
     const cudaError_t error =
         call.kv_type == KvType::kF16

@@ -1,5 +1,6 @@
 #include <cuda_fp16.h>
 
+#include "kernels/cuda/budgets.cuh"
 #include "kernels/cuda/recall.h"
 
 namespace winnow::cuda {
@@ -26,7 +27,8 @@ struct Mass {
 
 // One block a probe, a warp a token at a time.
 __global__ void __launch_bounds__(kThreads)
-    MeasureRecall(const __grid_constant__ DecodeAttention call, const DecodeProbe* probes,
+    MeasureRecall(const __grid_constant__ DecodeAttention call,
+                  const __grid_constant__ BudgetWeights weights, const DecodeProbe* probes,
                   float* recalls) {
   __shared__ Mass all[kWarps];
   __shared__ Mass chosen[kWarps];
@@ -35,7 +37,7 @@ __global__ void __launch_bounds__(kThreads)
   const int lane = threadIdx.x % 32;
   const int head = probe.row * call.kv_heads + probe.kv_head;
   const int context = call.contexts[probe.row];
-  const int budget = call.budgets[head];
+  const int budget = BudgetOf(call, weights, probe.row, probe.kv_head);
   if (budget >= context) {
     if (threadIdx.x == 0) recalls[blockIdx.x] = 1;
     return;
@@ -93,7 +95,7 @@ __global__ void __launch_bounds__(kThreads)
 
 cudaError_t LaunchMeasureRecall(const DecodeAttention& call, const DecodeProbe* probes, int count,
                                 float* recalls, cudaStream_t stream) {
-  MeasureRecall<<<count, kThreads, 0, stream>>>(call, probes, recalls);
+  MeasureRecall<<<count, kThreads, 0, stream>>>(call, CopyBudgetWeights(call), probes, recalls);
   return cudaGetLastError();
 }
 

@@ -67,7 +67,6 @@ void StepArrays::Divide(const StepBatch& batch) {
   decode_sequences_.clear();
   contexts_.clear();
   selections_.clear();
-  kinds_.clear();
   tiles_.clear();
   int context = 1;
   for (int s = 0; s < batch.sequences(); ++s) {
@@ -94,7 +93,6 @@ void StepArrays::Divide(const StepBatch& batch) {
       contexts_.push_back(batch.positions[row] + 1);
       context = std::max(context, contexts_.back());
       selections_.push_back(selection);
-      kinds_.push_back(selection.kind);
       switch (selection.kind) {
         case SelectionKind::kAll:
           break;
@@ -157,7 +155,6 @@ absl::Status StepArrays::Upload(const StepBatch& batch, cudaStream_t stream) {
       array(decode_sequences_, &decode_sequences),
       array(contexts_, &contexts),
       array(selections_, &selections),
-      array(kinds_, &kinds),
       array(tiles_, &tiles),
       array(tables_, &block_tables),
       array(batch.logit_rows, &logit_rows),

@@ -65,7 +65,6 @@ class StepArrays {
   const int32_t* decode_sequences = nullptr;  ///< [decode rows]
   const int32_t* contexts = nullptr;          ///< [decode rows]
   const Selection* selections = nullptr;      ///< [decode rows]
-  const SelectionKind* kinds = nullptr;       ///< [decode rows]
   const PrefillTile* tiles = nullptr;         ///< [tiles], longest contexts first
   const int32_t* logit_rows = nullptr;        ///< as in the batch
 
@@ -82,7 +81,6 @@ class StepArrays {
   std::vector<int32_t> decode_sequences_;
   std::vector<int32_t> contexts_;
   std::vector<Selection> selections_;
-  std::vector<SelectionKind> kinds_;
   std::vector<PrefillTile> tiles_;
   std::vector<int32_t> tables_;
 

@@ -65,7 +65,7 @@ __global__ void __launch_bounds__(kThreads, kTiles > 2 ? 1 : 2)
   __shared__ float sums[kWarps][kRows][kBlockRows + 1];
   const int warp = threadIdx.x / 32;
   const int lane = threadIdx.x % 32;
-  const int group = lane / 4;             // row of w, of x
+  const int group = lane / 4;  // row of w, of x
   const int column = warp * kChunk + lane % 4 * 8;
   const int first_output = blockIdx.x * kBlockRows;
   const __nv_bfloat16* w[2];
@@ -88,8 +88,8 @@ __global__ void __launch_bounds__(kThreads, kTiles > 2 ? 1 : 2)
 #pragma unroll
       for (int half = 0; half < 2; ++half) {
         const int chunk = first + i;
-        weights[i][half] = inside(chunk) ? LoadOnce(w[half] + chunk * (kWarps * kChunk))
-                                         : uint4{0, 0, 0, 0};
+        weights[i][half] =
+            inside(chunk) ? LoadOnce(w[half] + chunk * (kWarps * kChunk)) : uint4{0, 0, 0, 0};
       }
     }
   };

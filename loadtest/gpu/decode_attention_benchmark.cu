@@ -217,8 +217,8 @@ Timing Measure(const Shape& shape) {
       .query_rows = Upload(rows),
       .sequences = Upload(rows),
       .contexts = Upload(std::vector<int32_t>(shape.batch, shape.context)),
-      .kinds = Upload(std::vector<SelectionKind>(shape.batch, SelectionKind::kLabels)),
-      .budgets = Upload(std::vector<int32_t>(shape.batch * shape.kv_heads, budget)),
+      .selections = Upload(std::vector<Selection>(
+          shape.batch, {SelectionKind::kLabels, 1.0f / static_cast<float>(shape.sparsity), 0})),
       .block_tables = Upload(table),
       .max_blocks = blocks_of_row,
       .max_context = shape.context,

@@ -1,0 +1,36 @@
+#pragma once
+
+#include <algorithm>
+
+#include "kernels/cuda/decode_attention.h"
+
+namespace winnow::cuda {
+
+/// DecodeAttention::budget_weights as a kernel's argument.
+struct BudgetWeights {
+  float of_head[kMaxKvHeads];
+};
+
+inline BudgetWeights CopyBudgetWeights(const DecodeAttention& call) {
+  BudgetWeights weights;
+  if (call.budget_weights != nullptr) {
+    std::copy_n(call.budget_weights, call.kv_heads, weights.of_head);
+  } else {
+    std::fill_n(weights.of_head, call.kv_heads, 1.0f);
+  }
+  return weights;
+}
+
+/// BudgetTokens of a KV head of a row: computed where it is needed, so that a captured graph
+/// follows the contexts.
+__device__ inline int32_t BudgetOf(const DecodeAttention& call, const BudgetWeights& weights,
+                                   int row, int kv_head) {
+  LayerSelector selector;
+  selector.budget_weights = weights.of_head;
+  selector.sinks = call.sinks;
+  selector.window = call.window;
+  selector.min_context = call.min_context;
+  return BudgetTokens(call.selections[row], selector, kv_head, call.contexts[row]);
+}
+
+}  // namespace winnow::cuda
