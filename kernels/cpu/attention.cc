@@ -30,8 +30,8 @@ HWY_INLINE VF32 LoadHalf(const uint16_t* p) {
   return hn::PromoteTo(F32(), hn::LoadU(F16(), reinterpret_cast<const hwy::float16_t*>(p)));
 }
 
-// Sums of the lanes of four vectors, as four lanes. Halves are added until four lanes are left, then
-// neighbours, then pairs.
+// Sums of the lanes of four vectors, as four lanes. Halves are added until four lanes are left,
+// then neighbours, then pairs.
 #if HWY_TARGET == HWY_AVX3_DL
 HWY_INLINE hn::Vec<hn::Full128<float>> SumsOfLanes(VF32 a, VF32 b, VF32 c, VF32 e) {
   const auto halves = [](__m512 x, __m512 y) {  // [x lower + upper half, y lower + upper half]
@@ -219,9 +219,8 @@ void AttendChunk(const KvRows& kv, const float* const* queries, const int* count
 void ScoreKeys(const KvRows& kv, const float* const* queries, int rows, int count, float scale,
                float* const* scores) {
   for (int r = 0; r < rows; r += kTileRows) {
-    WithRows(std::min(kTileRows, rows - r), [&](auto tile) {
-      ScoreRows<tile()>(kv, queries + r, count, scale, scores + r);
-    });
+    WithRows(std::min(kTileRows, rows - r),
+             [&](auto tile) { ScoreRows<tile()>(kv, queries + r, count, scale, scores + r); });
   }
 }
 

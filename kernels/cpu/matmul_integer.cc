@@ -7,6 +7,7 @@
 #define HWY_TARGET_INCLUDE "kernels/cpu/matmul_integer.cc"
 #include "hwy/foreach_target.h"
 // After foreach_target:
+#include "hwy/cache_control.h"
 #include "hwy/highway.h"
 #include "kernels/cpu/integer_dot-inl.h"
 
@@ -26,6 +27,9 @@ constexpr int kVectors = kPanelRows / kLanes;
 // Rows of x that share one pass over a panel: as many as registers hold sums for. Divides
 // kActivationRows.
 constexpr int kTileRows = HWY_CAP_GE512 ? 8 : 4;
+// How many bytes ahead of their use weights are asked for: the processor's own prefetching stops at
+// every page.
+constexpr int kAheadBytes = 1600;
 
 VF32 LoadHalves(const uint8_t* p) {
   return hn::PromoteTo(F32(), hn::LoadU(F16(), reinterpret_cast<const hwy::float16_t*>(p)));
@@ -67,10 +71,11 @@ HWY_INLINE void BlockDot(const uint8_t* codes, const int8_t (*x)[kActivationBloc
   }
 }
 
-// One panel times kRows rows of x, those from `first` on of a tile: out[t, 16 panel rows].
+// One panel times kRows rows of x, those from `first` on of a tile: out[t, 16 panel rows]. The
+// panel streams from memory when the first rows meet it; the others find it in the cache.
 template <PanelFormat kFormat, int kRows>
 void PanelTile(const uint8_t* panel, const ActivationBlock* x, int64_t blocks, int first,
-               float (*out)[kPanelRows]) {
+               bool streams, float (*out)[kPanelRows]) {
   constexpr int kColumns = BlockColumns(kFormat);
   const F32 d;
   VF32 total[kRows][kVectors];
@@ -81,11 +86,16 @@ void PanelTile(const uint8_t* panel, const ActivationBlock* x, int64_t blocks, i
   }
   for (const ActivationBlock* end = x + blocks; x != end; ++x) {
     for (int column = 0; column < kActivationBlock; column += kColumns) {
+      if (streams) {
+        for (int i = 0; i < PanelBlockBytes(kFormat); i += 64) {
+          hwy::Prefetch(panel + kAheadBytes + i);
+        }
+      }
       const uint8_t* w_codes = panel + kPanelRows * (HasMinimum(kFormat) ? 4 : 2);
       const auto* codes =
           reinterpret_cast<const int8_t(*)[kActivationBlock]>(x->codes[first] + column);
-      const auto* half_sums = reinterpret_cast<const int32_t(*)[kActivationRows]>(
-          x->half_sums[column / 16] + first);
+      const auto* half_sums =
+          reinterpret_cast<const int32_t(*)[kActivationRows]>(x->half_sums[column / 16] + first);
 #pragma GCC unroll 4
       for (int v = 0; v < kVectors; ++v) {
         VI32 dots[kRows];
@@ -117,27 +127,27 @@ void PanelTile(const uint8_t* panel, const ActivationBlock* x, int64_t blocks, i
 
 template <PanelFormat kFormat>
 void PanelTileRows(int rows, const uint8_t* panel, const QuantizedRows& x, int64_t row,
-                   float (*out)[kPanelRows]) {
+                   bool streams, float (*out)[kPanelRows]) {
   const ActivationBlock* tile = x.tile(row);
   const auto first = static_cast<int>(row % kActivationRows);
   switch (rows) {
     case 1:
-      return PanelTile<kFormat, 1>(panel, tile, x.blocks(), first, out);
+      return PanelTile<kFormat, 1>(panel, tile, x.blocks(), first, streams, out);
     case 2:
-      return PanelTile<kFormat, 2>(panel, tile, x.blocks(), first, out);
+      return PanelTile<kFormat, 2>(panel, tile, x.blocks(), first, streams, out);
     case 3:
-      return PanelTile<kFormat, 3>(panel, tile, x.blocks(), first, out);
+      return PanelTile<kFormat, 3>(panel, tile, x.blocks(), first, streams, out);
     case 4:
-      return PanelTile<kFormat, 4>(panel, tile, x.blocks(), first, out);
+      return PanelTile<kFormat, 4>(panel, tile, x.blocks(), first, streams, out);
 #if HWY_CAP_GE512
     case 5:
-      return PanelTile<kFormat, 5>(panel, tile, x.blocks(), first, out);
+      return PanelTile<kFormat, 5>(panel, tile, x.blocks(), first, streams, out);
     case 6:
-      return PanelTile<kFormat, 6>(panel, tile, x.blocks(), first, out);
+      return PanelTile<kFormat, 6>(panel, tile, x.blocks(), first, streams, out);
     case 7:
-      return PanelTile<kFormat, 7>(panel, tile, x.blocks(), first, out);
+      return PanelTile<kFormat, 7>(panel, tile, x.blocks(), first, streams, out);
     case 8:
-      return PanelTile<kFormat, 8>(panel, tile, x.blocks(), first, out);
+      return PanelTile<kFormat, 8>(panel, tile, x.blocks(), first, streams, out);
 #endif
   }
 }
@@ -147,19 +157,20 @@ void MatMulInteger(const MatMulItem& item, const QuantizedRows& x) {
     const uint8_t* panel = item.w->panel(*item.segment, p);
     for (int64_t row = item.first_row; row < item.last_row; row += kTileRows) {
       const int rows = static_cast<int>(std::min<int64_t>(kTileRows, item.last_row - row));
+      const bool streams = row == item.first_row;
       float tile[kTileRows][kPanelRows];
       switch (item.segment->format) {
         case PanelFormat::kU4:
-          PanelTileRows<PanelFormat::kU4>(rows, panel, x, row, tile);
+          PanelTileRows<PanelFormat::kU4>(rows, panel, x, row, streams, tile);
           break;
         case PanelFormat::kS8:
-          PanelTileRows<PanelFormat::kS8>(rows, panel, x, row, tile);
+          PanelTileRows<PanelFormat::kS8>(rows, panel, x, row, streams, tile);
           break;
         case PanelFormat::kS8Min:
-          PanelTileRows<PanelFormat::kS8Min>(rows, panel, x, row, tile);
+          PanelTileRows<PanelFormat::kS8Min>(rows, panel, x, row, streams, tile);
           break;
         default:
-          PanelTileRows<PanelFormat::kS8Half>(rows, panel, x, row, tile);
+          PanelTileRows<PanelFormat::kS8Half>(rows, panel, x, row, streams, tile);
           break;
       }
       StoreTile(item, p, row, rows, tile);
