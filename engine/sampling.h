@@ -15,10 +15,6 @@ namespace winnow {
 /// continuation's, `position` counts its generated tokens.
 double UniformAt(uint64_t seed, int index, int position);
 
-/// The index of the largest logit, the first one among equals. REQUIRES: at least one logit, none
-/// NaN.
-int32_t LargestLogit(std::span<const float> logits);
-
 /// What the penalties need to know of a sequence: which tokens it has seen, and how often in its
 /// output. Empty if the parameters ask for no penalty.
 class TokenHistory {

@@ -66,9 +66,10 @@ struct LayerSelector {
 
 /// Tokens that KV head `kv_head` of a row attends to, of the `context` up to and including its own:
 /// the whole context where the row is dense, else ceil(weight fraction context) or ceil(weight
-/// budget_tokens), at least the sinks and the window.
-inline int32_t BudgetTokens(const Selection& selection, const LayerSelector& layer, int kv_head,
-                            int32_t context) {
+/// budget_tokens), at least the sinks and the window. constexpr, so that devices can compute it,
+/// too.
+constexpr int32_t BudgetTokens(const Selection& selection, const LayerSelector& layer, int kv_head,
+                               int32_t context) {
   if (selection.kind == SelectionKind::kAll || context < layer.min_context) return context;
   const bool spread = selection.kind == SelectionKind::kLabels && layer.budget_weights != nullptr;
   const float weight = spread ? layer.budget_weights[kv_head] : 1.0f;

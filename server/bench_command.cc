@@ -6,16 +6,19 @@
 #include <utility>
 
 #include "absl/status/status.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
 #include "engine/attention/label_file.h"
 #include "engine/attention/policy.h"
 #include "engine/bench/attention_bench.h"
 #include "engine/bench/bench_support.h"
 #include "engine/bench/step_bench.h"
+#include "engine/bench/synthetic_model.h"
 #include "engine/engine_options.h"
 #include "engine/model/config.h"
 #include "engine/model/gguf.h"
 #include "engine/model/transformer.h"
-#include "kernels/cpu/cpu_backend.h"
+#include "kernels/create_backend.h"
 #include "nlohmann/json.hpp"
 #include "server/commands.h"
 #include "server/flags.h"
@@ -25,7 +28,8 @@ namespace {
 
 // A model with a KV pool of a benchmark's size.
 struct BenchModel {
-  std::unique_ptr<GgufFile> file;
+  std::unique_ptr<GgufFile> file;  ///< or
+  std::unique_ptr<SyntheticModel> synthetic;
   std::unique_ptr<Backend> backend;
   std::unique_ptr<Transformer> transformer;
 };
@@ -50,7 +54,7 @@ struct BenchFlags {
 };
 
 void Declare(FlagSet& set, BenchFlags& flags) {
-  set.AddChoice("device", &flags.device, {"cpu"}, "Where to compute.");
+  set.AddChoice("device", &flags.device, {"cpu", "cuda"}, "Where to compute.");
   set.Add("threads", &flags.threads, "N", "Threads that compute; 0 is one per core.", {0, 1024});
   set.Add("context", &flags.context, "TOKENS", "Tokens of each sequence.", {1, 1 << 24});
   set.Add("seconds", &flags.seconds, "SECONDS", "How long to measure.", {0, 3600});
@@ -58,7 +62,9 @@ void Declare(FlagSet& set, BenchFlags& flags) {
 }
 
 void DeclareModel(FlagSet& set, BenchFlags& flags) {
-  set.Add("model", &flags.model, "FILE", "The GGUF file to measure. Required.");
+  set.Add("model", &flags.model, "FILE",
+          absl::StrCat("The GGUF file to measure, or random weights of a known shape: ",
+                       absl::StrJoin(SyntheticModel::Names(), ", "), ". Required."));
 }
 
 void DeclarePolicy(FlagSet& set, BenchFlags& flags) {
@@ -85,24 +91,41 @@ absl::StatusOr<Selection> SelectionOf(const BenchFlags& flags) {
 absl::StatusOr<BenchModel> Load(const BenchFlags& flags, int tokens_per_sequence) {
   if (flags.model.empty()) return absl::InvalidArgumentError("--model is required");
   BenchModel model;
-  absl::StatusOr<std::unique_ptr<GgufFile>> file = GgufFile::Open(flags.model);
-  if (!file.ok()) return file.status();
-  model.file = *std::move(file);
-  const absl::StatusOr<ModelConfig> config = ModelConfig::FromGguf(*model.file);
-  if (!config.ok()) return config.status();
-  model.backend = CreateCpuBackend({.threads = flags.threads});
+  ModelConfig config;
+  const WeightSource* weights = nullptr;
+  if (SyntheticModel::IsName(flags.model)) {
+    absl::StatusOr<std::unique_ptr<SyntheticModel>> synthetic = SyntheticModel::Make(flags.model);
+    if (!synthetic.ok()) return synthetic.status();
+    model.synthetic = *std::move(synthetic);
+    config = model.synthetic->config();
+    weights = model.synthetic.get();
+  } else {
+    absl::StatusOr<std::unique_ptr<GgufFile>> file = GgufFile::Open(flags.model);
+    if (!file.ok()) return file.status();
+    model.file = *std::move(file);
+    absl::StatusOr<ModelConfig> read = ModelConfig::FromGguf(*model.file);
+    if (!read.ok()) return read.status();
+    config = *std::move(read);
+    weights = model.file.get();
+  }
+  absl::StatusOr<std::unique_ptr<Backend>> backend = CreateBackend({flags.device, flags.threads});
+  if (!backend.ok()) return backend.status();
+  model.backend = *std::move(backend);
   const int block_tokens = EngineOptions().block_tokens;
   const int blocks = flags.batch * ((tokens_per_sequence + block_tokens - 1) / block_tokens);
   std::optional<LabelFile> labels;
   if (!flags.label_file.empty()) {
-    absl::StatusOr<LabelFile> read = LabelFile::Read(flags.label_file, *model.file, *config);
+    if (model.file == nullptr) {
+      return absl::InvalidArgumentError("--label-file: a synthetic model has random labels only");
+    }
+    absl::StatusOr<LabelFile> read = LabelFile::Read(flags.label_file, *model.file, config);
     if (!read.ok()) return read.status();
     labels = *std::move(read);
   } else if (flags.policy == "double-sparsity") {
-    labels = RandomLabels(*config, flags.label_width);
+    labels = RandomLabels(config, flags.label_width);
   }
   absl::StatusOr<std::unique_ptr<Transformer>> transformer =
-      Transformer::Load(*model.file, *config, *model.backend,
+      Transformer::Load(*weights, config, *model.backend,
                         {.blocks = blocks,
                          .block_tokens = block_tokens,
                          .max_step_tokens = std::max(flags.max_step_tokens, flags.batch),
@@ -160,18 +183,20 @@ int RunPrefill(std::span<const std::string> arguments) {
   if (std::optional<int> exit_code = ParseOrExitCode(set, arguments)) return *exit_code;
   const absl::StatusOr<BenchModel> model = Load(flags, flags.context);
   if (!model.ok()) return Fail(set, model.status());
-  const absl::StatusOr<PrefillBenchResult> result =
-      BenchPrefill(*model->transformer, flags.context, flags.max_step_tokens, flags.seconds);
+  const absl::StatusOr<PrefillBenchResult> result = BenchPrefill(
+      *model->transformer, *model->backend, flags.context, flags.max_step_tokens, flags.seconds);
   if (!result.ok()) return Fail(set, result.status());
   if (flags.json) {
     const nlohmann::ordered_json json = {
         {"tokens_per_second", result->tokens_per_second},
-        {"achieved_flops_per_second", result->achieved_flops_per_second}};
+        {"achieved_flops_per_second", result->achieved_flops_per_second},
+        {"peak_flops_per_second", result->peak_flops_per_second}};
     std::puts(json.dump().c_str());
     return 0;
   }
-  std::printf("prompt of %d tokens: %.1f tokens/s, %.1f GFLOP/s\n", flags.context,
-              result->tokens_per_second, result->achieved_flops_per_second / 1e9);
+  std::printf("prompt of %d tokens: %.1f tokens/s, %.1f GFLOP/s; one large product: %.1f GFLOP/s\n",
+              flags.context, result->tokens_per_second, result->achieved_flops_per_second / 1e9,
+              result->peak_flops_per_second / 1e9);
   return 0;
 }
 
@@ -197,7 +222,9 @@ int RunAttention(std::span<const std::string> arguments) {
   if (flags.head_dim % 16 != 0) {
     return Fail(set, absl::InvalidArgumentError("--head-dim must be a multiple of 16"));
   }
-  const std::unique_ptr<Backend> backend = CreateCpuBackend({.threads = flags.threads});
+  const absl::StatusOr<std::unique_ptr<Backend>> backend =
+      CreateBackend({flags.device, flags.threads});
+  if (!backend.ok()) return Fail(set, backend.status());
   AttentionBenchOptions options = {.batch = flags.batch,
                                    .context = flags.context,
                                    .heads = flags.heads,
@@ -206,13 +233,13 @@ int RunAttention(std::span<const std::string> arguments) {
                                    .label_width = flags.label_width,
                                    .selection = {},
                                    .seconds = flags.seconds};
-  const absl::StatusOr<AttentionBenchResult> dense = BenchAttention(*backend, options);
+  const absl::StatusOr<AttentionBenchResult> dense = BenchAttention(**backend, options);
   if (!dense.ok()) return Fail(set, dense.status());
   options.selection = *selection;
   const absl::StatusOr<AttentionBenchResult> result =
-      selection->kind == SelectionKind::kAll ? dense : BenchAttention(*backend, options);
+      selection->kind == SelectionKind::kAll ? dense : BenchAttention(**backend, options);
   if (!result.ok()) return Fail(set, result.status());
-  const double peak = backend->MeasureReadBandwidth();
+  const double peak = (*backend)->MeasureReadBandwidth();
   if (flags.json) {
     const nlohmann::ordered_json json = {
         {"seconds", result->seconds},

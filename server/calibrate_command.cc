@@ -20,7 +20,7 @@
 #include "engine/attention/calibration.h"
 #include "engine/engine_options.h"
 #include "engine/model/transformer.h"
-#include "kernels/cpu/cpu_backend.h"
+#include "kernels/create_backend.h"
 #include "nlohmann/json.hpp"
 #include "server/commands.h"
 #include "server/flags.h"
@@ -49,6 +49,7 @@ struct CalibrateFlags {
   int window = 0;
   int windows = 4;
   double sparsity = CalibrationOptions().sparsity;
+  std::string device = "cpu";
   int threads = 0;
   bool json = false;
 };
@@ -90,6 +91,7 @@ void Declare(FlagSet& set, CalibrateFlags& flags) {
           "Writes a further label file from the same run of the model. SPEC is BASIS:WIDTH or "
           "BASIS:WIDTH:SPARSITY, with BASIS one of projection, channels-qk-centred, channels-qk, "
           "channels-q, channels-k.");
+  set.AddChoice("device", &flags.device, {"cpu", "cuda"}, "Where to run the model.");
   set.Add("threads", &flags.threads, "N", "Threads that compute; 0 is one per core.", {0, 1024});
   set.Add("json", &flags.json, "", "Print one JSON object.");
 }
@@ -165,9 +167,11 @@ absl::StatusOr<CalibrationStatistics> Gather(const ModelFile& model, const Calib
                                              const std::vector<std::vector<int32_t>>& windows) {
   const auto window = static_cast<int>(windows[0].size());
   const int block_tokens = EngineOptions().block_tokens;
-  const std::unique_ptr<Backend> backend = CreateCpuBackend({.threads = flags.threads});
+  const absl::StatusOr<std::unique_ptr<Backend>> backend =
+      CreateBackend({flags.device, flags.threads});
+  if (!backend.ok()) return backend.status();
   const absl::StatusOr<std::unique_ptr<Transformer>> transformer =
-      Transformer::Load(*model.gguf, model.config, *backend,
+      Transformer::Load(*model.gguf, model.config, **backend,
                         {.blocks = (window + block_tokens - 1) / block_tokens,
                          .block_tokens = block_tokens,
                          .max_step_tokens = window});
@@ -176,7 +180,7 @@ absl::StatusOr<CalibrationStatistics> Gather(const ModelFile& model, const Calib
   options.threads = flags.threads;
   if (flags.budgets == "uniform") options.measured_windows = 0;
   ProgressBar bar("running the model");
-  return GatherStatistics(**transformer, *backend, *model.gguf, windows, options,
+  return GatherStatistics(**transformer, **backend, *model.gguf, windows, options,
                           [&](double done) { bar.Update(done); });
 }
 

@@ -23,7 +23,7 @@
 #include "engine/eval/recall.h"
 #include "engine/eval/retrieval.h"
 #include "engine/model/transformer.h"
-#include "kernels/cpu/cpu_backend.h"
+#include "kernels/create_backend.h"
 #include "server/commands.h"
 #include "server/flags.h"
 #include "server/model_file.h"
@@ -45,6 +45,7 @@ struct EvalFlags {
   int budget_tokens = 0;
   std::string budgets = "by-head";
   SelectionOptions selection;
+  std::string device = "cpu";
   int threads = 0;
   bool json = false;
 };
@@ -71,6 +72,7 @@ void Declare(FlagSet& set, EvalFlags& flags) {
           {0, 65536});
   set.Add("window", &flags.selection.window, "TOKENS", "Most recent tokens, always attended to.",
           {1, 65536});
+  set.AddChoice("device", &flags.device, {"cpu", "cuda"}, "Where to compute.");
   set.Add("threads", &flags.threads, "N", "Threads that compute; 0 is one per core.", {0, 1024});
   set.Add("json", &flags.json, "", "Print one JSON object.");
 }
@@ -146,7 +148,9 @@ absl::StatusOr<EvalModel> LoadModel(const EvalFlags& flags, ModelFile file, int 
                    labels->calibrated_context, tokens);
     }
   }
-  model.backend = CreateCpuBackend({.threads = flags.threads});
+  absl::StatusOr<std::unique_ptr<Backend>> backend = CreateBackend({flags.device, flags.threads});
+  if (!backend.ok()) return backend.status();
+  model.backend = *std::move(backend);
   const int block_tokens = EngineOptions().block_tokens;
   KvOptions kv = {.blocks = (tokens + block_tokens - 1) / block_tokens,
                   .block_tokens = block_tokens,

@@ -16,7 +16,7 @@
 #include "engine/engine.h"
 #include "engine/engine_options.h"
 #include "engine/model/transformer.h"
-#include "kernels/cpu/cpu_backend.h"
+#include "kernels/create_backend.h"
 #include "server/commands.h"
 #include "server/flags.h"
 #include "server/grpc_server.h"
@@ -72,7 +72,7 @@ void Declare(FlagSet& set, ServeFlags& flags) {
           "Where to serve gRPC. Port 0 takes a free one and logs it.");
   set.Add("metrics-address", &flags.metrics_address, "HOST:PORT",
           "Where to serve Prometheus metrics, under /metrics.");
-  set.AddChoice("device", &flags.device, {"cpu"}, "Where to compute.");
+  set.AddChoice("device", &flags.device, {"cpu", "cuda"}, "Where to compute.");
   set.Add("threads", &flags.threads, "N", "Threads that compute; 0 is one per core.", {0, 1024});
   set.Add("max-context", &flags.max_context, "TOKENS",
           absl::StrCat("Most tokens of one sequence, prompt and continuation. 0 is what the model "
@@ -254,7 +254,9 @@ absl::Status Serve(const ServeFlags& flags) {
     }
   }
 
-  const std::unique_ptr<Backend> backend = CreateCpuBackend({.threads = flags.threads});
+  const absl::StatusOr<std::unique_ptr<Backend>> backend =
+      CreateBackend({flags.device, flags.threads});
+  if (!backend.ok()) return backend.status();
   KvOptions kv = {.blocks = options->kv_blocks,
                   .block_tokens = options->block_tokens,
                   .max_step_tokens = options->max_step_tokens,
@@ -262,7 +264,7 @@ absl::Status Serve(const ServeFlags& flags) {
                   .labels = labels ? &*labels : nullptr};
   kv.selection.uniform_budgets = flags.budgets == "uniform";
   absl::StatusOr<std::unique_ptr<Transformer>> transformer =
-      Transformer::Load(*file->gguf, file->config, *backend, kv);
+      Transformer::Load(*file->gguf, file->config, **backend, kv);
   if (!transformer.ok()) return transformer.status();
 
   const ServedModel model = {
@@ -278,6 +280,7 @@ absl::Status Serve(const ServeFlags& flags) {
   Log(LogLevel::kInfo, "loaded",
       {{"model", model.name},
        {"architecture", model.architecture},
+       {"device", flags.device},
        {"context_tokens", options->max_context},
        {"kv_blocks", options->kv_blocks},
        {"kv_bytes", (*transformer)->kv_cache().bytes()},

@@ -62,8 +62,8 @@ absl::StatusOr<AttentionBenchResult> BenchAttention(Backend& backend,
   backend.Copy((*inputs)->data(), reinterpret_cast<const std::byte*>(host.data()), host_bytes);
   auto* floats = reinterpret_cast<float*>((*inputs)->data());
   const Tensor qkv{floats, options.batch, columns, columns};
-  const Tensor out{reinterpret_cast<float*>((*outputs)->data()), options.batch, out_columns,
-                   out_columns};
+  const Tensor out{(*outputs)->data(), options.batch, out_columns, out_columns,
+                   backend.activation_type()};
   selector.basis.query = floats + int64_t{options.batch} * columns;
 
   const std::vector<int32_t> tokens(options.batch, 0);
@@ -77,12 +77,16 @@ absl::StatusOr<AttentionBenchResult> BenchAttention(Backend& backend,
   const StepBatch batch{tokens, positions, query_begin, tables, max_blocks, {}, selections};
 
   std::vector<double> times;
+  std::unique_ptr<Recordings> recordings;
   const BenchClock::time_point begin = BenchClock::now();
   while (times.size() < 6 || SecondsSince(begin) < options.seconds) {
     const BenchClock::time_point start = BenchClock::now();
-    for (int layer = 0; layer < cache.layers; ++layer) {
-      backend.Attention(batch, qkv, options.heads, cache, layer, selector, out);
-    }
+    backend.BeginStep(batch);
+    backend.Replay(batch, &recordings, [&] {
+      for (int layer = 0; layer < cache.layers; ++layer) {
+        backend.Attention(batch, qkv, options.heads, cache, layer, selector, out);
+      }
+    });
     if (absl::Status status = backend.Synchronize(); !status.ok()) return status;
     times.push_back(SecondsSince(start) / cache.layers);
   }

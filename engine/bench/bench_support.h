@@ -1,6 +1,7 @@
 #pragma once
 
 #include <chrono>
+#include <cstdint>
 #include <vector>
 
 #include "engine/attention/label_file.h"
@@ -14,6 +15,9 @@ using BenchClock = std::chrono::steady_clock;
 double SecondsSince(BenchClock::time_point start);
 
 double Median(std::vector<double> values);
+
+/// Evenly distributed numbers of mean 0 and this standard deviation, made fast.
+std::vector<uint16_t> RandomBf16(int64_t count, float deviation);
 
 /// Fills the first `blocks` blocks of every layer with normally distributed keys and values.
 void FillKvPool(const KvCache& cache, int blocks, Backend& backend);

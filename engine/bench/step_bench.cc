@@ -6,7 +6,8 @@
 #include <vector>
 
 #include "engine/bench/bench_support.h"
-#include "engine/sampling.h"
+#include "engine/bench/product_bench.h"
+#include "engine/model/logits.h"
 
 namespace winnow {
 namespace {
@@ -84,8 +85,8 @@ absl::StatusOr<DecodeBenchResult> BenchDecode(Transformer& transformer, Backend&
   return result;
 }
 
-absl::StatusOr<PrefillBenchResult> BenchPrefill(Transformer& transformer, int context,
-                                                int step_tokens, double seconds) {
+absl::StatusOr<PrefillBenchResult> BenchPrefill(Transformer& transformer, Backend& backend,
+                                                int context, int step_tokens, double seconds) {
   const KvCache& cache = transformer.kv_cache();
   const ModelConfig& config = transformer.config();
   std::vector<BenchBatch> chunks;
@@ -116,6 +117,9 @@ absl::StatusOr<PrefillBenchResult> BenchPrefill(Transformer& transformer, int co
   const double median = Median(times);
   result.tokens_per_second = context / median;
   result.achieved_flops_per_second = 2 * (projections + attention) / median;
+  const absl::StatusOr<double> peak = MeasureProductRate(backend, context);
+  if (!peak.ok()) return peak.status();
+  result.peak_flops_per_second = *peak;
   return result;
 }
 

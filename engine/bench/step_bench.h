@@ -30,11 +30,13 @@ absl::StatusOr<DecodeBenchResult> BenchDecode(Transformer& transformer, Backend&
 struct PrefillBenchResult {
   double tokens_per_second = 0;          ///< median
   double achieved_flops_per_second = 0;  ///< 2 per weight and token, and of attention
+  /// The same of one large product, measured in this run: `context` rows times bf16 [11008, 4096].
+  double peak_flops_per_second = 0;
 };
 
 /// Times the prefill of one prompt of `context` tokens in chunks of `step_tokens`, until `seconds`
 /// have passed (at least 3 prompts). REQUIRES: the pool holds `context` tokens.
-absl::StatusOr<PrefillBenchResult> BenchPrefill(Transformer& transformer, int context,
-                                                int step_tokens, double seconds);
+absl::StatusOr<PrefillBenchResult> BenchPrefill(Transformer& transformer, Backend& backend,
+                                                int context, int step_tokens, double seconds);
 
 }  // namespace winnow

@@ -2,7 +2,7 @@
 
 #include <algorithm>
 
-#include "engine/sampling.h"
+#include "engine/model/logits.h"
 
 namespace winnow {
 namespace {

@@ -5,6 +5,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <cassert>
 #include <cerrno>
 #include <limits>
 #include <utility>
@@ -95,6 +96,13 @@ absl::StatusOr<std::unique_ptr<GgufFile>> GgufFile::Open(const std::string& path
 }
 
 GgufFile::~GgufFile() { munmap(MutableStart(mapping_), mapping_.size()); }
+
+HostMatrix GgufFile::Weight(std::string_view name) const {
+  const Tensor* tensor = FindTensor(name);
+  assert(tensor != nullptr);
+  const int64_t rows = tensor->shape.size() > 1 ? tensor->shape[0] : 1;
+  return {tensor->type, rows, tensor->shape.back(), tensor->data};
+}
 
 const GgufFile::Tensor* GgufFile::FindTensor(std::string_view name) const {
   const auto entry = tensor_index_.find(name);

@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "engine/model/weight_source.h"
 #include "kernels/data_type.h"
 
 namespace winnow {
@@ -18,7 +19,7 @@ namespace winnow {
 /// A GGUF v3 file, mapped read-only. Every count, length and offset is checked against the file's
 /// size before use, so that a truncated or hostile file yields an error, never a crash or a large
 /// allocation. Format: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md
-class GgufFile {
+class GgufFile : public WeightSource {
  public:
   /// One metadata value. Integers of all widths widen to 64 bits; arrays of integers, booleans and
   /// floats widen likewise. Arrays of arrays are refused at open.
@@ -38,7 +39,7 @@ class GgufFile {
   /// the reason when it is no valid GGUF v3 file or holds a tensor type that Winnow can't compute.
   static absl::StatusOr<std::unique_ptr<GgufFile>> Open(const std::string& path);
 
-  ~GgufFile();
+  ~GgufFile() override;
   GgufFile(const GgufFile&) = delete;
   GgufFile& operator=(const GgufFile&) = delete;
 
@@ -46,6 +47,9 @@ class GgufFile {
   int64_t file_bytes() const { return static_cast<int64_t>(mapping_.size()); }
   const std::map<std::string, Value, std::less<>>& metadata() const { return metadata_; }
   const std::vector<Tensor>& tensors() const { return tensors_; }
+
+  /// REQUIRES: the file has a tensor of that name, of one or two dimensions.
+  HostMatrix Weight(std::string_view name) const override;
 
   /// The tensor of that name, or null.
   const Tensor* FindTensor(std::string_view name) const;
@@ -63,7 +67,7 @@ class GgufFile {
 
   /// Tells the kernel that the pages of the mapping are not needed for now; they are read again
   /// from the file on the next access. Called once weights have been repacked.
-  void ReleasePages() const;
+  void ReleasePages() const override;
 
  private:
   GgufFile() = default;

@@ -1,7 +1,6 @@
 #include "engine/model/transformer.h"
 
 #include <algorithm>
-#include <cassert>
 #include <limits>
 #include <string>
 #include <utility>
@@ -14,32 +13,35 @@ namespace {
 
 // Output rows that are multiplied with the output matrix at once: bounds the logits' memory.
 constexpr int kLogitRows = 64;
+constexpr int64_t kActivationAlignment = 256;  // bytes
 
 // The first rows of a tensor.
 Tensor Rows(const Tensor& tensor, int64_t rows) {
-  return {tensor.data, rows, tensor.columns, tensor.stride};
+  return {tensor.data, rows, tensor.columns, tensor.stride, tensor.type};
+}
+
+// Host numbers in device memory.
+absl::StatusOr<std::unique_ptr<Buffer>> Upload(std::span<const float> values, Backend& backend) {
+  const auto bytes = static_cast<int64_t>(values.size_bytes());
+  absl::StatusOr<std::unique_ptr<Buffer>> buffer = backend.Allocate(bytes);
+  if (!buffer.ok()) return buffer.status();
+  backend.Copy((*buffer)->data(), reinterpret_cast<const std::byte*>(values.data()), bytes);
+  return buffer;
 }
 
 const float* Floats(const std::unique_ptr<Buffer>& buffer) {
   return buffer ? reinterpret_cast<const float*>(buffer->data()) : nullptr;
 }
 
-// Reads weights by name. The config's reader has checked that they are there and have their shapes.
+// Brings weights to the backend by name.
 class WeightReader {
  public:
-  WeightReader(const GgufFile& file, Backend& backend) : file_(file), backend_(backend) {}
-
-  HostMatrix Host(const std::string& name) const {
-    const GgufFile::Tensor* tensor = file_.FindTensor(name);
-    assert(tensor != nullptr);
-    const int64_t rows = tensor->shape.size() > 1 ? tensor->shape[0] : 1;
-    return {tensor->type, rows, tensor->shape.back(), tensor->data};
-  }
+  WeightReader(const WeightSource& source, Backend& backend) : source_(source), backend_(backend) {}
 
   // The named matrices, stacked along their rows.
   absl::Status ReadMatrix(const std::vector<std::string>& names, std::unique_ptr<Matrix>* out) {
     std::vector<HostMatrix> parts;
-    for (const std::string& name : names) parts.push_back(Host(name));
+    for (const std::string& name : names) parts.push_back(source_.Weight(name));
     absl::StatusOr<std::unique_ptr<Matrix>> matrix = backend_.LoadMatrix(parts);
     if (!matrix.ok()) return Annotate(matrix.status(), names[0]);
     *out = *std::move(matrix);
@@ -50,14 +52,12 @@ class WeightReader {
   absl::Status ReadVector(const std::vector<std::string>& names, std::unique_ptr<Buffer>* out) {
     std::vector<float> values;
     for (const std::string& name : names) {
-      const HostMatrix part = Host(name);
+      const HostMatrix part = source_.Weight(name);
       values.resize(values.size() + part.columns);
       Dequantize(part.type, part.data.data(), part.columns, &*(values.end() - part.columns));
     }
-    const auto bytes = static_cast<int64_t>(values.size() * sizeof(float));
-    absl::StatusOr<std::unique_ptr<Buffer>> buffer = backend_.Allocate(bytes);
+    absl::StatusOr<std::unique_ptr<Buffer>> buffer = Upload(values, backend_);
     if (!buffer.ok()) return Annotate(buffer.status(), names[0]);
-    backend_.Copy((*buffer)->data(), reinterpret_cast<const std::byte*>(values.data()), bytes);
     *out = *std::move(buffer);
     return absl::OkStatus();
   }
@@ -68,32 +68,36 @@ class WeightReader {
                         absl::StrCat("tensor ", name, ": ", std::string(status.message())));
   }
 
-  const GgufFile& file_;
+  const WeightSource& source_;
   Backend& backend_;
 };
 
 }  // namespace
 
-absl::StatusOr<std::unique_ptr<Transformer>> Transformer::Load(const GgufFile& file,
+absl::StatusOr<std::unique_ptr<Transformer>> Transformer::Load(const WeightSource& weights,
                                                                const ModelConfig& config,
                                                                Backend& backend,
                                                                const KvOptions& kv) {
   std::unique_ptr<Transformer> transformer(new Transformer(config, backend));
-  if (absl::Status status = transformer->LoadWeights(file); !status.ok()) return status;
+  if (absl::Status status = transformer->LoadWeights(weights); !status.ok()) return status;
   if (absl::Status status = transformer->AllocateState(kv); !status.ok()) return status;
   if (kv.labels != nullptr) {
     if (absl::Status status = transformer->LoadLabels(*kv.labels); !status.ok()) return status;
   }
   transformer->MakeSelectors(kv.selection);
-  file.ReleasePages();
+  weights.ReleasePages();
   return transformer;
 }
 
-absl::Status Transformer::LoadWeights(const GgufFile& file) {
-  WeightReader reader(file, backend_);
-  rope_frequencies_.assign(config_.rope_frequencies.begin(), config_.rope_frequencies.end());
+absl::Status Transformer::LoadWeights(const WeightSource& weights) {
+  WeightReader reader(weights, backend_);
+  absl::StatusOr<std::unique_ptr<Buffer>> frequencies =
+      Upload(std::vector<float>(config_.rope_frequencies.begin(), config_.rope_frequencies.end()),
+             backend_);
+  if (!frequencies.ok()) return frequencies.status();
+  rope_frequencies_ = *std::move(frequencies);
   absl::StatusOr<std::unique_ptr<Matrix>> table =
-      backend_.LoadEmbedding(reader.Host("token_embd.weight"));
+      backend_.LoadEmbedding(weights.Weight("token_embd.weight"));
   if (!table.ok()) return table.status();
   embedding_ = *std::move(table);
 
@@ -123,6 +127,11 @@ absl::Status Transformer::LoadWeights(const GgufFile& file) {
 
 absl::Status Transformer::AllocateState(const KvOptions& kv) {
   kv_ = {nullptr, config_.layers, kv.blocks, config_.kv_heads, kv.block_tokens, config_.head_dim};
+  LabelCache labels = {nullptr, kv_.layers, kv_.blocks, kv_.kv_heads, kv_.block_tokens, 0};
+  if (kv.labels != nullptr) labels.width = kv.labels->width;
+  if (absl::Status status = backend_.CheckAttention(config_.heads, kv_, labels); !status.ok()) {
+    return status;
+  }
   absl::StatusOr<std::unique_ptr<Buffer>> memory = backend_.Allocate(kv_.bytes());
   if (!memory.ok()) return memory.status();
   kv_memory_ = *std::move(memory);
@@ -134,27 +143,34 @@ absl::Status Transformer::AllocateState(const KvOptions& kv) {
     Tensor* tensor;
     int64_t rows;
     int64_t columns;
+    DataType type;
+
+    int64_t bytes() const {
+      return (rows * RowBytes(type, columns) + kActivationAlignment - 1) / kActivationAlignment *
+             kActivationAlignment;
+    }
   };
   const int64_t rows = std::max(kv.max_step_tokens, kLogitRows);
+  const DataType type = backend_.activation_type();
   const Slot slots[] = {
-      {&residual_, rows, config_.hidden},
-      {&normed_, rows, config_.hidden},
-      {&qkv_, rows, qkv_columns},
-      {&attended_, rows, query_columns},
-      {&gate_up_, rows, int64_t{2} * config_.ffn},
-      {&ffn_, rows, config_.ffn},
-      {&logits_, kLogitRows, config_.vocab},
+      {&residual_, rows, config_.hidden, DataType::kF32},
+      {&normed_, rows, config_.hidden, type},
+      {&qkv_, rows, qkv_columns, DataType::kF32},
+      {&attended_, rows, query_columns, type},
+      {&gate_up_, rows, int64_t{2} * config_.ffn, type},
+      {&ffn_, rows, config_.ffn, type},
+      {&logit_input_, kLogitRows, config_.hidden, DataType::kF32},
+      {&logits_, kLogitRows, config_.vocab, DataType::kF32},
   };
-  int64_t elements = 0;
-  for (const Slot& slot : slots) elements += slot.rows * slot.columns;
-  absl::StatusOr<std::unique_ptr<Buffer>> buffer =
-      backend_.Allocate(elements * static_cast<int64_t>(sizeof(float)));
+  int64_t bytes = 0;
+  for (const Slot& slot : slots) bytes += slot.bytes();
+  absl::StatusOr<std::unique_ptr<Buffer>> buffer = backend_.Allocate(bytes);
   if (!buffer.ok()) return buffer.status();
   activations_ = *std::move(buffer);
-  auto* next = reinterpret_cast<float*>(activations_->data());
+  std::byte* next = activations_->data();
   for (const Slot& slot : slots) {
-    *slot.tensor = {next, slot.rows, slot.columns, slot.columns};
-    next += slot.rows * slot.columns;
+    *slot.tensor = {next, slot.rows, slot.columns, slot.columns, slot.type};
+    next += slot.bytes();
   }
   return absl::OkStatus();
 }
@@ -180,11 +196,9 @@ absl::Status Transformer::LoadLabels(const LabelFile& file) {
     for (size_t i = 0; i < layer.query.size(); ++i) values.push_back(layer.query[i] * step_of(i));
     for (size_t i = 0; i < layer.low.size(); ++i) values.push_back(-layer.low[i] / step(i));
   }
-  const auto bytes = static_cast<int64_t>(values.size() * sizeof(float));
-  absl::StatusOr<std::unique_ptr<Buffer>> bases = backend_.Allocate(bytes);
+  absl::StatusOr<std::unique_ptr<Buffer>> bases = Upload(values, backend_);
   if (!bases.ok()) return bases.status();
   label_bases_ = *std::move(bases);
-  backend_.Copy(label_bases_->data(), reinterpret_cast<const std::byte*>(values.data()), bytes);
   return absl::OkStatus();
 }
 
@@ -211,6 +225,28 @@ void Transformer::MakeSelectors(const SelectionOptions& options) {
 
 absl::Status Transformer::Forward(const StepBatch& batch, std::span<float> logits,
                                   std::span<float> recalls) {
+  backend_.BeginStep(batch);
+  if (layer_observer_ || !batch.recall_probes.empty()) {  // these touch host memory
+    ComputeLayers(batch, recalls);
+  } else {
+    backend_.Replay(batch, &recordings_, [&] { ComputeLayers(batch, recalls); });
+  }
+  for (size_t first = 0; first < batch.logit_rows.size(); first += kLogitRows) {
+    const size_t count = std::min<size_t>(kLogitRows, batch.logit_rows.size() - first);
+    const auto round = static_cast<int64_t>(count);
+    const Tensor last = Rows(logit_input_, round);
+    // The normed activations of the layers are not needed any more; a round has no more rows.
+    const Tensor normed = Rows(normed_, round);
+    backend_.GatherLogitRows(batch, static_cast<int>(first), residual_, last);
+    backend_.RmsNorm(last, Floats(output_norm_), config_.norm_epsilon, normed);
+    backend_.MatMul(normed, *output_, nullptr, /*accumulate=*/false, Rows(logits_, round));
+    backend_.CopyToHost(Rows(logits_, round), logits.data() + first * config_.vocab);
+  }
+  return backend_.Synchronize();
+}
+
+// Leaves the residual stream after the last layer.
+void Transformer::ComputeLayers(const StepBatch& batch, std::span<float> recalls) {
   const int rows = batch.rows();
   const Tensor x = Rows(residual_, rows);
   const Tensor normed = Rows(normed_, rows);
@@ -220,14 +256,15 @@ absl::Status Transformer::Forward(const StepBatch& batch, std::span<float> logit
   const Tensor ffn = Rows(ffn_, rows);
   const float epsilon = config_.norm_epsilon;
 
+  const Rope rope{config_.rope_pairing, config_.rope_dim, Floats(rope_frequencies_)};
+
   size_t probe = 0;
-  backend_.Embed(*embedding_, batch.tokens, x);
+  backend_.Embed(batch, *embedding_, x);
   for (int l = 0; l < config_.layers; ++l) {
     const Layer& layer = layers_[l];
     backend_.RmsNorm(x, Floats(layer.attention_norm), epsilon, normed);
     backend_.MatMul(normed, *layer.qkv, Floats(layer.qkv_bias), /*accumulate=*/false, qkv);
-    backend_.RopeAndStoreKv(batch, qkv, config_.heads, config_.rope_pairing, rope_frequencies_, kv_,
-                            l, selectors_[l]);
+    backend_.RopeAndStoreKv(batch, qkv, config_.heads, rope, kv_, l, selectors_[l]);
     if (layer_observer_) layer_observer_(l, qkv, x);
     backend_.Attention(batch, qkv, config_.heads, kv_, l, selectors_[l], attended);
     const size_t first_probe = probe;
@@ -244,17 +281,6 @@ absl::Status Transformer::Forward(const StepBatch& batch, std::span<float> logit
     backend_.SwiGlu(gate_up, ffn);
     backend_.MatMul(ffn, *layer.down, nullptr, /*accumulate=*/true, x);
   }
-  for (size_t first = 0; first < batch.logit_rows.size(); first += kLogitRows) {
-    const size_t count = std::min<size_t>(kLogitRows, batch.logit_rows.size() - first);
-    const auto round = static_cast<int64_t>(count);
-    // The normed activations of the layers are not needed any more; a round has no more rows.
-    const Tensor last = Rows(normed_, round);
-    backend_.GatherRows(x, batch.logit_rows.subspan(first, count), last);
-    backend_.RmsNorm(last, Floats(output_norm_), epsilon, last);
-    backend_.MatMul(last, *output_, nullptr, /*accumulate=*/false, Rows(logits_, round));
-    backend_.CopyToHost(Rows(logits_, round), logits.data() + first * config_.vocab);
-  }
-  return backend_.Synchronize();
 }
 
 absl::Status Transformer::CopyBlock(int32_t from, int32_t to, int tokens) {

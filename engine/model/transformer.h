@@ -13,7 +13,7 @@
 #include "engine/attention/policy.h"
 #include "engine/model/config.h"
 #include "engine/model/forward_pass.h"
-#include "engine/model/gguf.h"
+#include "engine/model/weight_source.h"
 #include "kernels/backend.h"
 
 namespace winnow {
@@ -33,10 +33,10 @@ struct KvOptions {
 /// pass serves all model families; ModelConfig is the table of their differences.
 class Transformer : public ForwardPass {
  public:
-  /// Loads the weights of `file`, whose tensors `config` has been checked against, and allocates
-  /// the KV pool. REQUIRES: `file` and `backend` outlive the transformer. RESOURCE_EXHAUSTED when
-  /// memory is short.
-  static absl::StatusOr<std::unique_ptr<Transformer>> Load(const GgufFile& file,
+  /// Loads the weights, which are those of `config`, and allocates the KV pool. REQUIRES: `weights`
+  /// and `backend` outlive the transformer. RESOURCE_EXHAUSTED when memory is short, UNIMPLEMENTED
+  /// when the backend can't compute the model's attention.
+  static absl::StatusOr<std::unique_ptr<Transformer>> Load(const WeightSource& weights,
                                                            const ModelConfig& config,
                                                            Backend& backend, const KvOptions& kv);
 
@@ -80,7 +80,8 @@ class Transformer : public ForwardPass {
 
   Transformer(const ModelConfig& config, Backend& backend) : config_(config), backend_(backend) {}
 
-  absl::Status LoadWeights(const GgufFile& file);
+  void ComputeLayers(const StepBatch& batch, std::span<float> recalls);
+  absl::Status LoadWeights(const WeightSource& weights);
   absl::Status AllocateState(const KvOptions& kv);
   absl::Status LoadLabels(const LabelFile& file);
   void MakeSelectors(const SelectionOptions& options);
@@ -91,9 +92,9 @@ class Transformer : public ForwardPass {
 
   std::unique_ptr<Matrix> embedding_;
   std::vector<Layer> layers_;
-  std::unique_ptr<Buffer> output_norm_;  ///< [hidden]
-  std::unique_ptr<Matrix> output_;       ///< [vocab, hidden]
-  std::vector<float> rope_frequencies_;
+  std::unique_ptr<Buffer> output_norm_;       ///< [hidden]
+  std::unique_ptr<Matrix> output_;            ///< [vocab, hidden]
+  std::unique_ptr<Buffer> rope_frequencies_;  ///< [rope_dim / 2]
 
   std::unique_ptr<Buffer> kv_memory_;
   KvCache kv_;
@@ -104,15 +105,19 @@ class Transformer : public ForwardPass {
   std::vector<float> budget_weights_;     ///< [layers, kv_heads]
   std::vector<LayerSelector> selectors_;  ///< [layers]
 
-  // Activations of one step, [max_step_tokens, ...] each.
+  std::unique_ptr<Recordings> recordings_;  ///< of ComputeLayers
+
+  // Activations of one step, [max_step_tokens, ...] each; of the backend's type where a product
+  // multiplies them, or its factors.
   std::unique_ptr<Buffer> activations_;
-  Tensor residual_;  ///< [rows, hidden]
-  Tensor normed_;    ///< [rows, hidden]
-  Tensor qkv_;       ///< [rows, (heads + 2 kv_heads) head_dim]
-  Tensor attended_;  ///< [rows, heads head_dim]
-  Tensor gate_up_;   ///< [rows, 2 ffn]
-  Tensor ffn_;       ///< [rows, ffn]
-  Tensor logits_;    ///< [logit rows of one round, vocab]
+  Tensor residual_;     ///< fp32 [rows, hidden]
+  Tensor normed_;       ///< [rows, hidden]
+  Tensor qkv_;          ///< fp32 [rows, (heads + 2 kv_heads) head_dim]
+  Tensor attended_;     ///< [rows, heads head_dim]
+  Tensor gate_up_;      ///< [rows, 2 ffn]
+  Tensor ffn_;          ///< [rows, ffn]
+  Tensor logit_input_;  ///< fp32 [logit rows of one round, hidden]
+  Tensor logits_;       ///< fp32 [logit rows of one round, vocab]
 };
 
 }  // namespace winnow

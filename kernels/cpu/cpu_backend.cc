@@ -6,6 +6,9 @@
 #include <cassert>
 #include <cmath>
 #include <cstring>
+#include <functional>
+#include <memory>
+#include <span>
 #include <utility>
 #include <vector>
 
@@ -68,6 +71,11 @@ class CpuBackend : public Backend {
       : widen_(options.f32_matmul), pool_(options.threads), attention_(pool_) {}
 
   std::string_view name() const override { return "cpu"; }
+  DataType activation_type() const override { return DataType::kF32; }
+
+  absl::Status CheckAttention(int, const KvCache&, const LabelCache&) const override {
+    return absl::OkStatus();
+  }
 
   absl::StatusOr<std::unique_ptr<Buffer>> Allocate(int64_t bytes) override {
     const int64_t size = std::max<int64_t>(bytes, 1);
@@ -89,15 +97,27 @@ class CpuBackend : public Backend {
     return std::make_unique<HostTable>(table);
   }
 
-  void Embed(const Matrix& table, std::span<const int32_t> tokens, Tensor out) override {
+  void BeginStep(const StepBatch& batch) override {
+    row_sequence_.resize(batch.rows());
+    for (int s = 0; s < batch.sequences(); ++s) {
+      std::fill(row_sequence_.begin() + batch.query_begin[s],
+                row_sequence_.begin() + batch.query_begin[s + 1], s);
+    }
+  }
+
+  void Replay(const StepBatch&, std::unique_ptr<Recordings>*,
+              const std::function<void()>& queue) override {
+    queue();
+  }
+
+  void Embed(const StepBatch& batch, const Matrix& table, Tensor out) override {
     const auto& host_table = static_cast<const HostTable&>(table);
-    for (size_t t = 0; t < tokens.size(); ++t) host_table.Row(tokens[t], out.data + t * out.stride);
+    for (int t = 0; t < batch.rows(); ++t) host_table.Row(batch.tokens[t], out.Row(t));
   }
 
   void RmsNorm(Tensor x, const float* weight, float epsilon, Tensor out) override {
-    ForRows(x.rows, x.columns, [&](int64_t t) {
-      RmsNormRow(x.data + t * x.stride, weight, epsilon, x.columns, out.data + t * out.stride);
-    });
+    ForRows(x.rows, x.columns,
+            [&](int64_t t) { RmsNormRow(x.Row(t), weight, epsilon, x.columns, out.Row(t)); });
   }
 
   void MatMul(Tensor x, const Matrix& w, const float* bias, bool accumulate, Tensor out) override {
@@ -107,8 +127,7 @@ class CpuBackend : public Backend {
                                           [](const Segment& s) { return IsInteger(s.format); });
     if (has_integers) {
       quantized_.Resize(x.rows, x.columns);
-      ForRows(x.rows, x.columns,
-              [&](int64_t t) { QuantizeRow(x.data + t * x.stride, t, &quantized_); });
+      ForRows(x.rows, x.columns, [&](int64_t t) { QuantizeRow(x.Row(t), t, &quantized_); });
     }
     items_.clear();
     for (const Segment& segment : matrix.segments()) {
@@ -133,15 +152,13 @@ class CpuBackend : public Backend {
     });
   }
 
-  void RopeAndStoreKv(const StepBatch& batch, Tensor qkv, int heads, RopePairing pairing,
-                      std::span<const float> rope_frequencies, const KvCache& cache, int layer,
-                      const LayerSelector& selector) override {
-    if (layer == 0) ComputeRotations(batch, rope_frequencies);
-    const int half = static_cast<int>(rope_frequencies.size());
-    const auto rotate = pairing == RopePairing::kAdjacent ? RopeAdjacent : RopeHalves;
-    MapRowsToSequences(batch);
+  void RopeAndStoreKv(const StepBatch& batch, Tensor qkv, int heads, const Rope& rope,
+                      const KvCache& cache, int layer, const LayerSelector& selector) override {
+    const int half = rope.dim / 2;
+    if (layer == 0) ComputeRotations(batch, {rope.frequencies, static_cast<size_t>(half)});
+    const auto rotate = rope.pairing == RopePairing::kAdjacent ? RopeAdjacent : RopeHalves;
     ForRows(batch.rows(), qkv.columns, [&](int64_t t) {
-      float* row = qkv.data + t * qkv.stride;
+      float* row = qkv.Row(t);
       const float* cosines = rotations_.data() + t * 2 * half;
       for (int h = 0; h < heads + cache.kv_heads; ++h) {
         rotate(cosines, cosines + half, 2 * half, row + h * cache.head_dim);
@@ -183,21 +200,20 @@ class CpuBackend : public Backend {
 
   void SwiGlu(Tensor gate_up, Tensor out) override {
     ForRows(out.rows, out.columns * 8, [&](int64_t t) {  // an exponential weighs several additions
-      const float* row = gate_up.data + t * gate_up.stride;
-      SwiGluRow(row, row + out.columns, out.columns, out.data + t * out.stride);
+      const float* row = gate_up.Row(t);
+      SwiGluRow(row, row + out.columns, out.columns, out.Row(t));
     });
   }
 
-  void GatherRows(Tensor x, std::span<const int32_t> rows, Tensor out) override {
-    for (size_t i = 0; i < rows.size(); ++i) {
-      std::memcpy(out.data + i * out.stride, x.data + rows[i] * x.stride,
-                  x.columns * sizeof(float));
+  void GatherLogitRows(const StepBatch& batch, int first, Tensor x, Tensor out) override {
+    for (int64_t i = 0; i < out.rows; ++i) {
+      std::memcpy(out.Row(i), x.Row(batch.logit_rows[first + i]), x.columns * sizeof(float));
     }
   }
 
   void CopyToHost(const Tensor& x, float* host) override {
     for (int64_t t = 0; t < x.rows; ++t) {
-      std::memcpy(host + t * x.columns, x.data + t * x.stride, x.columns * sizeof(float));
+      std::memcpy(host + t * x.columns, x.Row(t), x.columns * sizeof(float));
     }
   }
 
@@ -232,14 +248,6 @@ class CpuBackend : public Backend {
         cosines[half + i] = static_cast<float>(std::sin(angle));
       }
     });
-  }
-
-  void MapRowsToSequences(const StepBatch& batch) {
-    row_sequence_.resize(batch.rows());
-    for (int s = 0; s < batch.sequences(); ++s) {
-      std::fill(row_sequence_.begin() + batch.query_begin[s],
-                row_sequence_.begin() + batch.query_begin[s + 1], s);
-    }
   }
 
   const bool widen_;

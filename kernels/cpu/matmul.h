@@ -36,7 +36,7 @@ inline void StoreTile(const MatMulItem& item, int64_t panel, int64_t row, int ro
   const float* bias = item.bias == nullptr ? nullptr : item.bias + first;
   const auto store = [&](int columns) {
     for (int t = 0; t < rows; ++t) {
-      float* out = item.out.data + (row + t) * item.out.stride + first;
+      float* out = item.out.Row(row + t) + first;
       for (int n = 0; n < columns; ++n) {
         const float value = bias == nullptr ? tile[t][n] : tile[t][n] + bias[n];
         out[n] = item.accumulate ? value + out[n] : value;

@@ -39,7 +39,7 @@ void PanelTile(const uint8_t* panel, const Tensor& x, int64_t first_row, float (
   const F32 d;
   VF32 total[kRows][kVectors];
   for (auto& row : total) std::fill(std::begin(row), std::end(row), hn::Zero(d));
-  const float* rows = x.data + first_row * x.stride;
+  const float* rows = x.Row(first_row);
   for (int64_t k = 0; k < x.columns; ++k) {
     VF32 w[kVectors];
     for (int v = 0; v < kVectors; ++v) {

@@ -84,7 +84,7 @@ void ScoreExactly(const AttentionCall& call, int row, int kv_head, const int32_t
 
 void WriteOutput(const AttentionCall& call, int row, int head, const Partial& total) {
   const int head_dim = call.cache.head_dim;
-  float* out = call.out.data + row * call.out.stride + head * head_dim;
+  float* out = call.out.Row(row) + head * head_dim;
   const float inverse = 1 / total.sum;
   for (int c = 0; c < head_dim; ++c) out[c] = total.out[c] * inverse;
 }

@@ -22,9 +22,7 @@ struct AttentionCall {
   Tensor out;  ///< [rows, heads head_dim]
 
   int group() const { return heads / cache.kv_heads; }
-  const float* query(int row, int head) const {
-    return qkv.data + row * qkv.stride + head * cache.head_dim;
-  }
+  const float* query(int row, int head) const { return qkv.Row(row) + head * cache.head_dim; }
 };
 
 /// Backend::Attention and Backend::MeasureRecall of the CPU: splits the rows of a step into work

@@ -221,6 +221,7 @@ class AttentionTest : public testing::Test {
       }
     }
     const std::vector<float> frequencies(head_dim / 2, 0.0f);
+    const Rope rope{RopePairing::kAdjacent, head_dim, frequencies.data()};
     std::vector<int32_t> tokens, positions, query_begin{0};
     std::vector<float> qkv;
     for (size_t s = 0; s < sequences.size(); ++s) {
@@ -234,10 +235,10 @@ class AttentionTest : public testing::Test {
         const StepBatch batch{past_tokens, past_positions,
                               past_begin,  std::span(tables).subspan(s * max_blocks, max_blocks),
                               max_blocks,  {}};
-        backend->RopeAndStoreKv(batch, View(past_qkv, columns), heads, RopePairing::kAdjacent,
-                                frequencies, cache, 0, {});
-        backend->RopeAndStoreKv(batch, View(past_qkv, columns), heads, RopePairing::kAdjacent,
-                                frequencies, cache, 1, {});
+        backend->BeginStep(batch);
+        for (const int layer : {0, 1}) {
+          backend->RopeAndStoreKv(batch, View(past_qkv, columns), heads, rope, cache, layer, {});
+        }
       }
       for (int i = past; i < context; ++i) {
         tokens.push_back(0);
@@ -247,9 +248,9 @@ class AttentionTest : public testing::Test {
       query_begin.push_back(static_cast<int32_t>(tokens.size()));
     }
     const StepBatch batch{tokens, positions, query_begin, tables, max_blocks, {}};
+    backend->BeginStep(batch);
     for (const int layer : {0, 1}) {
-      backend->RopeAndStoreKv(batch, View(qkv, columns), heads, RopePairing::kAdjacent, frequencies,
-                              cache, layer, {});
+      backend->RopeAndStoreKv(batch, View(qkv, columns), heads, rope, cache, layer, {});
     }
     outputs.resize(tokens.size() * heads * head_dim);
     backend->Attention(batch, View(qkv, columns), heads, cache, 1, {},
@@ -330,8 +331,10 @@ TEST(Rope, RotatesEachPairByPositionTimesFrequency) {
       frequencies[i] = static_cast<float>(std::pow(10000.0, -2.0 * i / kRopeDim));
     }
     const std::vector<int32_t> tokens{0, 0}, positions{70, 71}, begin{0, 2}, table{3, 1, 2};
-    backend->RopeAndStoreKv({tokens, positions, begin, table, 3, {}}, View(qkv, kColumns), kHeads,
-                            pairing, frequencies, cache, 0, {});
+    const StepBatch batch{tokens, positions, begin, table, 3, {}};
+    backend->BeginStep(batch);
+    backend->RopeAndStoreKv(batch, View(qkv, kColumns), kHeads,
+                            {pairing, kRopeDim, frequencies.data()}, cache, 0, {});
     for (int t = 0; t < 2; ++t) {
       for (int h = 0; h < kHeads + 2 * kKvHeads; ++h) {
         for (int c = 0; c < kDim; ++c) {

@@ -76,9 +76,11 @@ class Sequence {
     const std::vector<int32_t> begin{0, shape.context};
     const std::vector<float> frequencies(shape.head_dim / 2, 0.0f);  // no rotation
     const StepBatch batch{tokens, positions, begin, table, static_cast<int32_t>(table.size()), {}};
+    backend->BeginStep(batch);
     for (const int layer : {0, 1}) {
       backend->RopeAndStoreKv(batch, View(qkv, shape.columns()), shape.heads,
-                              RopePairing::kAdjacent, frequencies, cache, layer, selector);
+                              {RopePairing::kAdjacent, shape.head_dim, frequencies.data()}, cache,
+                              layer, selector);
     }
   }
 
@@ -103,6 +105,7 @@ class Sequence {
     const Tensor rows{qkv.data() + int64_t{first} * shape.columns(), count, shape.columns(),
                       shape.columns()};
     std::vector<float> out(int64_t{count} * shape.heads * shape.head_dim, NAN);
+    backend->BeginStep(batch);
     backend->Attention(batch, rows, shape.heads, cache, 1, selector,
                        View(out, int64_t{shape.heads} * shape.head_dim));
     if (recalls != nullptr) {

@@ -4,17 +4,20 @@
 #include <cmath>
 #include <cstdlib>
 #include <fstream>
+#include <iostream>
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <numeric>
 #include <vector>
 
+#include "engine/attention/label_file.h"
 #include "engine/eval/perplexity.h"
 #include "engine/model/config.h"
 #include "engine/model/gguf.h"
 #include "engine/model/transformer.h"
 #include "gtest/gtest.h"
 #include "kernels/cpu/cpu_backend.h"
+#include "kernels/create_backend.h"
 
 namespace winnow {
 namespace {
@@ -78,6 +81,50 @@ TEST(DemoPerplexityTest, DenseSecondHalfIsScoredAsInOneForwardPassOfTheWindow) {
   // Recent tokens alone predict the text worse than those that matter.
   EXPECT_GT((*results)[2].loss, dense);
   EXPECT_GT((*results)[2].loss, (*results)[1].loss);
+}
+
+TEST(DemoPerplexityTest, CudaPredictsTheTextAsTheCpuDoesDenseAndSparse) {
+  absl::StatusOr<std::unique_ptr<Backend>> cuda = CreateBackend({.device = "cuda"});
+  if (!cuda.ok()) GTEST_SKIP() << cuda.status().message();
+  const char* path = std::getenv("WINNOW_DEMO_MODEL");
+  ASSERT_NE(path, nullptr) << "set WINNOW_DEMO_MODEL to the demo model's file";
+  const auto file = GgufFile::Open(path);
+  ASSERT_TRUE(file.ok()) << file.status();
+  const auto config = ModelConfig::FromGguf(**file);
+  ASSERT_TRUE(config.ok()) << config.status();
+  const auto labels = LabelFile::Read("models/smollm2-135m-instruct.labels.json", **file, *config);
+  ASSERT_TRUE(labels.ok()) << labels.status();
+  std::vector<int32_t> tokens;
+  const auto golden = nlohmann::json::parse(std::ifstream("tests/golden/logits_smollm2.json"));
+  for (const auto& window : golden["perplexity"]["windows"]) {
+    for (const int32_t token : window["tokens"]) tokens.push_back(token);
+  }
+  const auto context = static_cast<int>(std::min<size_t>(tokens.size(), 2048));
+  const std::vector<AttentionPolicy> policies = {{.kind = SelectionKind::kAll},
+                                                 {.kind = SelectionKind::kLabels, .sparsity = 16}};
+  const std::unique_ptr<Backend> cpu = CreateCpuBackend({});
+  std::vector<PerplexityResult> results[2];
+  for (int device = 0; device < 2; ++device) {
+    const auto transformer =
+        Transformer::Load(**file, *config, device == 0 ? *cpu : **cuda,
+                          {.blocks = (context + kBlockTokens - 1) / kBlockTokens,
+                           .block_tokens = kBlockTokens,
+                           .max_step_tokens = 256,
+                           .labels = &*labels});
+    ASSERT_TRUE(transformer.ok()) << transformer.status();
+    auto result = EvalPerplexity(**transformer, tokens, policies,
+                                 {.context = context, .block_tokens = kBlockTokens});
+    ASSERT_TRUE(result.ok()) << result.status();
+    results[device] = *std::move(result);
+  }
+  for (size_t i = 0; i < policies.size(); ++i) {
+    const PerplexityResult& want = results[0][i];
+    const PerplexityResult& got = results[1][i];
+    std::cout << (i == 0 ? "dense" : "1/16") << ": CPU " << want.perplexity << " (recall "
+              << want.recall << "), CUDA " << got.perplexity << " (" << got.recall << ")\n";
+    EXPECT_NEAR(got.perplexity / want.perplexity, 1, 0.005);
+    EXPECT_NEAR(got.recall, want.recall, 0.01);
+  }
 }
 
 }  // namespace

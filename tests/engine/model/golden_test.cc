@@ -19,6 +19,7 @@
 #include "engine/model/transformer.h"
 #include "gtest/gtest.h"
 #include "kernels/cpu/cpu_backend.h"
+#include "kernels/create_backend.h"
 
 namespace winnow {
 namespace {
@@ -27,10 +28,10 @@ constexpr int kBlockTokens = 32;
 constexpr int kBlocks = 32;
 constexpr int kStepTokens = 128;
 
-/// The demo model on the CPU, with one sequence whose blocks are all the pool's.
+/// The demo model on a backend, with one sequence whose blocks are all the pool's.
 class DemoModel {
  public:
-  explicit DemoModel(bool f32_matmul) {
+  explicit DemoModel(std::unique_ptr<Backend> backend) : backend_(std::move(backend)) {
     const char* path = std::getenv("WINNOW_DEMO_MODEL");
     if (path == nullptr) {
       ADD_FAILURE() << "set WINNOW_DEMO_MODEL to the demo model's file";
@@ -47,7 +48,6 @@ class DemoModel {
       ADD_FAILURE() << config.status();
       return;
     }
-    backend_ = CreateCpuBackend({.threads = 0, .f32_matmul = f32_matmul});
     auto transformer = Transformer::Load(
         *file_, *config, *backend_,
         {.blocks = kBlocks, .block_tokens = kBlockTokens, .max_step_tokens = kStepTokens});
@@ -99,12 +99,12 @@ class DemoModel {
 };
 
 DemoModel& F32Model() {
-  static DemoModel model(/*f32_matmul=*/true);
+  static DemoModel model(CreateCpuBackend({.threads = 0, .f32_matmul = true}));
   return model;
 }
 
 DemoModel& FastModel() {
-  static DemoModel model(/*f32_matmul=*/false);
+  static DemoModel model(CreateCpuBackend({.threads = 0}));
   return model;
 }
 
@@ -136,6 +136,26 @@ double NegativeLogLikelihood(std::span<const float> logits, int32_t token) {
   double sum = 0;
   for (const float logit : logits) sum += std::exp(logit - largest);
   return largest + std::log(sum) - logits[static_cast<size_t>(token)];
+}
+
+/// Chooses the golden continuations' tokens one by one, and compares them where the runner-up is at
+/// least `least_margin` behind.
+void ExpectGoldenContinuations(DemoModel& model, float least_margin) {
+  for (const auto& continuation : Golden()["continuations"]) {
+    SCOPED_TRACE(continuation["name"]);
+    const auto prompt = continuation["prompt_tokens"].get<std::vector<int32_t>>();
+    const auto expected = continuation["tokens"].get<std::vector<int32_t>>();
+    int32_t chosen = 0;
+    const auto choose = [&](size_t, std::span<const float> logits) { chosen = Argmax(logits); };
+    model.Forward(prompt, 0, choose);
+    for (size_t i = 0; i < expected.size(); ++i) {
+      if (continuation["margins"][i] >= least_margin) {
+        ASSERT_EQ(chosen, expected[i]) << "token " << i;
+      }
+      const int position = static_cast<int>(prompt.size() + i);
+      model.Forward(std::span(expected).subspan(i, 1), position, choose);
+    }
+  }
 }
 
 /// Mean over the golden windows of text; each window is a sequence of its own.
@@ -185,22 +205,19 @@ TEST(GoldenTest, F32LogitsOfPromptsAreThoseOfTransformers) {
 TEST(GoldenTest, F32GreedyContinuationsAreThoseOfTransformers) {
   ASSERT_TRUE(F32Model().loaded());
   // Keys and values are kept in fp16 here and in fp32 there: closer calls than this may differ.
-  constexpr float kLeastMargin = 0.02f;
-  for (const auto& continuation : Golden()["continuations"]) {
-    SCOPED_TRACE(continuation["name"]);
-    const auto prompt = continuation["prompt_tokens"].get<std::vector<int32_t>>();
-    const auto expected = continuation["tokens"].get<std::vector<int32_t>>();
-    int32_t chosen = 0;
-    const auto choose = [&](size_t, std::span<const float> logits) { chosen = Argmax(logits); };
-    F32Model().Forward(prompt, 0, choose);
-    for (size_t i = 0; i < expected.size(); ++i) {
-      if (continuation["margins"][i] >= kLeastMargin) {
-        ASSERT_EQ(chosen, expected[i]) << "token " << i;
-      }
-      const int position = static_cast<int>(prompt.size() + i);
-      F32Model().Forward(std::span(expected).subspan(i, 1), position, choose);
-    }
-  }
+  ExpectGoldenContinuations(F32Model(), 0.02f);
+}
+
+TEST(GoldenTest, CudaContinuationsAndPerplexityAreThoseOfTransformers) {
+  absl::StatusOr<std::unique_ptr<Backend>> backend = CreateBackend({.device = "cuda"});
+  if (!backend.ok()) GTEST_SKIP() << backend.status().message();
+  DemoModel model(*std::move(backend));
+  ASSERT_TRUE(model.loaded());
+  ExpectGoldenContinuations(model, 0.3f);  // bf16 has 8 bits
+  const double golden = Golden()["perplexity"]["perplexity"];
+  const double cuda = Perplexity(model);
+  std::cout << "perplexity: transformers " << golden << ", CUDA " << cuda << "\n";
+  EXPECT_NEAR(cuda / golden, 1, 0.005);
 }
 
 TEST(GoldenTest, F32PerplexityIsThatOfTransformersAndTheFastPathsWithinHalfAPercent) {

@@ -1,0 +1,20 @@
+#pragma once
+
+#include <memory>
+#include <string>
+
+#include "absl/status/statusor.h"
+#include "kernels/backend.h"
+
+namespace winnow {
+
+struct BackendOptions {
+  std::string device = "cpu";  ///< "cpu" or "cuda"
+  int threads = 0;             ///< that compute on the CPU; 0: one per core
+};
+
+/// The backend of that device. FAILED_PRECONDITION when this binary was built without it, or the
+/// machine lacks it or what it needs.
+absl::StatusOr<std::unique_ptr<Backend>> CreateBackend(const BackendOptions& options);
+
+}  // namespace winnow

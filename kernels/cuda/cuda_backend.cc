@@ -1,0 +1,403 @@
+#include "kernels/cuda/cuda_backend.h"
+
+#include <cuda_runtime_api.h>
+
+#include <algorithm>
+#include <bit>
+#include <cassert>
+#include <cstring>
+#include <functional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "kernels/cpu/thread_pool.h"
+#include "kernels/cuda/budgets.h"
+#include "kernels/cuda/decode_attention.h"
+#include "kernels/cuda/elementwise.h"
+#include "kernels/cuda/memory.h"
+#include "kernels/cuda/prefill_attention.h"
+#include "kernels/cuda/product.h"
+#include "kernels/cuda/read_bandwidth.h"
+#include "kernels/cuda/recall.h"
+#include "kernels/cuda/recordings.h"
+#include "kernels/cuda/rope.h"
+#include "kernels/cuda/status.h"
+#include "kernels/cuda/step_arrays.h"
+#include "kernels/cuda/weights.h"
+
+namespace winnow {
+namespace {
+
+using namespace cuda;  // NOLINT: the backend is the front of that namespace
+
+constexpr int kLeastCapability = 8;  // bf16 on tensor cores, cp.async
+// Decode steps of more rows gain nothing by a graph: their kernels outlast their launches.
+constexpr int kMaxRecordedRows = 256;
+// Rows that are copied to the host together.
+constexpr int64_t kStagingBytes = int64_t{16} << 20;
+constexpr int64_t kReadBytes = int64_t{1} << 30;  // to measure bandwidth
+
+// Memory that grows to what was needed most.
+class Scratch {
+ public:
+  /// At least so many bytes, zeroed when they are new. `moved` counts how often that was.
+  absl::StatusOr<std::byte*> Reserve(int64_t bytes, cudaStream_t stream, int* moved) {
+    if (memory_ != nullptr && memory_->bytes() >= bytes) return memory_->data();
+    absl::StatusOr<std::unique_ptr<DeviceBuffer>> memory = DeviceBuffer::Create(bytes + bytes / 4);
+    if (!memory.ok()) return memory.status();
+    memory_ = *std::move(memory);
+    ++*moved;
+    const absl::Status status = CudaStatus(
+        cudaMemsetAsync(memory_->data(), 0, static_cast<size_t>(memory_->bytes()), stream),
+        "cudaMemsetAsync");
+    if (!status.ok()) return status;
+    return memory_->data();
+  }
+
+ private:
+  std::unique_ptr<DeviceBuffer> memory_;
+};
+
+class CudaBackend : public Backend {
+ public:
+  CudaBackend(cudaStream_t stream, std::unique_ptr<Products> products,
+              std::unique_ptr<PinnedBuffer> staging)
+      : stream_(stream), products_(std::move(products)), staging_(std::move(staging)) {}
+
+  ~CudaBackend() override {
+    cudaStreamSynchronize(stream_);
+    cudaStreamDestroy(stream_);
+  }
+
+  std::string_view name() const override { return "cuda"; }
+  DataType activation_type() const override { return DataType::kBF16; }
+
+  absl::Status CheckAttention(int heads, const KvCache& cache,
+                              const LabelCache& labels) const override {
+    if (cache.head_dim != 64 && cache.head_dim != 128) {
+      return absl::UnimplementedError(
+          absl::StrCat("the CUDA backend computes heads of 64 or 128 dimensions; the model's have ",
+                       cache.head_dim));
+    }
+    if (heads / cache.kv_heads > kMaxGroup || cache.kv_heads > kMaxKvHeads) {
+      return absl::UnimplementedError(absl::StrCat(
+          "the CUDA backend computes at most ", kMaxGroup, " query heads a KV head and ",
+          kMaxKvHeads, " KV heads; the model has ", heads, " and ", cache.kv_heads));
+    }
+    if (!std::has_single_bit(static_cast<unsigned>(cache.block_tokens)) ||
+        cache.block_tokens < 16) {
+      return absl::UnimplementedError(absl::StrCat(
+          "the CUDA backend wants KV blocks of a power of two of at least 16 tokens, not ",
+          cache.block_tokens));
+    }
+    if (labels.width % 8 != 0 || labels.width > kMaxLabelWidth) {
+      return absl::UnimplementedError(
+          absl::StrCat("the CUDA backend wants labels of a multiple of 8 numbers, at most ",
+                       kMaxLabelWidth, ", not ", labels.width));
+    }
+    return absl::OkStatus();
+  }
+
+  absl::StatusOr<std::unique_ptr<Buffer>> Allocate(int64_t bytes) override {
+    absl::StatusOr<std::unique_ptr<DeviceBuffer>> buffer = DeviceBuffer::Create(bytes);
+    if (!buffer.ok()) return buffer.status();
+    const absl::Status status = CudaStatus(
+        cudaMemsetAsync((*buffer)->data(), 0, static_cast<size_t>((*buffer)->bytes()), stream_),
+        "cudaMemsetAsync");
+    if (!status.ok()) return status;
+    return std::unique_ptr<Buffer>(*std::move(buffer));
+  }
+
+  absl::StatusOr<std::unique_ptr<Matrix>> LoadMatrix(std::span<const HostMatrix> parts) override {
+    absl::StatusOr<std::unique_ptr<DeviceMatrix>> matrix = DeviceMatrix::Load(parts, pool_);
+    if (!matrix.ok()) return matrix.status();
+    return std::unique_ptr<Matrix>(*std::move(matrix));
+  }
+
+  absl::StatusOr<std::unique_ptr<Matrix>> LoadEmbedding(const HostMatrix& table) override {
+    return LoadMatrix({&table, 1});
+  }
+
+  void BeginStep(const StepBatch& batch) override { Note(arrays_.Upload(batch, stream_)); }
+
+  void Replay(const StepBatch&, std::unique_ptr<Recordings>* recordings,
+              const std::function<void()>& queue) override {
+    const StepShape& shape = arrays_.shape();
+    if (shape.tiles > 0 || shape.rows > kMaxRecordedRows || !status_.ok()) {
+      queue();
+      return;
+    }
+    if (*recordings == nullptr) *recordings = std::make_unique<GraphRecordings>();
+    const auto generation = [this] { return arrays_.generation() + moved_; };
+    Note(static_cast<GraphRecordings&>(**recordings).Run(shape, generation, stream_, queue));
+  }
+
+  void Embed(const StepBatch&, const Matrix& table, Tensor out) override {
+    Note(LaunchEmbed(Weights(table), arrays_.tokens, out, stream_), "Embed");
+  }
+
+  void RmsNorm(Tensor x, const float* weight, float epsilon, Tensor out) override {
+    Note(LaunchRmsNorm(x, weight, epsilon, out, stream_), "RmsNorm");
+  }
+
+  void MatMul(Tensor x, const Matrix& w, const float* bias, bool accumulate, Tensor out) override {
+    assert(x.columns == w.columns() && out.columns == w.rows() && out.rows == x.rows);
+    Note(products_->Queue(x, Weights(w), accumulate, out, stream_));
+    if (bias != nullptr) Note(LaunchAddBias(bias, out, stream_), "AddBias");
+  }
+
+  void RopeAndStoreKv(const StepBatch&, Tensor qkv, int heads, const Rope& rope,
+                      const KvCache& cache, int layer, const LayerSelector& selector) override {
+    const LabelCache& labels = selector.labels;
+    Note(LaunchRopeAndStore({.qkv = qkv,
+                             .heads = heads,
+                             .kv_heads = cache.kv_heads,
+                             .head_dim = cache.head_dim,
+                             .block_tokens = cache.block_tokens,
+                             .rope = rope,
+                             .positions = arrays_.positions,
+                             .sequences = arrays_.sequences,
+                             .block_tables = arrays_.block_tables,
+                             .max_blocks = arrays_.shape().max_blocks,
+                             .kv = cache.block(layer, 0),
+                             .labels = labels.data == nullptr ? nullptr : labels.block(layer, 0),
+                             .label_width = labels.width,
+                             .basis = selector.basis},
+                            stream_),
+         "RopeAndStoreKv");
+  }
+
+  void Attention(const StepBatch&, Tensor qkv, int heads, const KvCache& cache, int layer,
+                 const LayerSelector& selector, Tensor out) override {
+    const StepShape& shape = arrays_.shape();
+    if (shape.tiles > 0) {
+      Note(LaunchPrefillAttention({.heads = heads,
+                                   .kv_heads = cache.kv_heads,
+                                   .head_dim = cache.head_dim,
+                                   .block_tokens = cache.block_tokens,
+                                   .kv = cache.block(layer, 0),
+                                   .block_tables = arrays_.block_tables,
+                                   .max_blocks = shape.max_blocks,
+                                   .tiles = shape.tiles,
+                                   .tile = arrays_.tiles,
+                                   .qkv = qkv,
+                                   .out = out},
+                                  stream_),
+           "PrefillAttention");
+    }
+    if (shape.decode_rows > 0) Note(Decode(qkv, heads, cache, layer, selector, out));
+  }
+
+  void MeasureRecall(const StepBatch&, Tensor, int, const KvCache&, int,
+                     std::span<const RecallProbe> probes, float* recalls) override {
+    std::fill_n(recalls, probes.size(), 1.0f);  // of prompts' rows
+    std::vector<DecodeProbe> of_decode;
+    std::vector<size_t> places;
+    for (size_t i = 0; i < probes.size(); ++i) {
+      const int row = arrays_.DecodeRowOf(probes[i].row);
+      if (row < 0 || decode_.max_selected == 0) continue;
+      of_decode.push_back({row, probes[i].kv_head});
+      places.push_back(i);
+    }
+    if (of_decode.empty()) return;
+    const int64_t count = std::ssize(of_decode);
+    const int64_t probe_bytes = count * static_cast<int64_t>(sizeof(DecodeProbe));
+    const int64_t recall_bytes = count * static_cast<int64_t>(sizeof(float));
+    const absl::StatusOr<std::byte*> memory =
+        probes_.Reserve(probe_bytes + recall_bytes, stream_, &moved_);
+    if (!memory.ok()) return Note(memory.status());
+    auto* device_recalls = reinterpret_cast<float*>(*memory + probe_bytes);
+    Copy(*memory, reinterpret_cast<const std::byte*>(of_decode.data()), probe_bytes);
+    Note(LaunchMeasureRecall(decode_, reinterpret_cast<const DecodeProbe*>(*memory),
+                             static_cast<int>(count), device_recalls, stream_),
+         "MeasureRecall");
+    std::vector<float> measured(of_decode.size());
+    Copy(reinterpret_cast<std::byte*>(measured.data()),
+         reinterpret_cast<const std::byte*>(device_recalls), recall_bytes);
+    for (size_t i = 0; i < places.size(); ++i) recalls[places[i]] = measured[i];
+  }
+
+  void SwiGlu(Tensor gate_up, Tensor out) override {
+    Note(LaunchSwiGlu(gate_up, out, stream_), "SwiGlu");
+  }
+
+  void GatherLogitRows(const StepBatch&, int first, Tensor x, Tensor out) override {
+    Note(LaunchGatherRows(x, arrays_.logit_rows + first, out, stream_), "GatherLogitRows");
+  }
+
+  void CopyToHost(const Tensor& x, float* host) override {
+    const int64_t row_bytes = x.columns * static_cast<int64_t>(sizeof(float));
+    const int64_t step = std::max<int64_t>(1, kStagingBytes / row_bytes);
+    for (int64_t row = 0; row < x.rows && status_.ok(); row += step) {
+      const int64_t count = std::min(step, x.rows - row);
+      const bool fits = row_bytes <= kStagingBytes;
+      void* to = fits ? static_cast<void*>(staging_->data()) : host + row * x.columns;
+      Note(cudaMemcpy2DAsync(to, static_cast<size_t>(row_bytes), x.Row(row),
+                             static_cast<size_t>(x.stride) * sizeof(float),
+                             static_cast<size_t>(row_bytes), static_cast<size_t>(count),
+                             cudaMemcpyDeviceToHost, stream_),
+           "cudaMemcpy2DAsync");
+      Note(cudaStreamSynchronize(stream_), "cudaStreamSynchronize");
+      if (fits) std::memcpy(host + row * x.columns, to, static_cast<size_t>(count * row_bytes));
+    }
+  }
+
+  void Copy(std::byte* destination, const std::byte* source, int64_t bytes) override {
+    Note(cudaMemcpyAsync(destination, source, static_cast<size_t>(bytes), cudaMemcpyDefault,
+                         stream_),
+         "cudaMemcpyAsync");
+  }
+
+  double MeasureReadBandwidth() override {
+    constexpr int kRounds = 10;
+    const absl::StatusOr<std::unique_ptr<Buffer>> memory = Allocate(kReadBytes);
+    const absl::StatusOr<std::unique_ptr<Buffer>> sink = Allocate(sizeof(float));
+    if (!memory.ok() || !sink.ok()) return 0;
+    cudaEvent_t begin, end;
+    Note(cudaEventCreate(&begin), "cudaEventCreate");
+    Note(cudaEventCreate(&end), "cudaEventCreate");
+    float best = 0;
+    for (int round = 0; round < kRounds && status_.ok(); ++round) {
+      Note(cudaEventRecord(begin, stream_), "cudaEventRecord");
+      Note(LaunchRead((*memory)->data(), kReadBytes, reinterpret_cast<float*>((*sink)->data()),
+                      stream_),
+           "Read");
+      Note(cudaEventRecord(end, stream_), "cudaEventRecord");
+      Note(cudaEventSynchronize(end), "cudaEventSynchronize");
+      float milliseconds = 0;
+      Note(cudaEventElapsedTime(&milliseconds, begin, end), "cudaEventElapsedTime");
+      if (round == 0 || milliseconds < best) best = milliseconds;
+    }
+    cudaEventDestroy(begin);
+    cudaEventDestroy(end);
+    return best > 0 ? static_cast<double>(kReadBytes) / best * 1e3 : 0;
+  }
+
+  absl::Status Synchronize() override {
+    Note(cudaStreamSynchronize(stream_), "cudaStreamSynchronize");
+    return std::exchange(status_, absl::OkStatus());
+  }
+
+ private:
+  static const std::byte* Weights(const Matrix& matrix) {
+    return static_cast<const DeviceMatrix&>(matrix).data();
+  }
+
+  // Keeps the first error for Synchronize.
+  void Note(absl::Status status) { status_.Update(std::move(status)); }
+  void Note(cudaError_t error, std::string_view call) { Note(CudaStatus(error, call)); }
+
+  // Attention of the rows that attend on their own.
+  absl::Status Decode(const Tensor& qkv, int heads, const KvCache& cache, int layer,
+                      const LayerSelector& selector, const Tensor& out) {
+    const StepShape& shape = arrays_.shape();
+    const int kv_heads = cache.kv_heads;
+    const LabelCache& labels = selector.labels;
+    decode_ = {.kv_heads = kv_heads,
+               .group = heads / kv_heads,
+               .head_dim = cache.head_dim,
+               .block_tokens = cache.block_tokens,
+               .kv = cache.block(layer, 0),
+               .labels = labels.data == nullptr ? nullptr : labels.block(layer, 0),
+               .label_width = labels.width,
+               .basis = selector.basis,
+               .sinks = selector.sinks,
+               .window = selector.window,
+               .rows = shape.decode_rows,
+               .query_rows = arrays_.decode_rows,
+               .sequences = arrays_.decode_sequences,
+               .contexts = arrays_.contexts,
+               .kinds = arrays_.kinds,
+               .block_tables = arrays_.block_tables,
+               .max_blocks = shape.max_blocks,
+               .max_context = shape.max_context,
+               .max_selected = shape.MaxSelected(selector, kv_heads),
+               .queries = static_cast<const float*>(qkv.data),
+               .query_stride = qkv.stride,
+               .out = out.data,
+               .out_stride = out.stride,
+               .out_type = OutType::kBf16};
+    const int64_t budgets = int64_t{shape.decode_rows} * kv_heads;
+    constexpr auto kEntryBytes = static_cast<int64_t>(sizeof(int32_t));
+    const absl::StatusOr<std::byte*> budget_memory =
+        budgets_.Reserve(budgets * kEntryBytes, stream_, &moved_);
+    if (!budget_memory.ok()) return budget_memory.status();
+    const absl::StatusOr<std::byte*> selected =
+        selected_.Reserve(budgets * decode_.max_selected * kEntryBytes, stream_, &moved_);
+    if (!selected.ok()) return selected.status();
+    auto* device_budgets = reinterpret_cast<int32_t*>(*budget_memory);
+    decode_.budgets = device_budgets;
+    decode_.selected = reinterpret_cast<uint32_t*>(*selected);
+
+    absl::Status status =
+        CudaStatus(LaunchBudgets(selector, kv_heads, arrays_.selections, arrays_.contexts,
+                                 shape.decode_rows, device_budgets, stream_),
+                   "Budgets");
+    // Rows of prompts that are computed again can be more than one call takes.
+    const int most = kMaxDecodeHeads / kv_heads;
+    for (int first = 0; first < shape.decode_rows && status.ok(); first += most) {
+      DecodeAttention call = decode_;
+      call.rows = std::min(most, shape.decode_rows - first);
+      call.query_rows += first;
+      call.sequences += first;
+      call.contexts += first;
+      call.kinds += first;
+      call.budgets += int64_t{first} * kv_heads;
+      call.selected += int64_t{first} * kv_heads * call.max_selected;
+      const absl::StatusOr<std::byte*> workspace = workspace_.Reserve(
+          DecodeWorkspaceBytes(call.rows, kv_heads, call.head_dim, call.max_context), stream_,
+          &moved_);
+      if (!workspace.ok()) return workspace.status();
+      call.workspace = *workspace;
+      status = CudaStatus(LaunchDecodeAttention(call, stream_), "DecodeAttention");
+    }
+    return status;
+  }
+
+  cpu::ThreadPool pool_{0};  ///< dequantises weights
+  const cudaStream_t stream_;
+  std::unique_ptr<Products> products_;
+  std::unique_ptr<PinnedBuffer> staging_;
+  StepArrays arrays_;
+  Scratch budgets_;         ///< [decode rows, kv_heads]
+  Scratch selected_;        ///< [decode rows, kv_heads, max_selected]
+  Scratch workspace_;       ///< of decode attention
+  Scratch probes_;          ///< of recall, and what they found
+  int moved_ = 0;           ///< how often one of them has moved
+  DecodeAttention decode_;  ///< the last one
+  absl::Status status_;     ///< first error since Synchronize
+};
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<Backend>> CreateCudaBackend() {
+  int devices = 0;
+  const cudaError_t error = cudaGetDeviceCount(&devices);
+  if (error == cudaErrorInsufficientDriver || error == cudaErrorNoDevice || devices == 0) {
+    return absl::FailedPreconditionError(
+        absl::StrCat("there is no CUDA device: ", cudaGetErrorString(error)));
+  }
+  if (absl::Status status = CudaStatus(error, "cudaGetDeviceCount"); !status.ok()) return status;
+  cudaDeviceProp properties;
+  absl::Status status =
+      CudaStatus(cudaGetDeviceProperties(&properties, 0), "cudaGetDeviceProperties");
+  if (!status.ok()) return status;
+  if (properties.major < kLeastCapability) {
+    return absl::FailedPreconditionError(
+        absl::StrCat(properties.name, " has compute capability ", properties.major, ".",
+                     properties.minor, "; at least ", kLeastCapability, ".0 is needed"));
+  }
+  absl::StatusOr<std::unique_ptr<Products>> products = Products::Create();
+  if (!products.ok()) return products.status();
+  absl::StatusOr<std::unique_ptr<PinnedBuffer>> staging = PinnedBuffer::Create(kStagingBytes);
+  if (!staging.ok()) return staging.status();
+  cudaStream_t stream = nullptr;
+  status = CudaStatus(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking),
+                      "cudaStreamCreateWithFlags");
+  if (!status.ok()) return status;
+  return std::make_unique<CudaBackend>(stream, *std::move(products), *std::move(staging));
+}
+
+}  // namespace winnow

@@ -1,0 +1,84 @@
+#pragma once
+
+#include <cuda_runtime_api.h>
+
+#include <cstddef>
+#include <cstdint>
+
+#include "kernels/selection.h"
+
+namespace winnow::cuda {
+
+/// Elements of the KV pool.
+enum class KvType : uint8_t { kF16, kBf16 };
+
+/// Elements of attention's result.
+enum class OutType : uint8_t { kF32, kBf16 };
+
+/// Query heads that share a KV head: at most this many.
+inline constexpr int kMaxGroup = 8;
+
+/// rows times kv_heads of one call: at most this many.
+inline constexpr int kMaxDecodeHeads = 65536;
+
+/// What attention of decoding rows works on. A row is one query token; rows may belong to different
+/// sequences of different lengths, and each KV head of each row may be dense or select. All
+/// pointers are to device memory, so that a captured graph serves every later step of the same
+/// `rows`, `max_context` and `max_selected`: contexts, budgets, kinds and tables may change between
+/// replays.
+struct DecodeAttention {
+  // The model's layer.
+  int kv_heads = 0;
+  int group = 1;         ///< query heads of a KV head, 1 to kMaxGroup
+  int head_dim = 0;      ///< 64 or 128
+  int block_tokens = 0;  ///< a power of two, at least 16
+  KvType kv_type = KvType::kF16;
+  const std::byte* kv = nullptr;  ///< the layer's blocks, KvCache::block(layer, 0)
+  /// The layer's label blocks, LabelCache::block(layer, 0), laid out as in label_layout.cuh.
+  const std::byte* labels = nullptr;
+  int label_width = 0;  ///< 4, or a multiple of 8 up to kMaxLabelWidth
+  LabelCodec basis;     ///< only `query` is read
+  int32_t sinks = 0;
+  int32_t window = 0;
+
+  // The step's rows.
+  int rows = 0;
+  const int32_t* query_rows = nullptr;    ///< [rows] row of `queries` and `out`
+  const int32_t* sequences = nullptr;     ///< [rows] row of `block_tables`
+  const int32_t* contexts = nullptr;      ///< [rows] tokens up to and including the row's own
+  const SelectionKind* kinds = nullptr;   ///< [rows]
+  const int32_t* budgets = nullptr;       ///< [rows, kv_heads] BudgetTokens; the context if dense
+  const int32_t* block_tables = nullptr;  ///< [sequences, max_blocks] as StepBatch::block_tables
+  int max_blocks = 0;
+  int32_t max_context = 0;   ///< no context is longer
+  int32_t max_selected = 0;  ///< no budget of a head that selects is larger; 0: all heads are dense
+
+  bool exact_scores = false;  ///< some row's kind is kScores, which costs one launch more
+
+  /// Rotated queries: query head h of row t begins at queries + t query_stride + h head_dim.
+  const float* queries = nullptr;
+  int64_t query_stride = 0;
+  void* out = nullptr;  ///< the same for the result, elements of out_type
+  int64_t out_stride = 0;
+  OutType out_type = OutType::kF32;
+
+  /// [rows, kv_heads, max_selected]: what the KV heads that select chose, `budget` entries each, in
+  /// the order of positions. An entry e is the token whose key begins at element 2 head_dim e of
+  /// `kv`: e = (block kv_heads + kv_head) block_tokens + slot.
+  uint32_t* selected = nullptr;
+  /// DecodeWorkspaceBytes, all zero before the first use; calls leave it fit for the next one.
+  std::byte* workspace = nullptr;
+};
+
+/// Bytes of DecodeAttention::workspace on the current device for calls of at most so many rows and
+/// such contexts.
+int64_t DecodeWorkspaceBytes(int rows, int kv_heads, int head_dim, int max_context);
+
+/// Queues attention of the rows as of Backend::Attention:
+///   out[t, h, :] = sum_j softmax_j(q[t, h] . k[j, g] / sqrt(head_dim)) v[j, g], j in S[t, g].
+/// One launch if max_selected is 0, else two: choose what to attend to, attend. None allocates or
+/// waits, so they can be captured. Sums run in an order fixed by the device, contexts and budgets:
+/// the same call gives the same bits. Returns the first launch error.
+cudaError_t LaunchDecodeAttention(const DecodeAttention& call, cudaStream_t stream);
+
+}  // namespace winnow::cuda

@@ -1,0 +1,100 @@
+#include <cuda_fp16.h>
+
+#include "kernels/cuda/recall.h"
+
+namespace winnow::cuda {
+namespace {
+
+constexpr int kWarps = 16;
+constexpr int kThreads = 32 * kWarps;
+constexpr int kMaxLaneDims = 4;  // of a head of at most 128
+constexpr unsigned kFullWarp = 0xffffffff;
+
+// Softmax mass relative to the largest score, which keeps sums in fp32's range.
+struct Mass {
+  float largest = -INFINITY;
+  float sum = 0;
+
+  __device__ void Add(float score) { Add({score, 1}); }
+  __device__ void Add(const Mass& other) {
+    if (other.sum == 0) return;
+    const float larger = fmaxf(largest, other.largest);
+    sum = sum * expf(largest - larger) + other.sum * expf(other.largest - larger);
+    largest = larger;
+  }
+};
+
+// One block a probe, a warp a token at a time.
+__global__ void __launch_bounds__(kThreads)
+    MeasureRecall(const __grid_constant__ DecodeAttention call, const DecodeProbe* probes,
+                  float* recalls) {
+  __shared__ Mass all[kWarps];
+  __shared__ Mass chosen[kWarps];
+  const DecodeProbe probe = probes[blockIdx.x];
+  const int warp = threadIdx.x / 32;
+  const int lane = threadIdx.x % 32;
+  const int head = probe.row * call.kv_heads + probe.kv_head;
+  const int context = call.contexts[probe.row];
+  const int budget = call.budgets[head];
+  if (budget >= context) {
+    if (threadIdx.x == 0) recalls[blockIdx.x] = 1;
+    return;
+  }
+  const auto* keys = reinterpret_cast<const __half*>(call.kv);
+  const int32_t* table = call.block_tables + int64_t{call.sequences[probe.row]} * call.max_blocks;
+  const uint32_t* selected = call.selected + int64_t{head} * call.max_selected;
+  const float scale = rsqrtf(static_cast<float>(call.head_dim));
+  float recall = 0;
+  for (int h = 0; h < call.group; ++h) {
+    const float* query = call.queries + call.query_rows[probe.row] * call.query_stride +
+                         (probe.kv_head * call.group + h) * call.head_dim;
+    float q[kMaxLaneDims];
+#pragma unroll
+    for (int i = 0; i < kMaxLaneDims; ++i) {
+      const int c = lane + 32 * i;
+      q[i] = c < call.head_dim ? query[c] * scale : 0;
+    }
+    const auto score = [&](int64_t entry) {
+      float dot = 0;
+#pragma unroll
+      for (int i = 0; i < kMaxLaneDims; ++i) {
+        const int c = lane + 32 * i;
+        if (c < call.head_dim) dot += q[i] * __half2float(keys[entry * 2 * call.head_dim + c]);
+      }
+      for (int step = 16; step > 0; step /= 2) dot += __shfl_xor_sync(kFullWarp, dot, step);
+      return dot;
+    };
+    Mass of_all;
+    for (int j = warp; j < context; j += kWarps) {
+      const int64_t block = table[j / call.block_tokens];
+      of_all.Add(score((block * call.kv_heads + probe.kv_head) * call.block_tokens +
+                       j % call.block_tokens));
+    }
+    Mass of_chosen;
+    for (int j = warp; j < budget; j += kWarps) of_chosen.Add(score(selected[j]));
+    if (lane == 0) {
+      all[warp] = of_all;
+      chosen[warp] = of_chosen;
+    }
+    __syncthreads();
+    Mass total;
+    Mass kept;
+    for (int w = 0; w < kWarps; ++w) {
+      total.Add(all[w]);
+      kept.Add(chosen[w]);
+    }
+    recall += kept.sum * expf(kept.largest - total.largest) / total.sum;
+    __syncthreads();
+  }
+  if (threadIdx.x == 0) recalls[blockIdx.x] = fminf(recall / static_cast<float>(call.group), 1);
+}
+
+}  // namespace
+
+cudaError_t LaunchMeasureRecall(const DecodeAttention& call, const DecodeProbe* probes, int count,
+                                float* recalls, cudaStream_t stream) {
+  MeasureRecall<<<count, kThreads, 0, stream>>>(call, probes, recalls);
+  return cudaGetLastError();
+}
+
+}  // namespace winnow::cuda

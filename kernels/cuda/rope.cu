@@ -1,0 +1,132 @@
+#include <cuda_fp16.h>
+
+#include "kernels/cuda/label_layout.cuh"
+#include "kernels/cuda/rope.h"
+
+// A warp takes one head of one row: it rotates the head in shared memory, from where it is stored
+// to the caches and projected to its label.
+
+namespace winnow::cuda {
+namespace {
+
+constexpr int kWarps = 8;
+constexpr int kThreads = 32 * kWarps;
+constexpr int kMaxHeadDim = 128;
+constexpr unsigned kFullWarp = 0xffffffff;
+
+// Cosine and sine of position * frequency, whose product is reduced to one turn in fp64: fp32 would
+// have lost the angle at long contexts.
+__device__ float2 Rotation(float frequency, int position) {
+  constexpr double kTurnsPerRadian = 0.15915494309189535;
+  const double turns = static_cast<double>(frequency) * position * kTurnsPerRadian;
+  float2 rotation;
+  sincospif(static_cast<float>(2 * (turns - rint(turns))), &rotation.y, &rotation.x);
+  return rotation;
+}
+
+__device__ void Rotate(const Rope& rope, int position, int lane, float* head) {
+  for (int i = lane; i < rope.dim / 2; i += 32) {
+    const bool adjacent = rope.pairing == RopePairing::kAdjacent;
+    float& first = head[adjacent ? 2 * i : i];
+    float& second = head[adjacent ? 2 * i + 1 : i + rope.dim / 2];
+    const float2 rotation = Rotation(rope.frequencies[i], position);
+    const float a = first;
+    const float b = second;
+    first = a * rotation.x - b * rotation.y;
+    second = a * rotation.y + b * rotation.x;
+  }
+}
+
+// Codes of the label of `key`, as of LabelCodec, to `codes` [width]. Lanes that share a dimension
+// divide the key among them.
+__device__ void Quantise(const RopeAndStore& call, int kv_head, int lane, const float* key,
+                         int* codes) {
+  const int width = call.label_width;
+  const float* basis = call.basis.key + int64_t{kv_head} * call.head_dim * width;
+  const int shares = width <= 16 ? 32 / width : 1;
+  for (int first = 0; first < width; first += 32) {
+    const int i = first + lane % (32 / shares);
+    const int share = lane / (32 / shares);
+    float label = 0;
+    if (i < width) {
+      for (int c = share; c < call.head_dim; c += shares) label += basis[c * width + i] * key[c];
+    }
+    for (int step = 32 / shares; step < 32; step *= 2) {
+      label += __shfl_xor_sync(kFullWarp, label, step);
+    }
+    if (i < width && share == 0) {
+      label += call.basis.offset[kv_head * width + i];
+      codes[i] = min(max(__float2int_rn(label), 0), 15);
+    }
+  }
+}
+
+__device__ void StoreLabel(const int* codes, int width, int slot, int lane, std::byte* block) {
+  if (width == 4) {
+    const auto label =
+        static_cast<uint16_t>(codes[0] | codes[1] << 8 | codes[2] << 4 | codes[3] << 12);
+    if (lane == 0) reinterpret_cast<uint16_t*>(block)[slot] = label;
+  } else if (lane < width / 8) {
+    int word[8];
+#pragma unroll
+    for (int i = 0; i < 8; ++i) word[i] = codes[lane * 8 + i];
+    *reinterpret_cast<uint32_t*>(block + LabelOffset(slot, width, lane)) = PackLabel(word);
+  }
+}
+
+__global__ void __launch_bounds__(kThreads) Store(const __grid_constant__ RopeAndStore call) {
+  __shared__ __align__(16) float heads[kWarps][kMaxHeadDim];
+  __shared__ int labels[kWarps][kMaxLabelWidth];
+  const int warp = threadIdx.x / 32;
+  const int lane = threadIdx.x % 32;
+  const int row = blockIdx.x;
+  const int index = blockIdx.y * kWarps + warp;  // among queries, keys and values
+  if (index >= call.heads + 2 * call.kv_heads) return;
+  const int head_dim = call.head_dim;
+  const int quads = head_dim / 4;
+  float* head = heads[warp];
+  auto* memory = reinterpret_cast<float4*>(static_cast<float*>(call.qkv.data) +
+                                           row * call.qkv.stride + index * head_dim);
+  const bool is_value = index >= call.heads + call.kv_heads;
+  if (lane < quads) reinterpret_cast<float4*>(head)[lane] = memory[lane];
+  __syncwarp();
+  const int position = call.positions[row];
+  if (!is_value) {
+    Rotate(call.rope, position, lane, head);
+    __syncwarp();
+    if (lane < quads) memory[lane] = reinterpret_cast<const float4*>(head)[lane];
+    if (index < call.heads) return;
+  }
+
+  const int kv_head = (index - call.heads) % call.kv_heads;
+  const int block = call.block_tables[int64_t{call.sequences[row]} * call.max_blocks +
+                                      position / call.block_tokens];
+  const int slot = position % call.block_tokens;
+  const int64_t head_block = int64_t{block} * call.kv_heads + kv_head;
+  if (lane < quads) {
+    const float4 x = reinterpret_cast<const float4*>(head)[lane];
+    const __half2 low = __floats2half2_rn(x.x, x.y);
+    const __half2 high = __floats2half2_rn(x.z, x.w);
+    __half* stored = reinterpret_cast<__half*>(call.kv) +
+                     (head_block * call.block_tokens + slot) * 2 * head_dim +
+                     (is_value ? head_dim : 0);
+    reinterpret_cast<uint2*>(stored)[lane] = {reinterpret_cast<const uint32_t&>(low),
+                                              reinterpret_cast<const uint32_t&>(high)};
+  }
+  if (is_value || call.labels == nullptr) return;
+  Quantise(call, kv_head, lane, head, labels[warp]);
+  __syncwarp();
+  StoreLabel(labels[warp], call.label_width, slot, lane,
+             call.labels + head_block * (call.block_tokens * call.label_width / 2));
+}
+
+}  // namespace
+
+cudaError_t LaunchRopeAndStore(const RopeAndStore& call, cudaStream_t stream) {
+  const int heads = call.heads + 2 * call.kv_heads;
+  const dim3 grid(static_cast<unsigned>(call.qkv.rows), (heads + kWarps - 1) / kWarps);
+  Store<<<grid, kThreads, 0, stream>>>(call);
+  return cudaGetLastError();
+}
+
+}  // namespace winnow::cuda

@@ -1,0 +1,191 @@
+#include "kernels/cuda/step_arrays.h"
+
+#include <algorithm>
+#include <bit>
+#include <cstring>
+#include <span>
+#include <utility>
+
+#include "kernels/cuda/status.h"
+
+namespace winnow::cuda {
+namespace {
+
+constexpr int64_t kAlignment = 16;  // bytes, of each array
+
+int64_t Aligned(int64_t bytes) { return (bytes + kAlignment - 1) / kAlignment * kAlignment; }
+
+// Rounds up by at most an eighth, so that sizes which grow step by step fall into few classes.
+int RoundUp(int value, int least) {
+  const auto power = static_cast<int>(std::bit_floor(static_cast<unsigned>(value)));
+  const int unit = std::max(least, power / 8);
+  return (value + unit - 1) / unit * unit;
+}
+
+void Widen(const Selection& selection, StepShape::Widest* widest) {
+  if (selection.budget_tokens > 0) {
+    widest->budget_tokens = std::max(widest->budget_tokens, selection.budget_tokens);
+  } else {
+    widest->fraction = std::max(widest->fraction, selection.fraction);
+  }
+}
+
+}  // namespace
+
+int StepShape::MaxSelected(const LayerSelector& selector, int kv_heads) const {
+  if (max_context < selector.min_context) return 0;
+  int most = 0;
+  const auto add = [&](SelectionKind kind, const Widest& widest) {
+    for (int g = 0; g < kv_heads; ++g) {
+      if (widest.fraction > 0) {
+        most = std::max(most, BudgetTokens({kind, widest.fraction, 0}, selector, g, max_context));
+      }
+      if (widest.budget_tokens > 0) {
+        most =
+            std::max(most, BudgetTokens({kind, 1, widest.budget_tokens}, selector, g, max_context));
+      }
+    }
+  };
+  add(SelectionKind::kLabels, labels);
+  add(SelectionKind::kWindow, window);
+  add(SelectionKind::kScores, scores);
+  return most;
+}
+
+StepArrays::StepArrays() { cudaEventCreateWithFlags(&copied_, cudaEventDisableTiming); }
+
+StepArrays::~StepArrays() {
+  if (copied_ != nullptr) cudaEventDestroy(copied_);
+}
+
+void StepArrays::Divide(const StepBatch& batch) {
+  shape_ = {};
+  shape_.rows = batch.rows();
+  shape_.sequences = batch.sequences();
+  row_sequences_.resize(batch.tokens.size());
+  decode_rows_.clear();
+  decode_sequences_.clear();
+  contexts_.clear();
+  selections_.clear();
+  kinds_.clear();
+  tiles_.clear();
+  int context = 1;
+  for (int s = 0; s < batch.sequences(); ++s) {
+    const int begin = batch.query_begin[s];
+    const int end = batch.query_begin[s + 1];
+    std::fill(row_sequences_.begin() + begin, row_sequences_.begin() + end, s);
+    const auto selection_of = [&](int row) {
+      return batch.selections.empty() ? Selection{} : batch.selections[row];
+    };
+    const auto is_tiled = [&](int row) {
+      return end - begin > 1 && selection_of(row).kind == SelectionKind::kAll;
+    };
+    for (int row = begin; row < end;) {
+      if (is_tiled(row)) {
+        int rows = 1;
+        while (rows < kPrefillTileRows && row + rows < end && is_tiled(row + rows)) ++rows;
+        tiles_.push_back({row, rows, batch.positions[row], s});
+        row += rows;
+        continue;
+      }
+      const Selection selection = selection_of(row);
+      decode_rows_.push_back(row);
+      decode_sequences_.push_back(s);
+      contexts_.push_back(batch.positions[row] + 1);
+      context = std::max(context, contexts_.back());
+      selections_.push_back(selection);
+      kinds_.push_back(selection.kind);
+      switch (selection.kind) {
+        case SelectionKind::kAll:
+          break;
+        case SelectionKind::kLabels:
+          Widen(selection, &shape_.labels);
+          break;
+        case SelectionKind::kWindow:
+          Widen(selection, &shape_.window);
+          break;
+        case SelectionKind::kScores:
+          Widen(selection, &shape_.scores);
+          break;
+      }
+      ++row;
+    }
+  }
+  std::ranges::stable_sort(tiles_, std::ranges::greater(), &PrefillTile::first_position);
+  shape_.decode_rows = static_cast<int>(decode_rows_.size());
+  shape_.tiles = static_cast<int>(tiles_.size());
+  shape_.max_context = RoundUp(context, 256);
+  shape_.max_blocks = RoundUp(std::max(1, batch.max_blocks), 16);
+  tables_.assign(int64_t{shape_.sequences} * shape_.max_blocks, 0);
+  for (int s = 0; s < shape_.sequences; ++s) {
+    std::copy_n(batch.block_tables.begin() + int64_t{s} * batch.max_blocks, batch.max_blocks,
+                tables_.begin() + int64_t{s} * shape_.max_blocks);
+  }
+}
+
+absl::Status StepArrays::Reserve(int64_t bytes) {
+  if (host_ != nullptr && host_->bytes() >= bytes) return absl::OkStatus();
+  const auto size =
+      static_cast<int64_t>(std::bit_ceil(static_cast<uint64_t>(std::max<int64_t>(bytes, 1 << 16))));
+  absl::StatusOr<std::unique_ptr<PinnedBuffer>> host = PinnedBuffer::Create(size);
+  if (!host.ok()) return host.status();
+  absl::StatusOr<std::unique_ptr<DeviceBuffer>> device = DeviceBuffer::Create(size);
+  if (!device.ok()) return device.status();
+  host_ = *std::move(host);
+  device_ = *std::move(device);  // cudaFree waits for what still reads the old one
+  ++generation_;
+  return absl::OkStatus();
+}
+
+absl::Status StepArrays::Upload(const StepBatch& batch, cudaStream_t stream) {
+  Divide(batch);
+  // Those whose length is no part of the shape come last.
+  struct Array {
+    const void* source;
+    int64_t bytes;
+    const void** device;
+  };
+  const auto array = [](const auto& values, auto** device) {
+    return Array{values.data(), static_cast<int64_t>(std::span(values).size_bytes()),
+                 reinterpret_cast<const void**>(device)};
+  };
+  const Array arrays[] = {
+      array(batch.tokens, &tokens),
+      array(batch.positions, &positions),
+      array(row_sequences_, &sequences),
+      array(decode_rows_, &decode_rows),
+      array(decode_sequences_, &decode_sequences),
+      array(contexts_, &contexts),
+      array(selections_, &selections),
+      array(kinds_, &kinds),
+      array(tiles_, &tiles),
+      array(tables_, &block_tables),
+      array(batch.logit_rows, &logit_rows),
+  };
+  int64_t bytes = 0;
+  for (const Array& a : arrays) bytes += Aligned(a.bytes);
+  if (absl::Status status = Reserve(bytes); !status.ok()) return status;
+  absl::Status status = CudaStatus(cudaEventSynchronize(copied_), "cudaEventSynchronize");
+  if (!status.ok()) return status;
+  int64_t at = 0;
+  for (const Array& a : arrays) {
+    if (a.bytes > 0) std::memcpy(host_->data() + at, a.source, static_cast<size_t>(a.bytes));
+    *a.device = device_->data() + at;
+    at += Aligned(a.bytes);
+  }
+  status.Update(
+      CudaStatus(cudaMemcpyAsync(device_->data(), host_->data(), static_cast<size_t>(bytes),
+                                 cudaMemcpyHostToDevice, stream),
+                 "cudaMemcpyAsync"));
+  status.Update(CudaStatus(cudaEventRecord(copied_, stream), "cudaEventRecord"));
+  return status;
+}
+
+int StepArrays::DecodeRowOf(int row) const {
+  const auto found = std::ranges::lower_bound(decode_rows_, row);
+  return found != decode_rows_.end() && *found == row
+             ? static_cast<int>(found - decode_rows_.begin())
+             : -1;
+}
+
+}  // namespace winnow::cuda

@@ -1,0 +1,95 @@
+#pragma once
+
+#include <cuda_runtime_api.h>
+
+#include <compare>
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "kernels/cuda/memory.h"
+#include "kernels/cuda/prefill_attention.h"
+#include "kernels/selection.h"
+#include "kernels/step_batch.h"
+
+namespace winnow::cuda {
+
+/// What decides how a step is computed, apart from the numbers in its arrays: steps of the same
+/// shape are the same launches on the same memory.
+struct StepShape {
+  /// Selections of one kind that no row of the step exceeds.
+  struct Widest {
+    float fraction = 0;         ///< of rows whose budget is a fraction; 0: there are none
+    int32_t budget_tokens = 0;  ///< of rows whose budget is a number of tokens; 0: there are none
+    auto operator<=>(const Widest&) const = default;
+  };
+
+  int rows = 0;
+  int decode_rows = 0;
+  int tiles = 0;
+  int sequences = 0;
+  int max_blocks = 0;   ///< of a block table as it lies in device memory
+  int max_context = 0;  ///< no decoding row has a longer context; rounded up
+  Widest labels, window, scores;
+
+  auto operator<=>(const StepShape&) const = default;
+
+  /// What no KV head that selects attends to more of, in this layer; 0 if none selects.
+  int MaxSelected(const LayerSelector& selector, int kv_heads) const;
+};
+
+/// The arrays of the current step in device memory, and how its rows are divided: decoding rows,
+/// which attend on their own, and tiles of rows of a prompt. All pointers stay the same for steps
+/// of one shape until `generation` changes.
+class StepArrays {
+ public:
+  StepArrays();
+  ~StepArrays();
+  StepArrays(const StepArrays&) = delete;
+  StepArrays& operator=(const StepArrays&) = delete;
+
+  /// Lays the batch out and queues one copy to the device.
+  absl::Status Upload(const StepBatch& batch, cudaStream_t stream);
+
+  const StepShape& shape() const { return shape_; }
+  /// Counts how often the arrays have moved.
+  int generation() const { return generation_; }
+
+  const int32_t* tokens = nullptr;            ///< [rows]
+  const int32_t* positions = nullptr;         ///< [rows]
+  const int32_t* sequences = nullptr;         ///< [rows] sequence of each row
+  const int32_t* block_tables = nullptr;      ///< [sequences, shape().max_blocks]
+  const int32_t* decode_rows = nullptr;       ///< [decode rows] their rows
+  const int32_t* decode_sequences = nullptr;  ///< [decode rows]
+  const int32_t* contexts = nullptr;          ///< [decode rows]
+  const Selection* selections = nullptr;      ///< [decode rows]
+  const SelectionKind* kinds = nullptr;       ///< [decode rows]
+  const PrefillTile* tiles = nullptr;         ///< [tiles], longest contexts first
+  const int32_t* logit_rows = nullptr;        ///< as in the batch
+
+  /// Index among the decoding rows, or -1.
+  int DecodeRowOf(int row) const;
+
+ private:
+  void Divide(const StepBatch& batch);
+  absl::Status Reserve(int64_t bytes);
+
+  StepShape shape_;
+  std::vector<int32_t> row_sequences_;
+  std::vector<int32_t> decode_rows_;
+  std::vector<int32_t> decode_sequences_;
+  std::vector<int32_t> contexts_;
+  std::vector<Selection> selections_;
+  std::vector<SelectionKind> kinds_;
+  std::vector<PrefillTile> tiles_;
+  std::vector<int32_t> tables_;
+
+  std::unique_ptr<PinnedBuffer> host_;
+  std::unique_ptr<DeviceBuffer> device_;
+  cudaEvent_t copied_ = nullptr;  ///< the last copy has left host_
+  int generation_ = 0;
+};
+
+}  // namespace winnow::cuda

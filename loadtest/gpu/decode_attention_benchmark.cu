@@ -1,0 +1,295 @@
+// Times decode attention, dense and Double Sparsity, against what memory allows: prints a table,
+// writes JSON to the file named by the first argument. Replays of CUDA graphs over several layers'
+// pools, so that nothing but what a layer itself reuses comes from the L2 cache; medians.
+
+#include <cuda_runtime.h>
+
+#include <algorithm>
+#include <cstdio>
+#include <cstdlib>
+#include <functional>
+#include <numeric>
+#include <random>
+#include <vector>
+
+#include "kernels/cuda/decode_attention.h"
+#include "kernels/cuda/decode_kernels.h"
+
+namespace winnow::cuda {
+namespace {
+
+#define CHECK_CUDA(call)                                                  \
+  do {                                                                    \
+    const cudaError_t error = (call);                                     \
+    if (error != cudaSuccess) {                                           \
+      std::fprintf(stderr, "%s: %s\n", #call, cudaGetErrorString(error)); \
+      std::exit(1);                                                       \
+    }                                                                     \
+  } while (false)
+
+constexpr int kBlockTokens = 32;
+constexpr int kSinks = 4;
+constexpr int kWindow = 16;
+constexpr int kReplays = 15;
+// Bytes that a replay must touch before it comes back to the first layer: four times an L2 cache.
+constexpr double kRotatedBytes = 200e6;
+
+struct Shape {
+  int batch;
+  int context;
+  int heads;
+  int kv_heads;
+  int head_dim;
+  int width;     // of labels
+  int sparsity;  // 1: dense
+};
+
+__device__ uint32_t Hash(uint64_t x) {
+  x ^= x >> 33;
+  x *= 0xff51afd7ed558ccdull;
+  x ^= x >> 33;
+  x *= 0xc4ceb9fe1a85ec53ull;
+  return static_cast<uint32_t>(x ^ x >> 33);
+}
+
+// fp16 numbers between -2 and 2 with random mantissas.
+__global__ void FillKv(uint32_t* words, int64_t count) {
+  for (int64_t i = blockIdx.x * int64_t{blockDim.x} + threadIdx.x; i < count;
+       i += int64_t{gridDim.x} * blockDim.x) {
+    words[i] = (Hash(i) & 0x83ff83ffu) | 0x38003800u;
+  }
+}
+
+__global__ void FillLabels(uint32_t* words, int64_t count) {
+  for (int64_t i = blockIdx.x * int64_t{blockDim.x} + threadIdx.x; i < count;
+       i += int64_t{gridDim.x} * blockDim.x) {
+    words[i] = Hash(i + 1);
+  }
+}
+
+template <typename T>
+T* Allocate(int64_t count) {
+  void* data;
+  CHECK_CUDA(cudaMalloc(&data, std::max<int64_t>(count, 1) * sizeof(T)));
+  return static_cast<T*>(data);
+}
+
+template <typename T>
+T* Upload(const std::vector<T>& host) {
+  T* data = Allocate<T>(host.size());
+  CHECK_CUDA(cudaMemcpy(data, host.data(), host.size() * sizeof(T), cudaMemcpyHostToDevice));
+  return data;
+}
+
+double Median(std::vector<double> values) {
+  std::nth_element(values.begin(), values.begin() + values.size() / 2, values.end());
+  return values[values.size() / 2];
+}
+
+// Seconds of one replay of what `queue` puts on a stream.
+double TimeGraph(const std::function<void(cudaStream_t)>& queue) {
+  cudaStream_t stream;
+  cudaGraph_t graph;
+  cudaGraphExec_t executable;
+  CHECK_CUDA(cudaStreamCreate(&stream));
+  CHECK_CUDA(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal));
+  queue(stream);
+  CHECK_CUDA(cudaStreamEndCapture(stream, &graph));
+  CHECK_CUDA(cudaGraphInstantiate(&executable, graph, 0));
+  cudaEvent_t begin;
+  cudaEvent_t end;
+  CHECK_CUDA(cudaEventCreate(&begin));
+  CHECK_CUDA(cudaEventCreate(&end));
+  std::vector<double> seconds;
+  for (int i = -3; i < kReplays; ++i) {
+    CHECK_CUDA(cudaEventRecord(begin, stream));
+    CHECK_CUDA(cudaGraphLaunch(executable, stream));
+    CHECK_CUDA(cudaEventRecord(end, stream));
+    CHECK_CUDA(cudaEventSynchronize(end));
+    float milliseconds;
+    CHECK_CUDA(cudaEventElapsedTime(&milliseconds, begin, end));
+    if (i >= 0) seconds.push_back(milliseconds / 1e3);
+  }
+  CHECK_CUDA(cudaGraphExecDestroy(executable));
+  CHECK_CUDA(cudaGraphDestroy(graph));
+  CHECK_CUDA(cudaStreamDestroy(stream));
+  return Median(seconds);
+}
+
+// Bytes per second, read and written, of a copy within the device.
+double CopyBandwidth() {
+  constexpr int64_t kBytes = int64_t{2} << 30;
+  char* from = Allocate<char>(kBytes);
+  char* to = Allocate<char>(kBytes);
+  FillKv<<<1024, 256>>>(reinterpret_cast<uint32_t*>(from), kBytes / 4);
+  const double seconds = TimeGraph([&](cudaStream_t stream) {
+    for (int i = 0; i < 4; ++i) {
+      CHECK_CUDA(cudaMemcpyAsync(to, from, kBytes, cudaMemcpyDeviceToDevice, stream));
+    }
+  });
+  CHECK_CUDA(cudaFree(from));
+  CHECK_CUDA(cudaFree(to));
+  return 4 * 2.0 * kBytes / seconds;
+}
+
+struct Timing {
+  double bytes = 0;  // that one layer must read
+  double seconds = 0;
+  double select_seconds = 0;
+  double attend_seconds = 0;
+};
+
+Timing Measure(const Shape& shape) {
+  const int blocks_of_row = (shape.context + kBlockTokens - 1) / kBlockTokens;
+  const int blocks = shape.batch * blocks_of_row;
+  const int64_t tokens = int64_t{blocks} * kBlockTokens * shape.kv_heads;
+  const int64_t kv_bytes = tokens * 4 * shape.head_dim;
+  const int64_t label_bytes = tokens * shape.width / 2;
+  const int budget =
+      shape.sparsity == 1 ? shape.context : (shape.context + shape.sparsity - 1) / shape.sparsity;
+  Timing timing;
+  const double heads = 1.0 * shape.batch * shape.kv_heads;
+  timing.bytes = heads * budget * 4 * shape.head_dim;
+  if (shape.sparsity > 1) timing.bytes += heads * shape.context * shape.width / 2;
+  const int layers = std::clamp(static_cast<int>(kRotatedBytes / timing.bytes) + 1, 2, 8);
+
+  std::mt19937 random(1);
+  std::vector<int32_t> table(blocks);
+  std::iota(table.begin(), table.end(), 0);
+  std::shuffle(table.begin(), table.end(), random);
+  std::vector<int32_t> rows(shape.batch);
+  std::iota(rows.begin(), rows.end(), 0);
+  std::normal_distribution<float> normal;
+  std::vector<float> queries(int64_t{layers} * shape.batch * shape.heads * shape.head_dim);
+  for (float& q : queries) q = normal(random);
+  std::vector<float> basis(int64_t{shape.kv_heads} * shape.head_dim * shape.width);
+  for (float& x : basis) x = 0.05f * normal(random);
+
+  std::byte* const kv = Allocate<std::byte>(layers * kv_bytes);
+  std::byte* const labels = Allocate<std::byte>(layers * label_bytes);
+  FillKv<<<1024, 256>>>(reinterpret_cast<uint32_t*>(kv), layers * kv_bytes / 4);
+  FillLabels<<<1024, 256>>>(reinterpret_cast<uint32_t*>(labels), layers * label_bytes / 4);
+  const int64_t row_numbers = int64_t{shape.heads} * shape.head_dim;
+  DecodeAttention call = {
+      .kv_heads = shape.kv_heads,
+      .group = shape.heads / shape.kv_heads,
+      .head_dim = shape.head_dim,
+      .block_tokens = kBlockTokens,
+      .label_width = shape.width,
+      .basis = {.query = Upload(basis)},
+      .sinks = kSinks,
+      .window = kWindow,
+      .rows = shape.batch,
+      .query_rows = Upload(rows),
+      .sequences = Upload(rows),
+      .contexts = Upload(std::vector<int32_t>(shape.batch, shape.context)),
+      .kinds = Upload(std::vector<SelectionKind>(shape.batch, SelectionKind::kLabels)),
+      .budgets = Upload(std::vector<int32_t>(shape.batch * shape.kv_heads, budget)),
+      .block_tables = Upload(table),
+      .max_blocks = blocks_of_row,
+      .max_context = shape.context,
+      .max_selected = shape.sparsity == 1 ? 0 : budget,
+      .query_stride = row_numbers,
+      .out = Allocate<float>(shape.batch * row_numbers),
+      .out_stride = row_numbers,
+      .selected = Allocate<uint32_t>(int64_t{shape.batch} * shape.kv_heads * budget)};
+  const int64_t workspace_bytes =
+      DecodeWorkspaceBytes(shape.batch, shape.kv_heads, shape.head_dim, shape.context);
+  call.workspace = Allocate<std::byte>(workspace_bytes);
+  CHECK_CUDA(cudaMemset(call.workspace, 0, workspace_bytes));
+  float* const all_queries = Upload(queries);
+  const auto of_layer = [&](int layer) {
+    DecodeAttention of_layer = call;
+    of_layer.kv = kv + layer * kv_bytes;
+    of_layer.labels = labels + layer * label_bytes;
+    of_layer.queries = all_queries + layer * shape.batch * row_numbers;
+    return of_layer;
+  };
+  const auto time = [&](const auto& launch) {
+    return TimeGraph([&](cudaStream_t stream) {
+             for (int layer = 0; layer < layers; ++layer) {
+               CHECK_CUDA(launch(of_layer(layer), stream));
+             }
+           }) /
+           layers;
+  };
+  timing.seconds = time(LaunchDecodeAttention);
+  if (shape.sparsity > 1) {
+    const DecodeScratch scratch = ScratchOf(call);
+    timing.select_seconds = time([&](const DecodeAttention& layer, cudaStream_t stream) {
+      return LaunchSelect(layer, scratch.keys, stream);
+    });
+    timing.attend_seconds = time([&](const DecodeAttention& layer, cudaStream_t stream) {
+      return LaunchAttend(layer, scratch.attend, stream);
+    });
+  }
+  for (const void* data :
+       {static_cast<const void*>(kv), static_cast<const void*>(labels),
+        static_cast<const void*>(all_queries), static_cast<const void*>(call.basis.query),
+        static_cast<const void*>(call.query_rows), static_cast<const void*>(call.sequences),
+        static_cast<const void*>(call.contexts), static_cast<const void*>(call.kinds),
+        static_cast<const void*>(call.budgets), static_cast<const void*>(call.block_tables),
+        static_cast<const void*>(call.out), static_cast<const void*>(call.selected),
+        static_cast<const void*>(call.workspace)}) {
+    CHECK_CUDA(cudaFree(const_cast<void*>(data)));
+  }
+  return timing;
+}
+
+int Main(int argc, char** argv) {
+  cudaDeviceProp device;
+  CHECK_CUDA(cudaGetDeviceProperties(&device, 0));
+  const double bandwidth = CopyBandwidth();
+  std::printf("%s, copy %.3f TB/s (read + write)\n", device.name, bandwidth / 1e12);
+  std::printf("%5s %7s %6s %4s %2s %7s %9s %8s %8s %6s %8s %8s %7s\n", "batch", "context", "heads",
+              "dim", "r", "policy", "MB", "floor us", "us", "share", "select", "attend", "speedup");
+  FILE* json = argc > 1 ? std::fopen(argv[1], "w") : nullptr;
+  if (json != nullptr) {
+    std::fprintf(json, "{\"device\": \"%s\", \"copy_bytes_per_second\": %.4g, \"results\": [",
+                 device.name, bandwidth);
+  }
+  struct Setting {
+    int batch, context, heads, kv_heads, head_dim;
+  };
+  bool first = true;
+  for (const Setting& s : std::vector<Setting>{{8, 16384, 32, 32, 128},
+                                               {16, 16384, 32, 32, 128},
+                                               {4, 16384, 32, 32, 128},
+                                               {16, 4096, 32, 32, 128},
+                                               {1, 65536, 32, 32, 128},
+                                               {16, 32768, 32, 8, 128},
+                                               {64, 4096, 9, 3, 64}}) {
+    double dense = 0;
+    for (const auto& [sparsity, width] :
+         std::vector<std::pair<int, int>>{{1, 8}, {16, 8}, {16, 16}, {16, 32}}) {
+      const Timing t =
+          Measure({s.batch, s.context, s.heads, s.kv_heads, s.head_dim, width, sparsity});
+      if (sparsity == 1) dense = t.seconds;
+      const double floor = t.bytes / bandwidth;
+      std::printf("%5d %7d %3d/%-2d %4d %2d %7s %9.1f %8.1f %8.1f %5.0f%% %8.1f %8.1f %7.2f\n",
+                  s.batch, s.context, s.heads, s.kv_heads, s.head_dim, sparsity == 1 ? 0 : width,
+                  sparsity == 1 ? "dense" : "1/16", t.bytes / 1e6, floor * 1e6, t.seconds * 1e6,
+                  100 * floor / t.seconds, t.select_seconds * 1e6, t.attend_seconds * 1e6,
+                  dense / t.seconds);
+      std::fflush(stdout);
+      if (json == nullptr) continue;
+      std::fprintf(json,
+                   "%s\n{\"batch\": %d, \"context\": %d, \"heads\": %d, \"kv_heads\": %d, "
+                   "\"head_dim\": %d, \"sparsity\": %d, \"label_width\": %d, \"bytes\": %.0f, "
+                   "\"seconds\": %.4g, \"select_seconds\": %.4g, \"attend_seconds\": %.4g}",
+                   first ? "" : ",", s.batch, s.context, s.heads, s.kv_heads, s.head_dim, sparsity,
+                   width, t.bytes, t.seconds, t.select_seconds, t.attend_seconds);
+      first = false;
+    }
+  }
+  if (json != nullptr) {
+    std::fprintf(json, "\n]}\n");
+    std::fclose(json);
+  }
+  return 0;
+}
+
+}  // namespace
+}  // namespace winnow::cuda
+
+int main(int argc, char** argv) { return winnow::cuda::Main(argc, argv); }
