@@ -94,19 +94,32 @@ bool EngineCore::Step() {
   }
   const StepBatch batch = step_builder_.Build(schedule.chunks);
   const size_t vocab = static_cast<size_t>(forward_.vocab());
-  logits_.resize(batch.logit_rows.size() * vocab);
   recalls_.resize(batch.recall_probes.size());
+  // Logits are large: they only leave the device when a request asks for more than the largest.
+  const bool needs_logits = std::ranges::any_of(schedule.chunks, [](const ScheduledChunk& chunk) {
+    return chunk.wants_logits && chunk.sequence->request().NeedsLogits();
+  });
+  if (needs_logits) logits_.resize(batch.logit_rows.size() * vocab);
+  greedy_tokens_.resize(needs_logits ? 0 : batch.logit_rows.size());
 
   const absl::Time scheduled = clock_();
-  absl::Status status = forward_.Forward(batch, logits_, recalls_);
+  const std::span<float> wanted_logits =
+      std::span(logits_).first(needs_logits ? batch.logit_rows.size() * vocab : 0);
+  absl::Status status = needs_logits ? forward_.Forward(batch, wanted_logits, recalls_)
+                                     : forward_.ForwardGreedy(batch, greedy_tokens_, recalls_);
   const absl::Time computed = clock_();
   StepStats stats;
   if (status.ok()) NoteAttention(schedule, stats);
-  std::span<const float> logits = logits_;
+  size_t row = 0;  // of the logits
   for (const ScheduledChunk& chunk : schedule.chunks) {
     if (!status.ok()) break;
-    status = HandOut(chunk, logits);
-    if (chunk.wants_logits) logits = logits.subspan(vocab);
+    NextToken next;
+    if (chunk.wants_logits && needs_logits) {
+      next.logits = wanted_logits.subspan(row++ * vocab, vocab);
+    } else if (chunk.wants_logits) {
+      next.greedy = greedy_tokens_[row++];
+    }
+    status = HandOut(chunk, next);
   }
   if (!status.ok()) Fail(status);
 
@@ -193,15 +206,13 @@ void EngineCore::NoteAttention(const Schedule& schedule, StepStats& stats) {
   }
 }
 
-// Takes the step's result for one chunk; `logits` begins with its row if it wanted any. An error
-// means that the device failed.
-absl::Status EngineCore::HandOut(const ScheduledChunk& chunk, std::span<const float> logits) {
+// Takes the step's result for one chunk. An error means that the device failed.
+absl::Status EngineCore::HandOut(const ScheduledChunk& chunk, const NextToken& next) {
   Sequence& sequence = *chunk.sequence;
   // Its request may have ended with an error in another continuation of this step.
   if (sequence.state() == Sequence::State::kFinished) return absl::OkStatus();
   sequence.set_computed(chunk.begin + chunk.count);
   if (!chunk.wants_logits) return absl::OkStatus();
-  logits = logits.first(static_cast<size_t>(forward_.vocab()));
 
   const auto entry = requests_.find(sequence.request().id);
   ActiveRequest& active = *entry->second;
@@ -209,10 +220,10 @@ absl::Status EngineCore::HandOut(const ScheduledChunk& chunk, std::span<const fl
   if (sequence.forks() > 0) {
     if (absl::Status status = Fork(active); !status.ok()) return status;
     for (size_t i = 0; i < active.sequences.size() && sampled.ok(); ++i) {
-      sampled = Sample(active, *active.sequences[i], logits);
+      sampled = Sample(active, *active.sequences[i], next);
     }
   } else {
-    sampled = Sample(active, sequence, logits);
+    sampled = Sample(active, sequence, next);
   }
 
   if (!sampled.ok()) {
@@ -236,11 +247,14 @@ absl::Status EngineCore::Fork(ActiveRequest& active) {
 }
 
 // Chooses a sequence's next token and hands it out. An error concerns this request only.
-absl::Status EngineCore::Sample(ActiveRequest& active, Sequence& sequence,
-                                std::span<const float> logits) {
+absl::Status EngineCore::Sample(ActiveRequest& active, Sequence& sequence, const NextToken& next) {
   const Request& request = active.request;
-  const absl::StatusOr<int32_t> token =
-      sampler_.Choose(logits, request.sampling, sequence.history(), sequence.Uniform());
+  absl::StatusOr<int32_t> token = next.greedy;
+  if (!next.logits.empty()) {
+    token = sampler_.Choose(next.logits, request.sampling, sequence.history(), sequence.Uniform());
+  } else if (next.greedy < 0) {
+    token = LogitsNotFinite();
+  }
   if (!token.ok()) return token.status();
 
   const absl::Time now = clock_();
@@ -253,9 +267,9 @@ absl::Status EngineCore::Sample(ActiveRequest& active, Sequence& sequence,
     active.summary.ttft_seconds = absl::ToDoubleSeconds(now - active.submitted);
   }
 
-  Output output =
-      sequence.Append(request.logprobs ? sampler_.Describe(logits, *token, request.top_logprobs)
-                                       : OutputToken{*token, std::nullopt, {}});
+  Output output = sequence.Append(request.logprobs
+                                      ? sampler_.Describe(next.logits, *token, request.top_logprobs)
+                                      : OutputToken{*token, std::nullopt, {}});
   if (output.finish_reason) scheduler_.Remove(sequence);
   active.sink->OnOutput(std::move(output));
   return absl::OkStatus();

@@ -68,15 +68,21 @@ class EngineCore {
 
  private:
   struct ActiveRequest;
+
+  /// What a step computed of a sequence's next token.
+  struct NextToken {
+    std::span<const float> logits;  ///< [vocab], or empty: the step chose greedily
+    int32_t greedy = -1;            ///< then its choice, -1 if logits are not finite
+  };
   using Requests = std::map<uint64_t, std::unique_ptr<ActiveRequest>>;
 
   void EndExpired();
   void PauseSlowReaders();
   void NoteScheduled(const Schedule& schedule, absl::Time now);
   void NoteAttention(const Schedule& schedule, StepStats& stats);
-  absl::Status HandOut(const ScheduledChunk& chunk, std::span<const float> logits);
+  absl::Status HandOut(const ScheduledChunk& chunk, const NextToken& next);
   absl::Status Fork(ActiveRequest& active);
-  absl::Status Sample(ActiveRequest& active, Sequence& sequence, std::span<const float> logits);
+  absl::Status Sample(ActiveRequest& active, Sequence& sequence, const NextToken& next);
   void End(Requests::iterator entry, const absl::Status& status);
   void Fail(const absl::Status& status);
   void ReportGauges();
@@ -91,8 +97,9 @@ class EngineCore {
   Scheduler scheduler_;
   StepBuilder step_builder_;
   Sampler sampler_;
-  std::vector<float> logits_;   ///< [logit rows of the step, vocab]
-  std::vector<float> recalls_;  ///< [probes of the step]
+  std::vector<float> logits_;           ///< [logit rows of the last step that needed them, vocab]
+  std::vector<int32_t> greedy_tokens_;  ///< [logit rows of the step], or none
+  std::vector<float> recalls_;          ///< [probes of the step]
 
   Requests requests_;
   /// Ended during this step, whose schedule may still point to their sequences.

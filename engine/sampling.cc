@@ -5,7 +5,7 @@
 #include <limits>
 
 #include "absl/status/status.h"
-#include "engine/model/logits.h"
+#include "kernels/logits.h"
 
 namespace winnow {
 namespace {
@@ -18,18 +18,11 @@ uint64_t Mix(uint64_t x) {
   return x ^ (x >> 31);
 }
 
-bool HasNan(std::span<const float> logits) {
-  // Without a branch, so that it becomes vectors.
-  int unordered = 0;
-  for (const float logit : logits) unordered |= logit != logit;
-  return unordered != 0;
-}
+}  // namespace
 
-absl::Status NotFinite() {
+absl::Status LogitsNotFinite() {
   return absl::InternalError("the model returned logits that are not finite numbers");
 }
-
-}  // namespace
 
 double UniformAt(uint64_t seed, int index, int position) {
   const uint64_t bits =
@@ -56,9 +49,9 @@ bool Sampler::Before(const Candidate& a, const Candidate& b) {
 absl::StatusOr<int32_t> Sampler::Choose(std::span<const float> logits, const SamplingParams& params,
                                         const TokenHistory& history, double uniform) {
   logits = Edit(logits, params, history);
-  if (HasNan(logits)) return NotFinite();
+  if (HasNan(logits)) return LogitsNotFinite();
   const int32_t largest = LargestLogit(logits);
-  if (logits[largest] == std::numeric_limits<float>::infinity()) return NotFinite();
+  if (logits[largest] == std::numeric_limits<float>::infinity()) return LogitsNotFinite();
   if (logits[largest] == -std::numeric_limits<float>::infinity()) {
     return absl::InvalidArgumentError("logit_bias leaves no token that can be chosen");
   }

@@ -5,6 +5,7 @@
 #include <unordered_map>
 #include <vector>
 
+#include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "engine/request.h"
 
@@ -14,6 +15,9 @@ namespace winnow {
 /// what else is in the batch nor on how often the sequence was preempted. `index` is the
 /// continuation's, `position` counts its generated tokens.
 double UniformAt(uint64_t seed, int index, int position);
+
+/// INTERNAL: the model returned NaN or +inf.
+absl::Status LogitsNotFinite();
 
 /// What the penalties need to know of a sequence: which tokens it has seen, and how often in its
 /// output. Empty if the parameters ask for no penalty.

@@ -140,7 +140,11 @@ class Backend {
   /// out[i, :] = x[batch.logit_rows[first + i], :].
   virtual void GatherLogitRows(const StepBatch& batch, int first, Tensor x, Tensor out) = 0;
 
-  /// Copies fp32 rows to `host` [rows, columns]; they are there after Synchronize.
+  /// tokens[t] = c of the largest logits[t, c], the first one among equals; -1 if it is not finite
+  /// or one is NaN. `tokens` [rows] in host memory, there at once.
+  virtual void ChooseGreedily(Tensor logits, int32_t* tokens) = 0;
+
+  /// Copies fp32 rows to `host` [rows, columns]; they are there at once.
   virtual void CopyToHost(const Tensor& x, float* host) = 0;
 
   /// Copies between any two of host and device memory. Host memory may be reused at once.

@@ -7,7 +7,6 @@
 
 #include "engine/bench/bench_support.h"
 #include "engine/bench/product_bench.h"
-#include "engine/model/logits.h"
 
 namespace winnow {
 namespace {
@@ -57,18 +56,13 @@ absl::StatusOr<DecodeBenchResult> BenchDecode(Transformer& transformer, Backend&
   const std::vector<Selection> selections(static_cast<size_t>(batch), selection);
   StepBatch view = arrays.View();
   view.selections = selections;
-  std::vector<float> logits(static_cast<size_t>(batch) * config.vocab);
+  std::vector<int32_t> tokens(static_cast<size_t>(batch));
   std::vector<double> times;
   const BenchClock::time_point begin = BenchClock::now();
   while (times.size() < 6 || SecondsSince(begin) < seconds) {
     const BenchClock::time_point start = BenchClock::now();
-    if (absl::Status status = transformer.Forward(view, logits, {}); !status.ok()) {
+    if (absl::Status status = transformer.ForwardGreedy(view, tokens, {}); !status.ok()) {
       return status;
-    }
-    for (int s = 0; s < batch; ++s) {
-      const auto row = std::span(logits).subspan(static_cast<size_t>(s) * config.vocab);
-      volatile int32_t chosen = LargestLogit(row.first(static_cast<size_t>(config.vocab)));
-      (void)chosen;
     }
     times.push_back(SecondsSince(start));
   }

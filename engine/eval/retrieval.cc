@@ -2,7 +2,7 @@
 
 #include <algorithm>
 
-#include "engine/model/logits.h"
+#include "kernels/logits.h"
 
 namespace winnow {
 namespace {

@@ -27,6 +27,11 @@ class ForwardPass {
   virtual absl::Status Forward(const StepBatch& batch, std::span<float> logits,
                                std::span<float> recalls) = 0;
 
+  /// The same, but leaves of the logits only the token of the largest one, lowest id first among
+  /// equals, in `tokens` ([batch.logit_rows.size()]); -1 where it is not finite or a logit is NaN.
+  virtual absl::Status ForwardGreedy(const StepBatch& batch, std::span<int32_t> tokens,
+                                     std::span<float> recalls) = 0;
+
   /// Copies the first `tokens` tokens of KV block `from` to block `to`, in every layer: a sequence
   /// that forks gets its own copy of a partly filled block.
   virtual absl::Status CopyBlock(int32_t from, int32_t to, int tokens) = 0;

@@ -225,24 +225,41 @@ void Transformer::MakeSelectors(const SelectionOptions& options) {
 
 absl::Status Transformer::Forward(const StepBatch& batch, std::span<float> logits,
                                   std::span<float> recalls) {
+  Compute(batch, recalls, [&](int first, const Tensor& rows) {
+    backend_.CopyToHost(rows, logits.data() + int64_t{first} * config_.vocab);
+  });
+  return backend_.Synchronize();
+}
+
+absl::Status Transformer::ForwardGreedy(const StepBatch& batch, std::span<int32_t> tokens,
+                                        std::span<float> recalls) {
+  Compute(batch, recalls, [&](int first, const Tensor& rows) {
+    backend_.ChooseGreedily(rows, tokens.data() + first);
+  });
+  return backend_.Synchronize();
+}
+
+// Lets `take` have the logits, some rows at a time, with the first one's place in batch.logit_rows.
+void Transformer::Compute(const StepBatch& batch, std::span<float> recalls,
+                          const std::function<void(int first, const Tensor& logits)>& take) {
   backend_.BeginStep(batch);
   if (layer_observer_ || !batch.recall_probes.empty()) {  // these touch host memory
     ComputeLayers(batch, recalls);
   } else {
     backend_.Replay(batch, &recordings_, [&] { ComputeLayers(batch, recalls); });
   }
-  for (size_t first = 0; first < batch.logit_rows.size(); first += kLogitRows) {
-    const size_t count = std::min<size_t>(kLogitRows, batch.logit_rows.size() - first);
-    const auto round = static_cast<int64_t>(count);
+  const auto wanted = static_cast<int>(batch.logit_rows.size());
+  for (int first = 0; first < wanted; first += kLogitRows) {
+    const int round = std::min(kLogitRows, wanted - first);
     const Tensor last = Rows(logit_input_, round);
     // The normed activations of the layers are not needed any more; a round has no more rows.
     const Tensor normed = Rows(normed_, round);
-    backend_.GatherLogitRows(batch, static_cast<int>(first), residual_, last);
+    const Tensor logits = Rows(logits_, round);
+    backend_.GatherLogitRows(batch, first, residual_, last);
     backend_.RmsNorm(last, Floats(output_norm_), config_.norm_epsilon, normed);
-    backend_.MatMul(normed, *output_, nullptr, /*accumulate=*/false, Rows(logits_, round));
-    backend_.CopyToHost(Rows(logits_, round), logits.data() + first * config_.vocab);
+    backend_.MatMul(normed, *output_, nullptr, /*accumulate=*/false, logits);
+    take(first, logits);
   }
-  return backend_.Synchronize();
 }
 
 // Leaves the residual stream after the last layer.

@@ -42,6 +42,8 @@ class Transformer : public ForwardPass {
 
   absl::Status Forward(const StepBatch& batch, std::span<float> logits,
                        std::span<float> recalls) override;
+  absl::Status ForwardGreedy(const StepBatch& batch, std::span<int32_t> tokens,
+                             std::span<float> recalls) override;
   absl::Status CopyBlock(int32_t from, int32_t to, int tokens) override;
   int vocab() const override { return config_.vocab; }
   AttentionShape attention_shape() const override { return {config_.layers, config_.kv_heads}; }
@@ -80,6 +82,8 @@ class Transformer : public ForwardPass {
 
   Transformer(const ModelConfig& config, Backend& backend) : config_(config), backend_(backend) {}
 
+  void Compute(const StepBatch& batch, std::span<float> recalls,
+               const std::function<void(int first, const Tensor& logits)>& take);
   void ComputeLayers(const StepBatch& batch, std::span<float> recalls);
   absl::Status LoadWeights(const WeightSource& weights);
   absl::Status AllocateState(const KvOptions& kv);

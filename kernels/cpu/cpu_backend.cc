@@ -22,6 +22,7 @@
 #include "kernels/cpu/quantized_rows.h"
 #include "kernels/cpu/read_bandwidth.h"
 #include "kernels/cpu/thread_pool.h"
+#include "kernels/logits.h"
 
 namespace winnow {
 namespace {
@@ -209,6 +210,12 @@ class CpuBackend : public Backend {
     for (int64_t i = 0; i < out.rows; ++i) {
       std::memcpy(out.Row(i), x.Row(batch.logit_rows[first + i]), x.columns * sizeof(float));
     }
+  }
+
+  void ChooseGreedily(Tensor logits, int32_t* tokens) override {
+    ForRows(logits.rows, logits.columns, [&](int64_t t) {
+      tokens[t] = GreedyToken({logits.Row(t), static_cast<size_t>(logits.columns)});
+    });
   }
 
   void CopyToHost(const Tensor& x, float* host) override {

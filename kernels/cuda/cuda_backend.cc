@@ -231,6 +231,20 @@ class CudaBackend : public Backend {
     Note(LaunchGatherRows(x, arrays_.logit_rows + first, out, stream_), "GatherLogitRows");
   }
 
+  void ChooseGreedily(Tensor logits, int32_t* tokens) override {
+    const int64_t bytes = logits.rows * static_cast<int64_t>(sizeof(int32_t));
+    std::fill_n(tokens, logits.rows, -1);
+    const absl::StatusOr<std::byte*> chosen = chosen_.Reserve(bytes, stream_, &moved_);
+    if (!chosen.ok()) return Note(chosen.status());
+    Note(LaunchChooseGreedily(logits, reinterpret_cast<int32_t*>(*chosen), stream_),
+         "ChooseGreedily");
+    Note(cudaMemcpyAsync(staging_->data(), *chosen, static_cast<size_t>(bytes),
+                         cudaMemcpyDeviceToHost, stream_),
+         "cudaMemcpyAsync");
+    Note(cudaStreamSynchronize(stream_), "cudaStreamSynchronize");
+    if (status_.ok()) std::memcpy(tokens, staging_->data(), static_cast<size_t>(bytes));
+  }
+
   void CopyToHost(const Tensor& x, float* host) override {
     const int64_t row_bytes = x.columns * static_cast<int64_t>(sizeof(float));
     const int64_t step = std::max<int64_t>(1, kStagingBytes / row_bytes);
@@ -360,6 +374,7 @@ class CudaBackend : public Backend {
   StepArrays arrays_;
   Scratch selected_;        ///< [decode rows, kv_heads, max_selected]
   Scratch workspace_;       ///< of decode attention
+  Scratch chosen_;          ///< tokens
   Scratch probes_;          ///< of recall, and what they found
   int moved_ = 0;           ///< how often one of them has moved
   DecodeAttention decode_;  ///< the last one

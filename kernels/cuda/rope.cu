@@ -102,6 +102,14 @@ __global__ void __launch_bounds__(kThreads) Store(const __grid_constant__ Call c
   const int position = call.positions[row];
   const int block = call.block_tables[int64_t{call.sequences[row]} * call.max_blocks +
                                       position / call.block_tokens];
+  const int kv_head = (index - call.heads) % call.kv_heads;
+  if (call.labels != nullptr && index >= call.heads && !is_value) {
+    const int elements = head_dim * call.label_width;
+    const float* basis = call.basis.key + int64_t{kv_head} * elements;
+    for (int i = lane * 32; i < elements; i += 32 * 32) {  // a line of the cache each
+      asm volatile("prefetch.global.L2 [%0];" ::"l"(basis + i));
+    }
+  }
   WaitForPreviousKernel();
   LetNextKernelStart();
   if (lane < quads) reinterpret_cast<float4*>(head)[lane] = memory[lane];
@@ -113,7 +121,6 @@ __global__ void __launch_bounds__(kThreads) Store(const __grid_constant__ Call c
     if (index < call.heads) return;
   }
 
-  const int kv_head = (index - call.heads) % call.kv_heads;
   const int slot = position % call.block_tokens;
   const int64_t head_block = int64_t{block} * call.kv_heads + kv_head;
   if (lane < quads) {

@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "engine/request_check.h"
+#include "kernels/logits.h"
 
 namespace winnow {
 namespace {
@@ -61,6 +62,17 @@ KvTraffic HistoryModel::Traffic(const Selection& selection, int context) const {
   traffic.context_tokens = context;
   traffic.heads = 1;
   return traffic;
+}
+
+absl::Status HistoryModel::ForwardGreedy(const StepBatch& batch, std::span<int32_t> tokens,
+                                         std::span<float> recalls) {
+  const auto vocab = static_cast<size_t>(vocab_);
+  std::vector<float> logits(tokens.size() * vocab);
+  const absl::Status status = Forward(batch, logits, recalls);
+  for (size_t i = 0; i < tokens.size(); ++i) {
+    tokens[i] = GreedyToken(std::span(logits).subspan(i * vocab, vocab));
+  }
+  return status;
 }
 
 absl::Status HistoryModel::Forward(const StepBatch& batch, std::span<float> logits,

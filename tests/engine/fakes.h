@@ -46,6 +46,8 @@ class HistoryModel : public ForwardPass {
 
   absl::Status Forward(const StepBatch& batch, std::span<float> logits,
                        std::span<float> recalls) override;
+  absl::Status ForwardGreedy(const StepBatch& batch, std::span<int32_t> tokens,
+                             std::span<float> recalls) override;
   absl::Status CopyBlock(int32_t from, int32_t to, int tokens) override;
   int vocab() const override { return vocab_; }
   AttentionShape attention_shape() const override { return {2, 3}; }

@@ -19,6 +19,7 @@
 #include "google/rpc/error_details.pb.h"
 #include "google/rpc/status.pb.h"
 #include "grpcpp/create_channel.h"
+#include "kernels/logits.h"
 #include "server/grpc_server.h"
 #include "tests/server/fake_tokenizer.h"
 
@@ -47,6 +48,16 @@ class AlphabetModel final : public ForwardPass {
       logits[i * FakeTokenizer::kVocabSize + next] = 10;
     }
     return absl::OkStatus();
+  }
+  absl::Status ForwardGreedy(const StepBatch& batch, std::span<int32_t> tokens,
+                             std::span<float> recalls) override {
+    constexpr size_t kVocab = FakeTokenizer::kVocabSize;
+    std::vector<float> logits(tokens.size() * kVocab);
+    const absl::Status status = Forward(batch, logits, recalls);
+    for (size_t i = 0; i < tokens.size(); ++i) {
+      tokens[i] = GreedyToken(std::span(logits).subspan(i * kVocab, kVocab));
+    }
+    return status;
   }
   absl::Status CopyBlock(int32_t, int32_t, int) override { return absl::OkStatus(); }
   int vocab() const override { return FakeTokenizer::kVocabSize; }

@@ -234,6 +234,24 @@ TEST_F(CudaBackendTest, EmbedAndGatherLogitRowsPickTheRowsOfTheBatch) {
   EXPECT_TRUE(std::equal(got_last.begin(), got_last.end(), got.begin() + 3 * kColumns));
 }
 
+TEST_F(CudaBackendTest, GreedyChoicesAreTheFirstOfTheLargestFiniteLogits) {
+  constexpr int kVocab = 32003;
+  std::mt19937 random(13);
+  auto logits = RandomFloats(6 * kVocab, random);
+  for (const int token : {31999, 700, 30000}) logits[token] = 9;  // a tie
+  for (int c = 0; c < kVocab; ++c) logits[kVocab + c] -= 100;     // all negative
+  logits[2 * kVocab + 5] = NAN;
+  logits[3 * kVocab + kVocab - 1] = INFINITY;
+  for (int c = 0; c < kVocab; ++c) logits[4 * kVocab + c] = -INFINITY;
+  logits[5 * kVocab + kVocab - 1] = 50;
+  std::vector<int32_t> tokens(6, -7);
+  backend_->ChooseGreedily(Put(logits, kVocab), tokens.data());
+  Sync();
+  const auto second = logits.begin() + kVocab;
+  const auto largest = static_cast<int32_t>(std::max_element(second, second + kVocab) - second);
+  EXPECT_EQ(tokens, (std::vector<int32_t>{700, largest, -1, -1, -1, kVocab - 1}));
+}
+
 TEST_F(CudaBackendTest, AllocatingMoreThanThereIsSaysWhatIsNeededAndFree) {
   const absl::Status status = backend_->Allocate(int64_t{1} << 50).status();
   EXPECT_EQ(status.code(), absl::StatusCode::kResourceExhausted);

@@ -9,4 +9,9 @@ namespace winnow {
 /// NaN.
 int32_t LargestLogit(std::span<const float> logits);
 
+bool HasNan(std::span<const float> logits);
+
+/// What greedy decoding chooses: the largest logit, or -1 if it is not finite or one is NaN.
+int32_t GreedyToken(std::span<const float> logits);
+
 }  // namespace winnow

@@ -1,10 +1,18 @@
-#include "engine/model/logits.h"
+#include "kernels/logits.h"
 
 #include <algorithm>
+#include <cmath>
 #include <cstddef>
 #include <limits>
 
 namespace winnow {
+
+bool HasNan(std::span<const float> logits) {
+  // Without a branch, so that it becomes vectors.
+  int unordered = 0;
+  for (const float logit : logits) unordered |= logit != logit;
+  return unordered != 0;
+}
 
 int32_t LargestLogit(std::span<const float> logits) {
   // Maxima of lanes apart, which the compiler makes a vector of, then a search for the largest.
@@ -20,6 +28,12 @@ int32_t LargestLogit(std::span<const float> logits) {
   float largest = *std::ranges::max_element(maxima);
   for (; i < logits.size(); ++i) largest = logits[i] > largest ? logits[i] : largest;
   return static_cast<int32_t>(std::ranges::find(logits, largest) - logits.begin());
+}
+
+int32_t GreedyToken(std::span<const float> logits) {
+  if (HasNan(logits)) return -1;
+  const int32_t largest = LargestLogit(logits);
+  return std::isfinite(logits[static_cast<size_t>(largest)]) ? largest : -1;
 }
 
 }  // namespace winnow
