@@ -5,6 +5,7 @@
 #include <limits>
 
 #include "absl/status/status.h"
+#include "engine/model/logits.h"
 
 namespace winnow {
 namespace {
@@ -17,22 +18,15 @@ uint64_t Mix(uint64_t x) {
   return x ^ (x >> 31);
 }
 
-struct Largest {
-  float logit = -std::numeric_limits<float>::infinity();
-  int32_t token = -1;  // -1: every logit is -inf
-  bool has_nan = false;
-};
+bool HasNan(std::span<const float> logits) {
+  // Without a branch, so that it becomes vectors.
+  int unordered = 0;
+  for (const float logit : logits) unordered |= logit != logit;
+  return unordered != 0;
+}
 
-Largest FindLargest(std::span<const float> logits) {
-  Largest largest;
-  for (size_t i = 0; i < logits.size(); ++i) {
-    largest.has_nan |= std::isnan(logits[i]);
-    if (logits[i] > largest.logit) {
-      largest.logit = logits[i];
-      largest.token = static_cast<int32_t>(i);
-    }
-  }
-  return largest;
+absl::Status NotFinite() {
+  return absl::InternalError("the model returned logits that are not finite numbers");
 }
 
 }  // namespace
@@ -62,14 +56,13 @@ bool Sampler::Before(const Candidate& a, const Candidate& b) {
 absl::StatusOr<int32_t> Sampler::Choose(std::span<const float> logits, const SamplingParams& params,
                                         const TokenHistory& history, double uniform) {
   logits = Edit(logits, params, history);
-  const Largest largest = FindLargest(logits);
-  if (largest.has_nan || largest.logit == std::numeric_limits<float>::infinity()) {
-    return absl::InternalError("the model returned logits that are not finite numbers");
-  }
-  if (largest.token < 0) {
+  if (HasNan(logits)) return NotFinite();
+  const int32_t largest = LargestLogit(logits);
+  if (logits[largest] == std::numeric_limits<float>::infinity()) return NotFinite();
+  if (logits[largest] == -std::numeric_limits<float>::infinity()) {
     return absl::InvalidArgumentError("logit_bias leaves no token that can be chosen");
   }
-  if (params.temperature == 0) return largest.token;
+  if (params.temperature == 0) return largest;
 
   const bool has_top_k = params.top_k > 0 && static_cast<size_t>(params.top_k) < logits.size();
   if (has_top_k) {
@@ -80,7 +73,7 @@ absl::StatusOr<int32_t> Sampler::Choose(std::span<const float> logits, const Sam
       candidates_[i] = {logits[i], static_cast<int32_t>(i)};
   }
   for (Candidate& candidate : candidates_) {
-    candidate.value = std::exp((candidate.value - largest.logit) / params.temperature);
+    candidate.value = std::exp((candidate.value - logits[largest]) / params.temperature);
   }
   if (params.top_p < 1) KeepNucleus(params.top_p, has_top_k);
   if (params.min_p > 0) {
@@ -157,7 +150,7 @@ int32_t Sampler::Draw(double uniform) const {
 }
 
 OutputToken Sampler::Describe(std::span<const float> logits, int32_t token, int top) {
-  const float largest = FindLargest(logits).logit;
+  const float largest = logits[LargestLogit(logits)];
   double sum = 0;
   for (const float logit : logits) sum += std::exp(logit - largest);
   const double log_sum = largest + std::log(sum);

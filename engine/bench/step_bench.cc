@@ -7,6 +7,7 @@
 
 #include "engine/bench/bench_support.h"
 #include "engine/bench/product_bench.h"
+#include "engine/model/logits.h"
 
 namespace winnow {
 namespace {
@@ -65,8 +66,8 @@ absl::StatusOr<DecodeBenchResult> BenchDecode(Transformer& transformer, Backend&
       return status;
     }
     for (int s = 0; s < batch; ++s) {
-      const auto row = logits.begin() + static_cast<int64_t>(s) * config.vocab;
-      volatile auto chosen = std::max_element(row, row + config.vocab) - row;
+      const auto row = std::span(logits).subspan(static_cast<size_t>(s) * config.vocab);
+      volatile int32_t chosen = LargestLogit(row.first(static_cast<size_t>(config.vocab)));
       (void)chosen;
     }
     times.push_back(SecondsSince(start));

@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "engine/model/logits.h"
+
 namespace winnow {
 namespace {
 
@@ -11,10 +13,6 @@ bool IsDigit(char c) { return c >= '0' && c <= '9'; }
 bool HoldsWholeNumber(std::string_view text) {
   const auto first = std::ranges::find_if(text, IsDigit);
   return std::find_if_not(first, text.end(), IsDigit) != text.end();
-}
-
-int32_t MostProbable(std::span<const float> logits) {
-  return static_cast<int32_t>(std::ranges::max_element(logits) - logits.begin());
 }
 
 // Tokens of a prompt before those that go through the decode path.
@@ -62,7 +60,7 @@ absl::StatusOr<std::vector<RetrievalResult>> EvalRetrieval(
     const int dense = DenseTokens(question, options);
     const int last = static_cast<int>(question.prompt.size()) - 1;
     int32_t next = 0;  // the token that the latest row predicts
-    const auto choose = [&](int, std::span<const float> logits) { next = MostProbable(logits); };
+    const auto choose = [&](int, std::span<const float> logits) { next = LargestLogit(logits); };
     if (absl::Status status =
             runner.Compute({.tokens = std::span(question.prompt).first(static_cast<size_t>(dense)),
                             .logits_from = last,

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <type_traits>
 
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "kernels/cpu/attention.cc"
@@ -22,22 +23,34 @@ using VF32 = hn::Vec<F32>;
 constexpr int kLanes = static_cast<int>(hn::MaxLanes(F32()));
 // How many positions ahead of their use keys and values are asked for.
 constexpr int kAhead = 16;
-// Query rows that share each converted key or value.
-constexpr int kTileRows = 3;
+// Query rows that share each converted key or value: as many as registers hold sums for.
+constexpr int kTileRows = HWY_CAP_GE512 ? 6 : 3;
 
 HWY_INLINE VF32 LoadHalf(const uint16_t* p) {
   return hn::PromoteTo(F32(), hn::LoadU(F16(), reinterpret_cast<const hwy::float16_t*>(p)));
 }
 
-// Sums of the lanes of four vectors, as four lanes.
+// Sums of the lanes of four vectors, as four lanes. Halves are added until four lanes are left,
+// then neighbours, then pairs.
+#if HWY_TARGET == HWY_AVX3_DL
+HWY_INLINE hn::Vec<hn::Full128<float>> SumsOfLanes(VF32 a, VF32 b, VF32 c, VF32 e) {
+  const auto halves = [](__m512 x, __m512 y) {  // [x lower + upper half, y lower + upper half]
+    return _mm512_add_ps(_mm512_shuffle_f32x4(x, y, 0x44), _mm512_shuffle_f32x4(x, y, 0xEE));
+  };
+  const __m512 ab = halves(a.raw, b.raw);
+  const __m512 ce = halves(c.raw, e.raw);
+  __m512 sums = _mm512_add_ps(_mm512_shuffle_f32x4(ab, ce, 0x88),  // 128 bits of each vector
+                              _mm512_shuffle_f32x4(ab, ce, 0xDD));
+  sums = _mm512_add_ps(sums, _mm512_permute_ps(sums, 0xB1));
+  sums = _mm512_add_ps(sums, _mm512_permute_ps(sums, 0x4E));
+  return hn::Vec<hn::Full128<float>>{
+      _mm512_castps512_ps128(_mm512_maskz_compress_ps(0x1111, sums))};
+}
+#else
 HWY_INLINE hn::Vec<hn::Full128<float>> SumsOfLanes(VF32 a, VF32 b, VF32 c, VF32 e) {
   const hn::Full128<float> d4;
   const auto fold = [&](VF32 v) {
-#if HWY_CAP_GE512
-    const hn::Full256<float> d8;
-    const auto half = hn::Add(hn::LowerHalf(d8, v), hn::UpperHalf(d8, v));
-    return hn::Add(hn::LowerHalf(d4, half), hn::UpperHalf(d4, half));
-#elif HWY_CAP_GE256
+#if HWY_CAP_GE256
     return hn::Add(hn::LowerHalf(d4, v), hn::UpperHalf(d4, v));
 #else
     return v;
@@ -48,6 +61,7 @@ HWY_INLINE hn::Vec<hn::Full128<float>> SumsOfLanes(VF32 a, VF32 b, VF32 c, VF32 
   };
   return pairs(pairs(fold(a), fold(b)), pairs(fold(c), fold(e)));
 }
+#endif
 
 // scores[r][j] = scale * queries[r] . keys[j] for kTileKeys keys.
 template <int kRows>
@@ -172,37 +186,41 @@ void AttendRows(const KvRows& kv, const float* const* queries, const int* counts
   }
 }
 
+// Calls body with std::integral_constant<int, rows>, rows at most kTileRows.
+template <typename Body>
+HWY_INLINE void WithRows(int rows, const Body& body) {
+  switch (rows) {
+    case 1:
+      return body(std::integral_constant<int, 1>());
+    case 2:
+      return body(std::integral_constant<int, 2>());
+    case 3:
+      return body(std::integral_constant<int, 3>());
+#if HWY_CAP_GE512
+    case 4:
+      return body(std::integral_constant<int, 4>());
+    case 5:
+      return body(std::integral_constant<int, 5>());
+    case 6:
+      return body(std::integral_constant<int, 6>());
+#endif
+  }
+}
+
 void AttendChunk(const KvRows& kv, const float* const* queries, const int* counts, int rows,
                  float scale, float* scores, Partial* partials) {
   for (int r = 0; r < rows; r += kTileRows) {
-    switch (std::min(kTileRows, rows - r)) {
-      case 1:
-        AttendRows<1>(kv, queries + r, counts + r, scale, scores, partials + r);
-        break;
-      case 2:
-        AttendRows<2>(kv, queries + r, counts + r, scale, scores, partials + r);
-        break;
-      default:
-        AttendRows<3>(kv, queries + r, counts + r, scale, scores, partials + r);
-        break;
-    }
+    WithRows(std::min(kTileRows, rows - r), [&](auto tile) {
+      AttendRows<tile()>(kv, queries + r, counts + r, scale, scores, partials + r);
+    });
   }
 }
 
 void ScoreKeys(const KvRows& kv, const float* const* queries, int rows, int count, float scale,
                float* const* scores) {
   for (int r = 0; r < rows; r += kTileRows) {
-    switch (std::min(kTileRows, rows - r)) {
-      case 1:
-        ScoreRows<1>(kv, queries + r, count, scale, scores + r);
-        break;
-      case 2:
-        ScoreRows<2>(kv, queries + r, count, scale, scores + r);
-        break;
-      default:
-        ScoreRows<3>(kv, queries + r, count, scale, scores + r);
-        break;
-    }
+    WithRows(std::min(kTileRows, rows - r),
+             [&](auto tile) { ScoreRows<tile()>(kv, queries + r, count, scale, scores + r); });
   }
 }
 

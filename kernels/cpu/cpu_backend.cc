@@ -31,6 +31,8 @@ using namespace cpu;  // NOLINT: the backend is the front of that namespace
 // Rows of x that a work item of a product covers, so that their codes stay in the L2 cache while
 // the item's panels pass by.
 constexpr int64_t kItemRows = 128;
+// Work items of a parallel operator for each worker.
+constexpr int64_t kItemsPerWorker = 16;
 // Below this many elements a row-wise operator is not worth waking the workers.
 constexpr int64_t kSerialElements = 16384;
 
@@ -130,8 +132,8 @@ class CpuBackend : public Backend {
     items_.clear();
     for (const Segment& segment : matrix.segments()) {
       const int64_t row_items = (x.rows + kItemRows - 1) / kItemRows;
-      // Several items a worker, so that a disturbed one does not hold up the others.
-      const int64_t wanted = std::max<int64_t>(1, pool_.threads() * 6 / row_items);
+      // Many items a worker, so that a disturbed one does not hold up the others.
+      const int64_t wanted = std::max<int64_t>(1, pool_.threads() * kItemsPerWorker / row_items);
       const int64_t step = std::max<int64_t>(1, segment.panels() / wanted);
       for (int64_t panel = 0; panel < segment.panels(); panel += step) {
         for (int64_t row = 0; row < x.rows; row += kItemRows) {
@@ -226,11 +228,12 @@ class CpuBackend : public Backend {
  private:
   template <typename Body>
   void ForRows(int64_t rows, int64_t elements_per_row, const Body& body) {
-    if (rows * elements_per_row < kSerialElements) {
-      for (int64_t t = 0; t < rows; ++t) body(t);
-    } else {
-      pool_.ParallelFor(rows, [&](int64_t t, int) { body(t); });
-    }
+    const bool serial = rows * elements_per_row < kSerialElements;
+    const int64_t items = serial ? 1 : std::min(rows, pool_.threads() * kItemsPerWorker);
+    const auto run = [&](int64_t item, int) {
+      for (int64_t t = item * rows / items; t < (item + 1) * rows / items; ++t) body(t);
+    };
+    serial ? run(0, 0) : pool_.ParallelFor(items, run);
   }
 
   // Cosines and sines of the step's positions: [rows, 2, rope_dim / 2], the same for all layers.

@@ -33,17 +33,19 @@ inline void StoreTile(const MatMulItem& item, int64_t panel, int64_t row, int ro
                       const float (*tile)[kPanelRows]) {
   const int64_t in_segment = panel * kPanelRows;
   const int64_t first = item.segment->first_row + in_segment;
-  const auto columns =
-      static_cast<int>(std::min<int64_t>(kPanelRows, item.segment->rows - in_segment));
-  for (int t = 0; t < rows; ++t) {
-    float* out = item.out.Row(row + t) + first;
-    for (int n = 0; n < columns; ++n) {
-      float value = tile[t][n];
-      if (item.bias != nullptr) value += item.bias[first + n];
-      if (item.accumulate) value += out[n];
-      out[n] = value;
+  const float* bias = item.bias == nullptr ? nullptr : item.bias + first;
+  const auto store = [&](int columns) {
+    for (int t = 0; t < rows; ++t) {
+      float* out = item.out.Row(row + t) + first;
+      for (int n = 0; n < columns; ++n) {
+        const float value = bias == nullptr ? tile[t][n] : tile[t][n] + bias[n];
+        out[n] = item.accumulate ? value + out[n] : value;
+      }
     }
-  }
+  };
+  const int64_t columns = std::min<int64_t>(kPanelRows, item.segment->rows - in_segment);
+  // A constant number of columns, as in all panels but the last, becomes vectors.
+  columns == kPanelRows ? store(kPanelRows) : store(static_cast<int>(columns));
 }
 
 /// Integer formats, on quantised activations.

@@ -7,6 +7,7 @@
 #define HWY_TARGET_INCLUDE "kernels/cpu/matmul_integer.cc"
 #include "hwy/foreach_target.h"
 // After foreach_target:
+#include "hwy/cache_control.h"
 #include "hwy/highway.h"
 #include "kernels/cpu/integer_dot-inl.h"
 
@@ -23,8 +24,12 @@ using F16 = hn::Rebind<hwy::float16_t, F32>;
 using VF32 = hn::Vec<F32>;
 constexpr int kLanes = static_cast<int>(hn::MaxLanes(F32()));
 constexpr int kVectors = kPanelRows / kLanes;
-// Rows of x that share one pass over a panel: as many as registers hold sums for.
+// Rows of x that share one pass over a panel: as many as registers hold sums for. Divides
+// kActivationRows.
 constexpr int kTileRows = HWY_CAP_GE512 ? 8 : 4;
+// How many bytes ahead of their use weights are asked for: the processor's own prefetching stops at
+// every page.
+constexpr int kAheadBytes = 1600;
 
 VF32 LoadHalves(const uint8_t* p) {
   return hn::PromoteTo(F32(), hn::LoadU(F16(), reinterpret_cast<const hwy::float16_t*>(p)));
@@ -35,99 +40,114 @@ VF32 LoadHalves(const uint8_t* p) {
 HWY_INLINE void LoadInOrder() { asm volatile("" ::: "memory"); }
 
 // Adds code products of one block for one vector of weight rows and kRows rows of x:
-// sums[t] = sum_k code_w[lanes, k] code_x[t, k]; rows of x are `stride` codes apart.
+// sums[t] = sum_k code_w[lanes, k] code_x[t, k]; half_sums are of the columns in question.
 template <PanelFormat kFormat, int kRows>
-HWY_INLINE void BlockDot(const uint8_t* codes, const int8_t* x, int64_t stride,
-                         const int32_t* half_sums, VI32 (&sums)[kRows]) {
+HWY_INLINE void BlockDot(const uint8_t* codes, const int8_t (*x)[kActivationBlock],
+                         const int32_t (*half_sums)[kActivationRows], VI32 (&sums)[kRows]) {
   constexpr int kQuads = BlockColumns(kFormat) / 4;
   if constexpr (kFormat == PanelFormat::kU4) {
     UnsignedDot dots[kRows];
+#pragma GCC unroll 4
     for (int pair = 0; pair < kQuads / 2; ++pair) {
       LoadInOrder();
       const Raw packed = LoadRaw(codes + pair * 64);
       const Raw even = LowNibbles(packed);
       const Raw odd = HighNibbles(packed);
-      for (int t = 0; t < kRows; ++t) dots[t].Add(even, LoadQuad(x + t * stride + pair * 8));
-      for (int t = 0; t < kRows; ++t) dots[t].Add(odd, LoadQuad(x + t * stride + pair * 8 + 4));
+      for (int t = 0; t < kRows; ++t) dots[t].Add(even, LoadQuad(x[t] + pair * 8));
+      for (int t = 0; t < kRows; ++t) dots[t].Add(odd, LoadQuad(x[t] + pair * 8 + 4));
     }
     for (int t = 0; t < kRows; ++t) sums[t] = dots[t].Sum();
   } else {
     SignedDot dots[kRows];
+#pragma GCC unroll 8
     for (int quad = 0; quad < kQuads; ++quad) {
       LoadInOrder();
       const Raw w = LoadRaw(codes + quad * 64);
-      for (int t = 0; t < kRows; ++t) dots[t].Add(w, LoadQuad(x + t * stride + quad * 4));
+      for (int t = 0; t < kRows; ++t) dots[t].Add(w, LoadQuad(x[t] + quad * 4));
     }
     for (int t = 0; t < kRows; ++t) {
-      const int32_t* half = half_sums + t * stride / 16;
-      sums[t] = dots[t].Sum(kQuads == 8 ? half[0] + half[1] : half[0]);
+      sums[t] = dots[t].Sum(kQuads == 8 ? half_sums[0][t] + half_sums[1][t] : half_sums[0][t]);
     }
   }
 }
 
-// One panel times kRows rows of x: out[t, 16 panel rows].
+// One panel times kRows rows of x, those from `first` on of a tile: out[t, 16 panel rows]. The
+// panel streams from memory when the first rows meet it; the others find it in the cache.
 template <PanelFormat kFormat, int kRows>
-void PanelTile(const uint8_t* panel, const QuantizedRows& x, int64_t first_row,
-               float (*out)[kPanelRows]) {
+void PanelTile(const uint8_t* panel, const ActivationBlock* x, int64_t blocks, int first,
+               bool streams, float (*out)[kPanelRows]) {
   constexpr int kColumns = BlockColumns(kFormat);
   const F32 d;
-  const int8_t* codes = x.codes(first_row);
-  const float* scales = x.scales(first_row);
-  const float* sums = x.sums(first_row);
-  const int32_t* half_sums = x.half_sums(first_row);
-  const int64_t blocks = x.blocks();
   VF32 total[kRows][kVectors];
+#pragma GCC unroll 8
   for (int t = 0; t < kRows; ++t) {
+#pragma GCC unroll 4
     for (int v = 0; v < kVectors; ++v) total[t][v] = hn::Zero(d);
   }
-  for (int64_t column = 0; column < x.columns(); column += kColumns) {
-    const int64_t b = column / kActivationBlock;
-    const uint8_t* w_codes = panel + kPanelRows * (HasMinimum(kFormat) ? 4 : 2);
-    for (int v = 0; v < kVectors; ++v) {
-      VI32 dots[kRows];
-      BlockDot<kFormat, kRows>(w_codes + v * 4 * kLanes, codes + column, x.columns(),
-                               half_sums + column / 16, dots);
-      LoadInOrder();
-      const VF32 w_scale = LoadHalves(panel + v * 2 * kLanes);
-      for (int t = 0; t < kRows; ++t) {
-        const VF32 scale = hn::Mul(w_scale, hn::Set(d, scales[t * blocks + b]));
-        total[t][v] = hn::MulAdd(hn::ConvertTo(d, dots[t]), scale, total[t][v]);
-      }
-      if constexpr (HasMinimum(kFormat)) {
-        const VF32 w_min = LoadHalves(panel + 2 * kPanelRows + v * 2 * kLanes);
-        for (int t = 0; t < kRows; ++t) {
-          total[t][v] = hn::MulAdd(w_min, hn::Set(d, sums[t * blocks + b]), total[t][v]);
+  for (const ActivationBlock* end = x + blocks; x != end; ++x) {
+    for (int column = 0; column < kActivationBlock; column += kColumns) {
+      if (streams) {
+        for (int i = 0; i < PanelBlockBytes(kFormat); i += 64) {
+          hwy::Prefetch(panel + kAheadBytes + i);
         }
       }
+      const uint8_t* w_codes = panel + kPanelRows * (HasMinimum(kFormat) ? 4 : 2);
+      const auto* codes =
+          reinterpret_cast<const int8_t(*)[kActivationBlock]>(x->codes[first] + column);
+      const auto* half_sums =
+          reinterpret_cast<const int32_t(*)[kActivationRows]>(x->half_sums[column / 16] + first);
+#pragma GCC unroll 4
+      for (int v = 0; v < kVectors; ++v) {
+        VI32 dots[kRows];
+        BlockDot<kFormat, kRows>(w_codes + v * 4 * kLanes, codes, half_sums, dots);
+        LoadInOrder();
+        const VF32 w_scale = LoadHalves(panel + v * 2 * kLanes);
+#pragma GCC unroll 8
+        for (int t = 0; t < kRows; ++t) {
+          const VF32 scale = hn::Mul(w_scale, hn::Set(d, x->scales[first + t]));
+          total[t][v] = hn::MulAdd(hn::ConvertTo(d, dots[t]), scale, total[t][v]);
+        }
+        if constexpr (HasMinimum(kFormat)) {
+          const VF32 w_min = LoadHalves(panel + 2 * kPanelRows + v * 2 * kLanes);
+#pragma GCC unroll 8
+          for (int t = 0; t < kRows; ++t) {
+            total[t][v] = hn::MulAdd(w_min, hn::Set(d, x->sums[first + t]), total[t][v]);
+          }
+        }
+      }
+      panel += PanelBlockBytes(kFormat);
     }
-    panel += PanelBlockBytes(kFormat);
   }
+#pragma GCC unroll 8
   for (int t = 0; t < kRows; ++t) {
+#pragma GCC unroll 4
     for (int v = 0; v < kVectors; ++v) hn::StoreU(total[t][v], d, out[t] + v * kLanes);
   }
 }
 
 template <PanelFormat kFormat>
-void PanelTileRows(int rows, const uint8_t* panel, const QuantizedRows& x, int64_t first_row,
-                   float (*out)[kPanelRows]) {
+void PanelTileRows(int rows, const uint8_t* panel, const QuantizedRows& x, int64_t row,
+                   bool streams, float (*out)[kPanelRows]) {
+  const ActivationBlock* tile = x.tile(row);
+  const auto first = static_cast<int>(row % kActivationRows);
   switch (rows) {
     case 1:
-      return PanelTile<kFormat, 1>(panel, x, first_row, out);
+      return PanelTile<kFormat, 1>(panel, tile, x.blocks(), first, streams, out);
     case 2:
-      return PanelTile<kFormat, 2>(panel, x, first_row, out);
+      return PanelTile<kFormat, 2>(panel, tile, x.blocks(), first, streams, out);
     case 3:
-      return PanelTile<kFormat, 3>(panel, x, first_row, out);
+      return PanelTile<kFormat, 3>(panel, tile, x.blocks(), first, streams, out);
     case 4:
-      return PanelTile<kFormat, 4>(panel, x, first_row, out);
+      return PanelTile<kFormat, 4>(panel, tile, x.blocks(), first, streams, out);
 #if HWY_CAP_GE512
     case 5:
-      return PanelTile<kFormat, 5>(panel, x, first_row, out);
+      return PanelTile<kFormat, 5>(panel, tile, x.blocks(), first, streams, out);
     case 6:
-      return PanelTile<kFormat, 6>(panel, x, first_row, out);
+      return PanelTile<kFormat, 6>(panel, tile, x.blocks(), first, streams, out);
     case 7:
-      return PanelTile<kFormat, 7>(panel, x, first_row, out);
+      return PanelTile<kFormat, 7>(panel, tile, x.blocks(), first, streams, out);
     case 8:
-      return PanelTile<kFormat, 8>(panel, x, first_row, out);
+      return PanelTile<kFormat, 8>(panel, tile, x.blocks(), first, streams, out);
 #endif
   }
 }
@@ -137,19 +157,20 @@ void MatMulInteger(const MatMulItem& item, const QuantizedRows& x) {
     const uint8_t* panel = item.w->panel(*item.segment, p);
     for (int64_t row = item.first_row; row < item.last_row; row += kTileRows) {
       const int rows = static_cast<int>(std::min<int64_t>(kTileRows, item.last_row - row));
+      const bool streams = row == item.first_row;
       float tile[kTileRows][kPanelRows];
       switch (item.segment->format) {
         case PanelFormat::kU4:
-          PanelTileRows<PanelFormat::kU4>(rows, panel, x, row, tile);
+          PanelTileRows<PanelFormat::kU4>(rows, panel, x, row, streams, tile);
           break;
         case PanelFormat::kS8:
-          PanelTileRows<PanelFormat::kS8>(rows, panel, x, row, tile);
+          PanelTileRows<PanelFormat::kS8>(rows, panel, x, row, streams, tile);
           break;
         case PanelFormat::kS8Min:
-          PanelTileRows<PanelFormat::kS8Min>(rows, panel, x, row, tile);
+          PanelTileRows<PanelFormat::kS8Min>(rows, panel, x, row, streams, tile);
           break;
         default:
-          PanelTileRows<PanelFormat::kS8Half>(rows, panel, x, row, tile);
+          PanelTileRows<PanelFormat::kS8Half>(rows, panel, x, row, streams, tile);
           break;
       }
       StoreTile(item, p, row, rows, tile);
@@ -163,28 +184,27 @@ void QuantizeRow(const float* x, int64_t row, QuantizedRows* out) {
   const hn::Rebind<int32_t, decltype(d)> d32;
   const hn::Rebind<int8_t, decltype(d)> d8;
   constexpr int kStep = static_cast<int>(hn::MaxLanes(d));
-  int8_t* codes = out->codes(row);
-  for (int64_t b = 0; b < out->blocks(); ++b) {
-    const float* block = x + b * kActivationBlock;
+  ActivationBlock* block = out->tile(row);
+  const auto r = row % kActivationRows;
+  for (const ActivationBlock* end = block + out->blocks(); block != end;
+       ++block, x += kActivationBlock) {
     auto largest = hn::Zero(d);
     for (int i = 0; i < kActivationBlock; i += kStep) {
-      largest = hn::Max(largest, hn::Abs(hn::LoadU(d, block + i)));
+      largest = hn::Max(largest, hn::Abs(hn::LoadU(d, x + i)));
     }
     const float scale = hn::GetLane(hn::MaxOfLanes(d, largest)) / 127;
     const auto inverse = hn::Set(d, scale > 0 ? 1 / scale : 0);
-    int32_t half_sums[2];
     for (int half = 0; half < 2; ++half) {
       auto sum = hn::Zero(d32);
       for (int i = half * 16; i < half * 16 + 16; i += kStep) {
-        const auto code = hn::NearestInt(hn::Mul(hn::LoadU(d, block + i), inverse));
-        hn::StoreU(hn::DemoteTo(d8, code), d8, codes + b * kActivationBlock + i);
+        const auto code = hn::NearestInt(hn::Mul(hn::LoadU(d, x + i), inverse));
+        hn::StoreU(hn::DemoteTo(d8, code), d8, block->codes[r] + i);
         sum = hn::Add(sum, code);
       }
-      half_sums[half] = hn::GetLane(hn::SumOfLanes(d32, sum));
-      out->half_sums(row)[2 * b + half] = half_sums[half];
+      block->half_sums[half][r] = hn::GetLane(hn::SumOfLanes(d32, sum));
     }
-    out->scales(row)[b] = scale;
-    out->sums(row)[b] = scale * static_cast<float>(half_sums[0] + half_sums[1]);
+    block->scales[r] = scale;
+    block->sums[r] = scale * static_cast<float>(block->half_sums[0][r] + block->half_sums[1][r]);
   }
 }
 

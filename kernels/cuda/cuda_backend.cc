@@ -24,6 +24,7 @@
 #include "kernels/cuda/rope.h"
 #include "kernels/cuda/status.h"
 #include "kernels/cuda/step_arrays.h"
+#include "kernels/cuda/thin_product.h"
 #include "kernels/cuda/weights.h"
 
 namespace winnow {
@@ -143,7 +144,11 @@ class CudaBackend : public Backend {
 
   void MatMul(Tensor x, const Matrix& w, const float* bias, bool accumulate, Tensor out) override {
     assert(x.columns == w.columns() && out.columns == w.rows() && out.rows == x.rows);
-    Note(products_->Queue(x, Weights(w), accumulate, out, stream_));
+    if (IsThinProduct(x, out)) {
+      Note(LaunchThinProduct(x, Weights(w), accumulate, out, stream_), "ThinProduct");
+    } else {
+      Note(products_->Queue(x, Weights(w), accumulate, out, stream_));
+    }
     if (bias != nullptr) Note(LaunchAddBias(bias, out, stream_), "AddBias");
   }
 

@@ -1,6 +1,8 @@
 #include <cuda_bf16.h>
 
+#include "kernels/cuda/decode_kernels.h"
 #include "kernels/cuda/elementwise.h"
+#include "kernels/cuda/launch.cuh"
 
 namespace winnow::cuda {
 namespace {
@@ -29,70 +31,99 @@ __device__ float BlockSum(float value) {
   return sum;
 }
 
-__global__ void __launch_bounds__(kNormThreads)
-    RmsNorm(const float* x, int64_t x_stride, const float* weight, float epsilon, int columns,
-            bf16* out, int64_t out_stride) {
-  const float* row = x + blockIdx.x * x_stride;
-  bf16* to = out + blockIdx.x * out_stride;
+struct Norm {
+  const float* x;
+  int64_t x_stride;
+  const float* weight;
+  float epsilon;
+  int columns;
+  bf16* out;
+  int64_t out_stride;
+};
+
+__global__ void __launch_bounds__(kNormThreads) RmsNorm(const __grid_constant__ Norm call) {
+  const float* row = call.x + blockIdx.x * call.x_stride;
+  bf16* to = call.out + blockIdx.x * call.out_stride;
+  WaitForPreviousKernel();
+  LetNextKernelStart();
   float squares = 0;
-  for (int c = threadIdx.x; c < columns; c += kNormThreads) squares += row[c] * row[c];
-  const float scale = rsqrtf(BlockSum(squares) / static_cast<float>(columns) + epsilon);
-  for (int c = threadIdx.x; c < columns; c += kNormThreads) {
-    to[c] = __float2bfloat16_rn(row[c] * scale * weight[c]);
+  for (int c = threadIdx.x; c < call.columns; c += kNormThreads) squares += row[c] * row[c];
+  const float scale = rsqrtf(BlockSum(squares) / static_cast<float>(call.columns) + call.epsilon);
+  for (int c = threadIdx.x; c < call.columns; c += kNormThreads) {
+    to[c] = __float2bfloat16_rn(row[c] * scale * call.weight[c]);
   }
 }
 
 // The same for rows of whole float4 that a block's registers hold, read once.
 constexpr int kNormVectors = 4;  // of a thread
 
-__global__ void __launch_bounds__(kNormThreads)
-    RmsNormVectors(const float* x, int64_t x_stride, const float* weight, float epsilon,
-                   int columns, bf16* out, int64_t out_stride) {
-  const auto* row = reinterpret_cast<const float4*>(x + blockIdx.x * x_stride);
-  const auto* weights = reinterpret_cast<const float4*>(weight);
-  auto* to = reinterpret_cast<uint2*>(out + blockIdx.x * out_stride);
+__global__ void __launch_bounds__(kNormThreads) RmsNormVectors(const __grid_constant__ Norm call) {
+  const auto* row = reinterpret_cast<const float4*>(call.x + blockIdx.x * call.x_stride);
+  const auto* weight = reinterpret_cast<const float4*>(call.weight);
+  auto* to = reinterpret_cast<uint2*>(call.out + blockIdx.x * call.out_stride);
+  float4 weights[kNormVectors];
+#pragma unroll
+  for (int i = 0; i < kNormVectors; ++i) {
+    const int at = threadIdx.x + i * kNormThreads;
+    if (at * 4 < call.columns) weights[i] = weight[at];
+  }
+  WaitForPreviousKernel();
+  LetNextKernelStart();
   float4 values[kNormVectors];
   float squares = 0;
 #pragma unroll
   for (int i = 0; i < kNormVectors; ++i) {
     const int at = threadIdx.x + i * kNormThreads;
-    if (at * 4 >= columns) break;
+    if (at * 4 >= call.columns) break;
     const float4 v = row[at];
     values[i] = v;
     squares += v.x * v.x + v.y * v.y + v.z * v.z + v.w * v.w;
   }
-  const float scale = rsqrtf(BlockSum(squares) / static_cast<float>(columns) + epsilon);
+  const float scale = rsqrtf(BlockSum(squares) / static_cast<float>(call.columns) + call.epsilon);
 #pragma unroll
   for (int i = 0; i < kNormVectors; ++i) {
     const int at = threadIdx.x + i * kNormThreads;
-    if (at * 4 >= columns) break;
+    if (at * 4 >= call.columns) break;
     const float4 v = values[i];
-    const float4 w = weights[at];
+    const float4 w = weights[i];
     const __nv_bfloat162 low = __floats2bfloat162_rn(v.x * scale * w.x, v.y * scale * w.y);
     const __nv_bfloat162 high = __floats2bfloat162_rn(v.z * scale * w.z, v.w * scale * w.w);
     to[at] = {reinterpret_cast<const uint32_t&>(low), reinterpret_cast<const uint32_t&>(high)};
   }
 }
 
+struct Activation {
+  const bf16* gate_up;
+  int64_t gate_stride;
+  int columns;
+  bf16* out;
+  int64_t out_stride;
+  int pieces;  // of a row, each a block
+};
+
 __device__ float Silu(float x) { return x / (1 + __expf(-x)); }
 
-__global__ void SwiGlu(const bf16* gate_up, int64_t gate_stride, int columns, bf16* out,
-                       int64_t out_stride) {
-  const int c = blockIdx.y * kThreads + threadIdx.x;
-  if (c >= columns) return;
-  const bf16* row = gate_up + blockIdx.x * gate_stride;
-  out[blockIdx.x * out_stride + c] =
-      __float2bfloat16_rn(Silu(__bfloat162float(row[c])) * __bfloat162float(row[columns + c]));
+__global__ void SwiGlu(const __grid_constant__ Activation call) {
+  WaitForPreviousKernel();
+  LetNextKernelStart();
+  const int row = blockIdx.x / call.pieces;
+  const int c = blockIdx.x % call.pieces * kThreads + threadIdx.x;
+  if (c >= call.columns) return;
+  const bf16* gate = call.gate_up + row * call.gate_stride + c;
+  call.out[row * call.out_stride + c] =
+      __float2bfloat16_rn(Silu(__bfloat162float(*gate)) * __bfloat162float(gate[call.columns]));
 }
 
 // Eight columns a thread.
-__global__ void SwiGluVectors(const bf16* gate_up, int64_t gate_stride, int columns, bf16* out,
-                              int64_t out_stride) {
-  const int c = 8 * (blockIdx.y * kThreads + threadIdx.x);
-  if (c >= columns) return;
-  const bf16* row = gate_up + blockIdx.x * gate_stride + c;
-  const uint4 gates = *reinterpret_cast<const uint4*>(row);
-  const uint4 ups = *reinterpret_cast<const uint4*>(row + columns);
+__global__ void SwiGluVectors(const __grid_constant__ Activation call) {
+  WaitForPreviousKernel();
+  LetNextKernelStart();
+  const int row = blockIdx.x / call.pieces;
+  const int c = 8 * (blockIdx.x % call.pieces * kThreads + threadIdx.x);
+  if (c >= call.columns) return;
+  const bf16* from = call.gate_up + row * call.gate_stride + c;
+  const uint4 gates = *reinterpret_cast<const uint4*>(from);
+  const uint4 ups = *reinterpret_cast<const uint4*>(from + call.columns);
   uint4 products;
   const auto* gate = reinterpret_cast<const __nv_bfloat162*>(&gates);
   const auto* up = reinterpret_cast<const __nv_bfloat162*>(&ups);
@@ -103,7 +134,7 @@ __global__ void SwiGluVectors(const bf16* gate_up, int64_t gate_stride, int colu
     const float2 u = __bfloat1622float2(up[i]);
     product[i] = __floats2bfloat162_rn(Silu(g.x) * u.x, Silu(g.y) * u.y);
   }
-  *reinterpret_cast<uint4*>(out + blockIdx.x * out_stride + c) = products;
+  *reinterpret_cast<uint4*>(call.out + row * call.out_stride + c) = products;
 }
 
 __global__ void GatherRows(const float* x, int64_t x_stride, const int32_t* rows, int columns,
@@ -123,13 +154,6 @@ T* As(const Tensor& tensor) {
   return static_cast<T*>(tensor.data);
 }
 
-// Blocks of kThreads threads, each with `elements` columns, of every row.
-dim3 Grid(const Tensor& tensor, int elements) {
-  const int64_t columns = int64_t{kThreads} * elements;
-  return {static_cast<unsigned>(tensor.rows),
-          static_cast<unsigned>((tensor.columns + columns - 1) / columns)};
-}
-
 }  // namespace
 
 cudaError_t LaunchEmbed(const void* table, const int32_t* tokens, const Tensor& out,
@@ -142,21 +166,24 @@ cudaError_t LaunchEmbed(const void* table, const int32_t* tokens, const Tensor& 
 
 cudaError_t LaunchRmsNorm(const Tensor& x, const float* weight, float epsilon, const Tensor& out,
                           cudaStream_t stream) {
-  const auto columns = static_cast<int>(x.columns);
-  const bool vectors = columns <= 4 * kNormVectors * kNormThreads && columns % 4 == 0 &&
+  const Norm call{As<const float>(x),          x.stride,      weight,    epsilon,
+                  static_cast<int>(x.columns), As<bf16>(out), out.stride};
+  const bool vectors = x.columns <= 4 * kNormVectors * kNormThreads && x.columns % 4 == 0 &&
                        x.stride % 4 == 0 && out.stride % 4 == 0;
-  const auto kernel = vectors ? RmsNormVectors : RmsNorm;
-  kernel<<<x.rows, kNormThreads, 0, stream>>>(As<float>(x), x.stride, weight, epsilon, columns,
-                                              As<bf16>(out), out.stride);
-  return cudaGetLastError();
+  return LaunchEarly(vectors ? RmsNormVectors : RmsNorm,
+                     {.blocks = static_cast<int>(x.rows), .threads = kNormThreads},
+                     CurrentDeviceTraits().capability_major, stream, call);
 }
 
 cudaError_t LaunchSwiGlu(const Tensor& gate_up, const Tensor& out, cudaStream_t stream) {
   const bool vectors = out.columns % 8 == 0 && gate_up.stride % 8 == 0 && out.stride % 8 == 0;
-  const auto kernel = vectors ? SwiGluVectors : SwiGlu;
-  kernel<<<Grid(out, vectors ? 8 : 1), kThreads, 0, stream>>>(
-      As<bf16>(gate_up), gate_up.stride, static_cast<int>(out.columns), As<bf16>(out), out.stride);
-  return cudaGetLastError();
+  const int piece = kThreads * (vectors ? 8 : 1);
+  const Activation call{
+      As<const bf16>(gate_up), gate_up.stride, static_cast<int>(out.columns),
+      As<bf16>(out),           out.stride,     static_cast<int>((out.columns + piece - 1) / piece)};
+  return LaunchEarly(vectors ? SwiGluVectors : SwiGlu,
+                     {.blocks = static_cast<int>(out.rows) * call.pieces, .threads = kThreads},
+                     CurrentDeviceTraits().capability_major, stream, call);
 }
 
 cudaError_t LaunchGatherRows(const Tensor& x, const int32_t* rows, const Tensor& out,
@@ -167,8 +194,10 @@ cudaError_t LaunchGatherRows(const Tensor& x, const int32_t* rows, const Tensor&
 }
 
 cudaError_t LaunchAddBias(const float* bias, const Tensor& out, cudaStream_t stream) {
-  AddBias<<<Grid(out, 1), kThreads, 0, stream>>>(bias, static_cast<int>(out.columns),
-                                                 As<float>(out), out.stride);
+  const dim3 grid(static_cast<unsigned>(out.rows),
+                  static_cast<unsigned>((out.columns + kThreads - 1) / kThreads));
+  AddBias<<<grid, kThreads, 0, stream>>>(bias, static_cast<int>(out.columns), As<float>(out),
+                                         out.stride);
   return cudaGetLastError();
 }
 

@@ -1,6 +1,8 @@
 #include <cuda_fp16.h>
 
+#include "kernels/cuda/decode_kernels.h"
 #include "kernels/cuda/label_layout.cuh"
+#include "kernels/cuda/launch.cuh"
 #include "kernels/cuda/rope.h"
 
 // A warp takes one head of one row: it rotates the head in shared memory, from where it is stored
@@ -44,12 +46,17 @@ __device__ void Quantise(const RopeAndStore& call, int kv_head, int lane, const 
   const int width = call.label_width;
   const float* basis = call.basis.key + int64_t{kv_head} * call.head_dim * width;
   const int shares = width <= 16 ? 32 / width : 1;
+  const int dims = call.head_dim / shares;
   for (int first = 0; first < width; first += 32) {
     const int i = first + lane % (32 / shares);
     const int share = lane / (32 / shares);
     float label = 0;
     if (i < width) {
-      for (int c = share; c < call.head_dim; c += shares) label += basis[c * width + i] * key[c];
+#pragma unroll 16
+      for (int j = 0; j < dims; ++j) {
+        const int c = j * shares + share;
+        label += basis[c * width + i] * key[c];
+      }
     }
     for (int step = 32 / shares; step < 32; step *= 2) {
       label += __shfl_xor_sync(kFullWarp, label, step);
@@ -74,13 +81,17 @@ __device__ void StoreLabel(const int* codes, int width, int slot, int lane, std:
   }
 }
 
-__global__ void __launch_bounds__(kThreads) Store(const __grid_constant__ RopeAndStore call) {
+struct Call : RopeAndStore {
+  int pieces;  ///< of a row, each a block
+};
+
+__global__ void __launch_bounds__(kThreads) Store(const __grid_constant__ Call call) {
   __shared__ __align__(16) float heads[kWarps][kMaxHeadDim];
   __shared__ int labels[kWarps][kMaxLabelWidth];
   const int warp = threadIdx.x / 32;
   const int lane = threadIdx.x % 32;
-  const int row = blockIdx.x;
-  const int index = blockIdx.y * kWarps + warp;  // among queries, keys and values
+  const int row = blockIdx.x / call.pieces;
+  const int index = blockIdx.x % call.pieces * kWarps + warp;  // among queries, keys and values
   if (index >= call.heads + 2 * call.kv_heads) return;
   const int head_dim = call.head_dim;
   const int quads = head_dim / 4;
@@ -88,9 +99,13 @@ __global__ void __launch_bounds__(kThreads) Store(const __grid_constant__ RopeAn
   auto* memory = reinterpret_cast<float4*>(static_cast<float*>(call.qkv.data) +
                                            row * call.qkv.stride + index * head_dim);
   const bool is_value = index >= call.heads + call.kv_heads;
+  const int position = call.positions[row];
+  const int block = call.block_tables[int64_t{call.sequences[row]} * call.max_blocks +
+                                      position / call.block_tokens];
+  WaitForPreviousKernel();
+  LetNextKernelStart();
   if (lane < quads) reinterpret_cast<float4*>(head)[lane] = memory[lane];
   __syncwarp();
-  const int position = call.positions[row];
   if (!is_value) {
     Rotate(call.rope, position, lane, head);
     __syncwarp();
@@ -99,8 +114,6 @@ __global__ void __launch_bounds__(kThreads) Store(const __grid_constant__ RopeAn
   }
 
   const int kv_head = (index - call.heads) % call.kv_heads;
-  const int block = call.block_tables[int64_t{call.sequences[row]} * call.max_blocks +
-                                      position / call.block_tokens];
   const int slot = position % call.block_tokens;
   const int64_t head_block = int64_t{block} * call.kv_heads + kv_head;
   if (lane < quads) {
@@ -124,9 +137,10 @@ __global__ void __launch_bounds__(kThreads) Store(const __grid_constant__ RopeAn
 
 cudaError_t LaunchRopeAndStore(const RopeAndStore& call, cudaStream_t stream) {
   const int heads = call.heads + 2 * call.kv_heads;
-  const dim3 grid(static_cast<unsigned>(call.qkv.rows), (heads + kWarps - 1) / kWarps);
-  Store<<<grid, kThreads, 0, stream>>>(call);
-  return cudaGetLastError();
+  const int pieces = (heads + kWarps - 1) / kWarps;
+  return LaunchEarly(Store,
+                     {.blocks = static_cast<int>(call.qkv.rows) * pieces, .threads = kThreads},
+                     CurrentDeviceTraits().capability_major, stream, Call{call, pieces});
 }
 
 }  // namespace winnow::cuda

@@ -86,8 +86,7 @@ class Calibrated {
   static Eigen::MatrixXd ToEigen(const Tensor& tensor) {
     Eigen::MatrixXd matrix(tensor.rows, tensor.columns);
     for (int64_t t = 0; t < tensor.rows; ++t) {
-      for (int64_t c = 0; c < tensor.columns; ++c)
-        matrix(t, c) = tensor.data[t * tensor.stride + c];
+      for (int64_t c = 0; c < tensor.columns; ++c) matrix(t, c) = tensor.Row(t)[c];
     }
     return matrix;
   }

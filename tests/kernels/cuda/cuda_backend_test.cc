@@ -104,18 +104,19 @@ TEST_F(CudaBackendTest, MatMulEqualsTheDoublePrecisionProductOfRoundedFactors) {
                                  DataType::kQ4_1, DataType::kQ5_0, DataType::kQ5_1, DataType::kQ8_0,
                                  DataType::kQ4_K, DataType::kQ5_K, DataType::kQ6_K};
   for (const DataType type : kTypes) {
-    for (const int64_t rows : {1, 2, 5, 33, 200}) {
-      constexpr int64_t kColumns = 512;
-      constexpr int64_t kOutputs = 176;
-      const auto data = RandomWeights(type, kOutputs, kColumns, random);
-      const HostMatrix part{type, kOutputs, kColumns, data};
+    // Few rows and many take different ways.
+    for (const int64_t rows : {1, 2, 8, 13, 32, 33, 200}) {
+      const int64_t columns = BlockElements(type) == 1 ? 576 : 512;
+      constexpr int64_t kOutputs = 184;
+      const auto data = RandomWeights(type, kOutputs, columns, random);
+      const HostMatrix part{type, kOutputs, columns, data};
       const auto matrix = backend_->LoadMatrix({&part, 1});
       ASSERT_TRUE(matrix.ok()) << matrix.status();
-      EXPECT_EQ((*matrix)->bytes(), kOutputs * kColumns * 2);
-      const auto x = RandomFloats(rows * kColumns, random);
+      EXPECT_EQ((*matrix)->bytes(), kOutputs * columns * 2);
+      const auto x = RandomFloats(rows * columns, random);
       const auto bias = RandomFloats(kOutputs, random);
       const auto before = RandomFloats(rows * kOutputs, random);
-      const Tensor input = Put(x, kColumns, DataType::kBF16);
+      const Tensor input = Put(x, columns, DataType::kBF16);
       const Tensor added = Put(before, kOutputs);
       const Tensor rounded = Poisoned(rows, kOutputs, DataType::kBF16);
       backend_->MatMul(input, **matrix, Floats(bias), /*accumulate=*/true, added);
@@ -125,13 +126,13 @@ TEST_F(CudaBackendTest, MatMulEqualsTheDoublePrecisionProductOfRoundedFactors) {
       double error = 0;
       double rounded_error = 0;
       double scale = 0;
-      std::vector<float> weights(kColumns);
+      std::vector<float> weights(columns);
       for (int64_t n = 0; n < kOutputs; ++n) {
-        Dequantize(type, data.data() + n * RowBytes(type, kColumns), kColumns, weights.data());
+        Dequantize(type, data.data() + n * RowBytes(type, columns), columns, weights.data());
         for (int64_t t = 0; t < rows; ++t) {
           double product = 0;
-          for (int64_t k = 0; k < kColumns; ++k) {
-            product += double{AsBf16(x[t * kColumns + k])} * AsBf16(weights[k]);
+          for (int64_t k = 0; k < columns; ++k) {
+            product += double{AsBf16(x[t * columns + k])} * AsBf16(weights[k]);
           }
           const int64_t at = t * kOutputs + n;
           error += std::pow(got[at] - (product + bias[n] + before[at]), 2);
@@ -212,8 +213,8 @@ TEST_F(CudaBackendTest, EmbedAndGatherLogitRowsPickTheRowsOfTheBatch) {
   std::mt19937 random(12);
   constexpr int64_t kColumns = 96;
   const auto table = RandomFloats(50 * kColumns, random);
-  const auto embedding = backend_->LoadEmbedding(
-      {DataType::kF32, 50, kColumns, std::as_bytes(std::span(table))});
+  const auto embedding =
+      backend_->LoadEmbedding({DataType::kF32, 50, kColumns, std::as_bytes(std::span(table))});
   ASSERT_TRUE(embedding.ok());
   const std::vector<int32_t> tokens{49, 0, 7, 7}, positions{0, 1, 2, 3}, begin{0, 4}, blocks{0};
   const std::vector<int32_t> logit_rows{1, 3};
@@ -305,9 +306,9 @@ class CudaAttentionTest : public CudaBackendTest {
       pool.selector.labels = {nullptr, 2, blocks, kv_heads, kBlockTokens, label_width};
       pool.selector.sinks = 4;
       pool.selector.window = 16;
-      for (auto [data, bytes] : {std::pair{&pool.cache.data, pool.cache.bytes()},
-                                 std::pair{&pool.selector.labels.data,
-                                           pool.selector.labels.bytes()}}) {
+      for (auto [data, bytes] :
+           {std::pair{&pool.cache.data, pool.cache.bytes()},
+            std::pair{&pool.selector.labels.data, pool.selector.labels.bytes()}}) {
         auto memory = backend.Allocate(bytes);
         ASSERT_TRUE(memory.ok());
         *data = (*memory)->data();
@@ -331,8 +332,8 @@ class CudaAttentionTest : public CudaBackendTest {
         const std::vector<int32_t> tokens(past, 0), begin{0, past};
         std::vector<int32_t> positions(past);
         std::iota(positions.begin(), positions.end(), 0);
-        const StepBatch batch{tokens, positions, begin,
-                              std::span(tables_).subspan(s * max_blocks_, max_blocks_),
+        const StepBatch batch{tokens,      positions,
+                              begin,       std::span(tables_).subspan(s * max_blocks_, max_blocks_),
                               max_blocks_, {}};
         Store(batch, {qkv.begin(), qkv.begin() + past * columns_});
       }
@@ -374,7 +375,8 @@ class CudaAttentionTest : public CudaBackendTest {
   std::vector<float> OnDevice(const std::vector<Selection>& selections,
                               std::vector<float>* recalls = nullptr) {
     const StepBatch batch = Batch(selections);
-    const Tensor out = Poisoned(batch.rows(), heads_ * device_pool_.cache.head_dim, DataType::kBF16);
+    const Tensor out =
+        Poisoned(batch.rows(), heads_ * device_pool_.cache.head_dim, DataType::kBF16);
     backend_->BeginStep(batch);
     backend_->Attention(batch, device_rotated_, heads_, device_pool_.cache, 1,
                         device_pool_.selector, out);
@@ -545,8 +547,8 @@ TEST_F(CudaAttentionTest, DenseRowsEqualTheDoublePrecisionSoftmaxOverScatteredBl
 TEST_F(CudaAttentionTest, SelectingRowsEqualTheCpus) {
   // Rows of one sequence that select, beside decoding ones and a prompt.
   Fill({{700, 1}, {300, 3}, {90, 40}, {1500, 1}}, 6, 2, 64, 16, 30);
-  for (const SelectionKind kind : {SelectionKind::kLabels, SelectionKind::kScores,
-                                   SelectionKind::kWindow}) {
+  for (const SelectionKind kind :
+       {SelectionKind::kLabels, SelectionKind::kScores, SelectionKind::kWindow}) {
     std::vector<Selection> selections(tokens_.size(), Selection{kind, 0.125f, 0});
     for (int row = 4; row < 44; ++row) selections[row] = {};
     selections.back() = {kind, 1, 77};
