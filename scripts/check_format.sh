@@ -6,6 +6,6 @@ cd "$(dirname "$0")/.."
 mode=(--dry-run --Werror)
 if [[ "${1:-}" == --fix ]]; then mode=(-i); fi
 
-mapfile -t files < <(git ls-files '*.h' '*.cc' '*.cu')
+mapfile -t files < <(git ls-files '*.h' '*.cc' '*.cu' '*.cuh')
 clang-format "${mode[@]}" "${files[@]}"
 echo "format: ${#files[@]} files, $(clang-format --version)"

@@ -22,7 +22,8 @@ trap 'rm -rf "$staging"' EXIT
 bundle=$staging/winnow-cuda
 mkdir -p "$bundle"/{bin,lib,tests/golden,models}
 
-for program in "$build/winnow" "${tests[@]}"; do
+benchmark=$build/loadtest/gpu/decode_attention_benchmark
+for program in "$build/winnow" "${tests[@]}" "$benchmark"; do
   strip -o "$bundle/bin/$(basename "$program")" "$program"
 done
 # All shared libraries but the C library's own, which belong to the loader of the other machine.
@@ -33,6 +34,7 @@ cp tests/golden/logits_smollm2.* "$bundle/tests/golden/"
 cp models/*.labels.json "$bundle/models/"
 cp "$model" "$bundle/models/"
 cp scripts/cuda_bundle_run.sh "$bundle/run.sh"
+cp loadtest/gpu/sdpa_baseline.py "$bundle/"
 
 rm -f "$folder"/part-*
 tar cz -C "$staging" winnow-cuda | split -b 55M - "$folder/part-"

@@ -47,6 +47,15 @@ note "operators" bin/cuda_backend_test --gtest_brief=1
 note "greedy text and perplexity" bin/golden_test --gtest_filter='*Cuda*'
 note "perplexity, dense and sparse" bin/demo_perplexity_test --gtest_filter='*Cuda*'
 
+# json_of COMMAND...: the file that a command writes, instead of its table.
+json_of() {
+  local file
+  file=$(mktemp)
+  "$@" "$file" > /dev/null && cat "$file"
+}
+note "attention kernels" json_of bin/decode_attention_benchmark
+note "PyTorch's dense attention" json_of python3 sdpa_baseline.py
+
 attention() {  # batch, context, KV heads
   note "attention" bin/winnow bench attention --device cuda --policy double-sparsity --sparsity 16 \
     --label-width 8 --heads 32 --kv-heads "$3" --head-dim 128 --batch "$1" --context "$2" \

@@ -92,10 +92,10 @@ class CudaBackend : public Backend {
           "the CUDA backend wants KV blocks of a power of two of at least 16 tokens, not ",
           cache.block_tokens));
     }
-    if (labels.width % 8 != 0 || labels.width > kMaxLabelWidth) {
+    if (labels.width % 8 != 0 || labels.width > kMaxDecodeLabelWidth) {
       return absl::UnimplementedError(
           absl::StrCat("the CUDA backend wants labels of a multiple of 8 numbers, at most ",
-                       kMaxLabelWidth, ", not ", labels.width));
+                       kMaxDecodeLabelWidth, ", not ", labels.width));
     }
     return absl::OkStatus();
   }

@@ -18,6 +18,9 @@ enum class OutType : uint8_t { kF32, kBf16 };
 /// Query heads that share a KV head: at most this many.
 inline constexpr int kMaxGroup = 8;
 
+/// Numbers of a label: at most this many, here fewer than kMaxLabelWidth.
+inline constexpr int kMaxDecodeLabelWidth = 32;
+
 /// KV heads of a model, at most.
 inline constexpr int kMaxKvHeads = 128;
 
@@ -38,8 +41,9 @@ struct DecodeAttention {
   KvType kv_type = KvType::kF16;
   const std::byte* kv = nullptr;  ///< the layer's blocks, KvCache::block(layer, 0)
   /// The layer's label blocks, LabelCache::block(layer, 0), laid out as in label_layout.cuh.
+  /// Null: no row's kind is kLabels.
   const std::byte* labels = nullptr;
-  int label_width = 0;  ///< 4, or a multiple of 8 up to kMaxLabelWidth
+  int label_width = 0;  ///< 4, or a multiple of 8 up to kMaxDecodeLabelWidth
   LabelCodec basis;     ///< only `query` is read
   int32_t sinks = 0;
   int32_t window = 0;

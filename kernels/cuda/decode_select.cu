@@ -23,7 +23,8 @@ namespace {
 // token is kept to a minimum, and each warp has many. Blocks have 8 to 32 warps; what does not grow
 // with the context is done by the first 8.
 //
-// A group of one needs no softmax, which would not change the order.
+// A group of one needs no softmax, which would not change the order. Others are padded to a power
+// of two by heads that weigh nothing.
 
 constexpr int kMinWarps = 8;
 constexpr int kMaxWarps = 32;
@@ -155,7 +156,7 @@ struct Shared {
   float scale[kMaxGroup];
   float bias[kMaxGroup];
   float factor[kMaxGroup];  // that makes a head's weights its part of their mean
-  int8_t codes[kMaxGroup][kMaxLabelWidth];
+  int8_t codes[kMaxGroup][kMaxDecodeLabelWidth];
   int least[kMaxGroup];  // of the scores that labels can have
   int greatest[kMaxGroup];
   int narrow;  // heads whose bias stands before their scores are known
@@ -194,7 +195,10 @@ struct LabelScorer {
   }
 
   __device__ static bool Serves(SelectionKind kind) { return kind == SelectionKind::kLabels; }
-  __device__ bool KnowsBias() const { return shared.narrow == head.call.group; }
+  template <int kHeads>
+  __device__ bool KnowsBias() const {
+    return shared.narrow == kHeads;
+  }
   // Where keys start from, as ScoreTokens' start of the sums: they become keys by themselves.
   __device__ int KeyStart() const { return 1 - shared.least[0]; }
   __device__ static uint32_t KeyOf(int score) { return static_cast<uint32_t>(score); }
@@ -350,7 +354,7 @@ struct LabelScorer {
     }
     const int least = 15 * __reduce_add_sync(~0u, negative);
     const int greatest = 15 * __reduce_add_sync(~0u, positive);
-    if (lane == 0 && h < head.call.group) {
+    if (lane == 0) {
       const float scale = largest / 127 * kLog2e / sqrtf(static_cast<float>(head.call.head_dim));
       shared.scale[h] = scale;
       shared.bias[h] = -scale * static_cast<float>(least + greatest) / 2;
@@ -377,7 +381,10 @@ struct ExactScorer {
 
   __device__ ExactScorer(const Head& head, Shared& shared) : head(head), shared(shared) {}
   __device__ static bool Serves(SelectionKind kind) { return kind == SelectionKind::kScores; }
-  __device__ bool KnowsBias() const { return false; }
+  template <int kHeads>
+  __device__ bool KnowsBias() const {
+    return false;
+  }
   __device__ float KeyStart() const { return 0; }
   __device__ static uint32_t KeyOf(float score) {
     const uint32_t bits = __float_as_uint(score);
@@ -396,9 +403,10 @@ struct ExactScorer {
     const float* query = head.Queries() + h * head_dim;
 #pragma unroll
     for (int t = 0; t < kLaneTokens; ++t) {
+      scores[t] = start;
+      if (h >= head.call.group) continue;
       const int64_t entry = head.Entry(min(at.position + t, head.context - 1));
       const T* key = reinterpret_cast<const T*>(head.call.kv) + entry * 2 * head_dim;
-      scores[t] = start;
       for (int c = 0; c < head_dim; ++c) scores[t] += query[c] * static_cast<float>(key[c]);
     }
   }
@@ -457,6 +465,13 @@ __device__ void ForLabels(const Scorer& scorer, const Range& range, const Body& 
   }
 }
 
+// Whether to leave out heads from h on, which only pad the group. Asked of large groups alone:
+// small ones are faster without the branch, but large ones without it take too many registers.
+template <int kHeads>
+__device__ bool EndsGroup(int h, const Head& head) {
+  return kHeads > 4 && h >= head.call.group;
+}
+
 // Sets the biases by the largest scores, where they are not known beforehand.
 template <int kHeads, typename Scorer>
 __device__ void FindBias(const Scorer& scorer, const Head& head, const Range& range,
@@ -468,7 +483,7 @@ __device__ void FindBias(const Scorer& scorer, const Head& head, const Range& ra
     const int valid = head.context - range.LanePosition(step);
 #pragma unroll
     for (int h = 0; h < kHeads; ++h) {
-      if (h >= head.call.group) break;
+      if (EndsGroup<kHeads>(h, head)) break;
       typename Scorer::Score scores[kLaneTokens];
       scorer.ScoreTokens(labels, h, Scorer::kFloatStart, scores);
 #pragma unroll
@@ -500,8 +515,8 @@ __device__ void WeighTokens(const Scorer& scorer, const typename Scorer::Labels&
   }
 }
 
-// Sets the factors: 1 / the sum of each head's weights. The mean of softmaxes is smaller by the
-// group's size, which orders alike.
+// Sets the factors: 1 / the sum of each head's weights, and 0 for heads that pad the group. The
+// mean of softmaxes is smaller by the group's size, which orders alike.
 template <int kHeads, typename Scorer>
 __device__ void FindFactors(const Scorer& scorer, const Head& head, const Range& range,
                             Shared& shared) {
@@ -510,7 +525,7 @@ __device__ void FindFactors(const Scorer& scorer, const Head& head, const Range&
     const int valid = head.context - range.LanePosition(step);
 #pragma unroll
     for (int h = 0; h < kHeads; ++h) {
-      if (h >= head.call.group) break;
+      if (EndsGroup<kHeads>(h, head)) break;
       float weights[kLaneTokens];
       WeighTokens(scorer, labels, h, shared, weights);
 #pragma unroll
@@ -522,7 +537,7 @@ __device__ void FindFactors(const Scorer& scorer, const Head& head, const Range&
   shared.sum.Run(sums, 0, [](float a, float b) { return a + b; });
 #pragma unroll
   for (int h = 0; h < kHeads; ++h) {
-    if (threadIdx.x == h) shared.factor[h] = 1 / sums[h];
+    if (threadIdx.x == h) shared.factor[h] = h < head.call.group ? 1 / sums[h] : 0;
   }
   __syncthreads();
 }
@@ -540,7 +555,7 @@ template <int kHeads, typename Scorer>
 __device__ KeyRange MakeKeys(const Scorer& scorer, const Head& head, const Range& range,
                              Shared& shared) {
   if constexpr (kHeads > 1) {
-    if (!scorer.KnowsBias()) FindBias<kHeads>(scorer, head, range, shared);
+    if (!scorer.template KnowsBias<kHeads>()) FindBias<kHeads>(scorer, head, range, shared);
     FindFactors<kHeads>(scorer, head, range, shared);
   }
   const KeyRange covered = kHeads == 1 ? scorer.Keys() : WeightKeys();
@@ -557,7 +572,7 @@ __device__ KeyRange MakeKeys(const Scorer& scorer, const Head& head, const Range
       float sums[kLaneTokens] = {};
 #pragma unroll
       for (int h = 0; h < kHeads; ++h) {
-        if (h >= head.call.group) break;
+        if (EndsGroup<kHeads>(h, head)) break;
         float weights[kLaneTokens];
         WeighTokens(scorer, labels, h, shared, weights);
         const float factor = shared.factor[h];
@@ -697,6 +712,7 @@ __device__ void WriteChosen(const Head& head, const Range& range, const Threshol
       index += __popc(those & lanes_before);
       count += __popc(those);
     }
+    __syncwarp();  // all have read what some overwrite now
     const uint32_t position = range.LanePosition(step);
 #pragma unroll
     for (int t = 0; t < kLaneTokens; ++t) {
@@ -723,7 +739,7 @@ __device__ void WriteChosen(const Head& head, const Range& range, const Threshol
   before.larger = __reduce_add_sync(~0u, before.larger);
   before.equal = __reduce_add_sync(~0u, before.equal);
 
-  constexpr int kUnroll = 4;  // so that the block table is asked for several entries at once
+  constexpr int kUnroll = 2;  // so that the block table is asked for several entries at once
   for (int begin = 0; begin < count; begin += 32 * kUnroll) {
     uint32_t positions[kUnroll];
     uint32_t entries[kUnroll];
@@ -879,7 +895,8 @@ cudaError_t LaunchGroup(const Arguments& arguments, const Team& team, cudaStream
 }
 
 cudaError_t LaunchWidth(const Arguments& arguments, const Team& team, cudaStream_t stream) {
-  switch (arguments.call.label_width) {
+  // Without labels there are only windows to choose, which takes any of these kernels.
+  switch (arguments.call.labels == nullptr ? 8 : arguments.call.label_width) {
     case 4:
       return LaunchGroup<LabelScorer<4>>(arguments, team, stream);
     case 8:
