@@ -60,17 +60,21 @@ class Prometheus:
     def query(self, expression):
         """Series now, as [(labels, value)]."""
         return [(series["metric"], float(series["value"][1]))
-                for series in self._get("query", query=expression)]
+                for series in self._get("query", query=expression)["result"]]
 
     def query_range(self, expression, start, end, step):
         """Series from `start` to `end` (seconds since 1970), as [(labels, [[time, value], ...])]."""
         return [(series["metric"], [[t, float(v)] for t, v in series["values"]])
-                for series in self._get("query_range", query=expression, start=start, end=end, step=step)]
+                for series in self._get("query_range", query=expression, start=start, end=end, step=step)["result"]]
+
+    def rules(self):
+        """The rules as Prometheus evaluates them: [{name, health, lastError, ...}]."""
+        return [rule for group in self._get("rules")["groups"] for rule in group["rules"]]
 
     def _get(self, method, **parameters):
         url = f"{self._url}/api/v1/{method}?{urllib.parse.urlencode(parameters)}"
         with urllib.request.urlopen(url, timeout=30) as response:
-            return json.load(response)["data"]["result"]
+            return json.load(response)["data"]
 
     def _up(self):
         try:

@@ -14,6 +14,8 @@ import runs
 
 WINDOWS = 60          # points of a plot over time
 DASHBOARD_COLUMNS = 3
+# Grafana's units, as one would write them.
+UNITS = {"short": "", "percentunit": "share", "reqps": "1/s", "cps": "1/s", "ops": "1/s", "Bps": "bytes/s"}
 STYLE = """body{font:14px/1.5 system-ui,sans-serif;margin:2em auto;max-width:1200px;padding:0 1em;color:#222}
 table{border-collapse:collapse;margin:1em 0}td,th{padding:.2em .8em;border-bottom:1px solid #ddd;text-align:left}
 td.number{text-align:right;font-variant-numeric:tabular-nums}svg{max-width:100%;height:auto}h2{margin-top:2em}"""
@@ -94,7 +96,8 @@ def dashboards(run):
     for panel in run.panels:
         series = [(series["name"], [(t - run.info["started"], v) for t, v in series["points"]])
                   for series in panel["series"]]
-        result.setdefault(panel["dashboard"], []).append((panel["panel"], panel["unit"], series))
+        unit = UNITS.get(panel["unit"], panel["unit"])
+        result.setdefault(panel["dashboard"], []).append((panel["panel"], unit, series))
     return result
 
 
@@ -110,7 +113,9 @@ def page(title, body):
 
 
 def figures(run):
-    return [(name, runs.format_value(value, unit)) for name, (value, unit, _) in runs.summarize(run).items()]
+    """(name, value) of what this run's client could measure."""
+    return [(name, runs.format_value(value, unit)) for name, (value, unit, _) in runs.summarize(run).items()
+            if value is not None]
 
 
 def text(run):
