@@ -67,34 +67,45 @@ while read -r name rest <&3; do
 done 3< <(sed -e '/^#/d' "$context/$dockerfile" | sed -e ':a' -e '/\\$/N; s/\\\n *//; ta')
 umount -R "$root/dev" "$root/proc"
 
-# What a deployment mounts: the config file, and a model.
+# The image's root file system, read-only, and what a deployment mounts: the config file, and a model.
 model=$(scripts/fetch_model.sh)
 mkdir -p "$workspace/config" "$root/etc/winnow" "$root/models"
 cat >"$workspace/config/winnow.conf" <<CONFIG
 model: /models/$(basename "$model")
 label-file: /usr/share/winnow/labels/smollm2-135m-instruct.labels.json
 CONFIG
+echo "check_image: $(du -sh "$root" | cut -f 1) in all, $(du -sh "$stages/debian" | cut -f 1) of it the base"
+mount --bind "$root" "$root"
+mount -t proc proc "$root/proc"
+mount --rbind /dev "$root/dev"
 mount --bind "$workspace/config" "$root/etc/winnow"
 mount --bind "$(dirname "$model")" "$root/models"
-mount --bind "$root" "$root"
 mount -o remount,ro,bind "$root"
 
 mapfile -t entrypoint < <(words "${start[entrypoint]}")
 mapfile -t command < <(words "${start[command]}")
 mapfile -t health < <(words "${start[health]}")
 as_user=(chroot "--userspec=${start[user]}" --groups= "$root")
-echo "check_image: du: $(du -sh --one-file-system "$root" | cut -f 1) in all, the base $(du -sh "$stages/debian" | cut -f 1)"
 
-"${as_user[@]}" "${entrypoint[@]}" "${command[@]}" &
-server=$!
-for ((attempt = 0; attempt < 100; ++attempt)); do
-  if "${as_user[@]}" "${health[@]}" 2>/dev/null; then break; fi
-  kill -0 "$server"
-  sleep 0.2
-done
-"${as_user[@]}" "${health[@]}"
-"${as_user[@]}" "${entrypoint[@]}" generate --prompt "The capital of France is" --max-tokens 8 --temperature 0
-echo
-kill -TERM "$server"
-wait "$server"
+serve() {
+  local server attempt
+  ip link set lo up
+  "${as_user[@]}" "${entrypoint[@]}" "${command[@]}" &
+  server=$!
+  for ((attempt = 0; attempt < 300; ++attempt)); do
+    if "${as_user[@]}" "${health[@]}" 2>/dev/null; then break; fi
+    kill -0 "$server"
+    sleep 0.2
+  done
+  "${as_user[@]}" "${health[@]}"
+  "${as_user[@]}" "${entrypoint[@]}" generate --prompt "The capital of France is" --max-tokens 8 --temperature 0
+  if "${as_user[@]}" /bin/sh -c "echo >/usr/local/bin/winnow || echo >/file" 2>/dev/null; then
+    echo "check_image: the root file system can be written" >&2
+    return 1
+  fi
+  kill -TERM "$server"
+  wait "$server"
+}
+# In a network of its own, so that its ports are free.
+unshare --net bash -euc "$(declare -p entrypoint command health as_user); $(declare -f serve); serve"
 echo "check_image: $dockerfile builds, serves as user ${start[user]} on a read-only root, and drains"
