@@ -43,6 +43,7 @@ struct ServeFlags {
   std::string model_name;
   std::string address = "127.0.0.1:50051";
   std::string metrics_address = "127.0.0.1:9464";
+  bool inference_extension_metrics = false;
   std::string device = "cpu";
   int threads = 0;
   int max_context = 0;
@@ -72,6 +73,10 @@ void Declare(FlagSet& set, ServeFlags& flags) {
           "Where to serve gRPC. Port 0 takes a free one and logs it.");
   set.Add("metrics-address", &flags.metrics_address, "HOST:PORT",
           "Where to serve Prometheus metrics, under /metrics.");
+  set.Add(
+      "inference-extension-metrics", &flags.inference_extension_metrics, "",
+      "Serve queue length, running requests and KV use under vLLM's names too, which the Gateway "
+      "API Inference Extension reads.");
   set.AddChoice("device", &flags.device, {"cpu"}, "Where to compute.");
   set.Add("threads", &flags.threads, "N", "Threads that compute; 0 is one per core.", {0, 1024});
   set.Add("max-context", &flags.max_context, "TOKENS",
@@ -290,6 +295,7 @@ absl::Status Serve(const ServeFlags& flags) {
   const LabelCache& label_cache = (*transformer)->label_cache();
   MetricsExporter metrics(model.name, model.architecture,
                           label_cache.layers * label_cache.block_bytes());
+  if (flags.inference_extension_metrics) metrics.ExportInferenceExtensionNames();
   Engine engine(*options, **transformer, *file->tokenizer, metrics);
   absl::StatusOr<std::unique_ptr<GrpcServer>> server =
       GrpcServer::Start(flags.address, model, engine, metrics);

@@ -9,7 +9,7 @@ import unittest
 
 import yaml
 
-from served import CHART, ROOT, run
+from fixtures import CHART, ROOT, render, run
 
 MATRIX = sorted((ROOT / "tests/operations/values").glob("*.yaml"))
 BAD = sorted((ROOT / "tests/operations/values/bad").glob("*.yaml"))
@@ -20,20 +20,10 @@ KUBERNETES_VALIDATE = ("1.33", "1.35", "1.37")
 CUSTOM = ("monitoring.coreos.com/", "keda.sh/")
 # Image volumes came with 1.31.
 SINCE_1_31 = {"image-volume.yaml"}
-RELEASE = "release"
 
 
-def template(values, *more):
-    return run("helm", "template", RELEASE, CHART, "--namespace", "llm", "--kube-version", "1.30", "-f", values, *more)
-
-
-def objects(values, *more):
-    return [thing for thing in yaml.safe_load_all(without_notes(template(values, *more))) if thing]
-
-
-def without_notes(text):
-    """Helm says on stderr that it followed the links in files/."""
-    return re.sub(r"^walk\.go:.*\n", "", text, flags=re.MULTILINE)
+def objects(values):
+    return [thing for thing in yaml.safe_load_all(render(values)) if thing]
 
 
 def find(things, kind):
@@ -47,7 +37,7 @@ class Chart(unittest.TestCase):
         cls._folder = tempfile.TemporaryDirectory()
         cls.folder = pathlib.Path(cls._folder.name)
         for values in MATRIX:
-            (cls.folder / values.name).write_text(without_notes(template(values)))
+            (cls.folder / values.name).write_text(render(values))
         native = cls.folder / "native"
         native.mkdir()
         for values in MATRIX:
@@ -88,7 +78,7 @@ class Chart(unittest.TestCase):
         for values in BAD:
             with self.subTest(values.name):
                 expected = re.match(r"# expects: (.*)", values.read_text())[1]
-                output = run("helm", "template", RELEASE, CHART, "--kube-version", "1.30", "-f", values, ok=False)
+                output = run("helm", "template", "release", CHART, "--kube-version", "1.30", "-f", values, ok=False)
                 self.assertIn("values don't meet the specifications of the schema", output)
                 self.assertIn(expected, output.partition("schema(s)")[2])
 

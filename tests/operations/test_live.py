@@ -11,7 +11,7 @@ import unittest
 
 import grpc
 
-from served import ROOT, Server, run
+from fixtures import ROOT, Server, run
 
 import api
 import panels

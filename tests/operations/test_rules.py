@@ -5,7 +5,7 @@ import unittest
 
 import yaml
 
-from served import ROOT, run
+from fixtures import ROOT, run
 
 PROMETHEUS = ROOT / "deploy/prometheus"
 

@@ -1,4 +1,4 @@
-"""What the tests here share: the repository, the binary, a running server."""
+"""What the tests here share: the repository, the rendered chart, a running server."""
 
 import os
 import pathlib
@@ -27,6 +27,12 @@ def run(*command, ok=True):
     if (done.returncode == 0) != ok:
         raise AssertionError(f"{' '.join(map(str, command))} exited with {done.returncode}:\n{done.stdout}")
     return done.stdout
+
+
+def render(values, *more):
+    """The chart's objects for a file of values, as YAML text; helm's remarks about links in files/ left out."""
+    output = run("helm", "template", "release", CHART, "--namespace", "llm", "--kube-version", "1.30", "-f", values, *more)
+    return re.sub(r"^walk\.go:.*\n", "", output, flags=re.MULTILINE)
 
 
 class Server:
