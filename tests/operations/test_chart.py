@@ -123,6 +123,12 @@ class Chart(unittest.TestCase):
                       if monitor["endpoints"][0]["port"] in {port["name"] for port in service["spec"]["ports"]}]
         self.assertLessEqual(monitor["selector"]["matchLabels"].items(), scraped["metadata"]["labels"].items())
 
+    def test_network_policy_lets_the_helm_test_in(self):
+        things = objects(ROOT / "tests/operations/values/url.yaml")
+        clients = find(things, "NetworkPolicy")["spec"]["ingress"][0]["from"]
+        self.assertEqual(len(clients), 2)
+        self.assertLessEqual(clients[1]["podSelector"]["matchLabels"].items(), find(things, "Pod")["metadata"]["labels"].items())
+
     def test_download_takes_only_the_file_with_the_right_checksum(self):
         things = objects(ROOT / "tests/operations/values/url.yaml")
         (download,) = find(things, "Deployment")["spec"]["template"]["spec"]["initContainers"]
