@@ -13,10 +13,12 @@ import runs
 
 
 def rows(before, after):
-    """(name, before, after, change, judgement) of every figure; judgement is better, worse or nothing."""
+    """(name, before, after, change, judgement) of what was measured; judgement is better, worse or nothing."""
     first, second = runs.summarize(before), runs.summarize(after)
     for name, (old, unit, more_is_better) in first.items():
         new = second[name][0]
+        if old is None and new is None:
+            continue
         change, judgement = "-", ""
         if old and new is not None:
             change = f"{new / old - 1:+.1%}"

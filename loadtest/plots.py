@@ -23,7 +23,7 @@ def svg(figure):
 
 
 def grid(plots, columns):
-    """One figure of several plots: [(title, unit, [(name, [(x, y)])])]; dashed where a name ends with '(server)'."""
+    """One figure of several plots: [(title, unit, [(name, [(x, y)])])]; dashed where a name has '(server)'."""
     rows = -(-len(plots) // columns)
     figure, axes = pyplot.subplots(rows, columns, figsize=(4.2 * columns, 2.3 * rows), squeeze=False)
     for axis in axes.flat[len(plots):]:
@@ -33,7 +33,7 @@ def grid(plots, columns):
         axis.set_xlabel("seconds")
         axis.set_ylabel(unit)
         for name, points in series[:MAX_SERIES]:
-            style = "--" if name.endswith("(server)") else "-"
+            style = "--" if "(server)" in name else "-"
             axis.plot([x for x, _ in points], [y for _, y in points], style, label=name or title)
         axis.set_ylim(bottom=0)
         if any(name for name, _ in series):
