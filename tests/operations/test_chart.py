@@ -34,20 +34,12 @@ def find(things, kind):
 class Chart(unittest.TestCase):
     @classmethod
     def setUpClass(cls):
-        cls._folder = tempfile.TemporaryDirectory()
-        cls.folder = pathlib.Path(cls._folder.name)
+        cls.folder = pathlib.Path(cls.enterClassContext(tempfile.TemporaryDirectory()))
+        (cls.folder / "native").mkdir()
         for values in MATRIX:
             (cls.folder / values.name).write_text(render(values))
-        native = cls.folder / "native"
-        native.mkdir()
-        for values in MATRIX:
-            things = [thing for thing in yaml.safe_load_all((cls.folder / values.name).read_text())
-                      if thing and not thing["apiVersion"].startswith(CUSTOM)]
-            (native / values.name).write_text(yaml.safe_dump_all(things))
-
-    @classmethod
-    def tearDownClass(cls):
-        cls._folder.cleanup()
+            native = [thing for thing in objects(values) if not thing["apiVersion"].startswith(CUSTOM)]
+            (cls.folder / "native" / values.name).write_text(yaml.safe_dump_all(native))
 
     def test_lint_has_nothing_to_say(self):
         for values in MATRIX:
@@ -88,9 +80,8 @@ class Chart(unittest.TestCase):
             (workload,) = [thing for thing in things if thing["kind"] in ("Deployment", "StatefulSet")]
             pod = workload["spec"]["template"]["spec"]
             sleep = int(pod["containers"][0]["lifecycle"]["preStop"]["exec"]["command"][1])
-            config = find(things, "ConfigMap")["data"] if values.name != "hpa-service-monitor.yaml" else next(
-                thing["data"] for thing in things if "winnow.conf" in thing.get("data", {}))
-            drain = int(re.search(r"^drain-seconds: (\d+)$", config["winnow.conf"], re.MULTILINE)[1])
+            (config,) = [thing["data"]["winnow.conf"] for thing in things if "winnow.conf" in thing.get("data", {})]
+            drain = int(re.search(r"^drain-seconds: (\d+)$", config, re.MULTILINE)[1])
             with self.subTest(values.name):
                 self.assertGreater(pod["terminationGracePeriodSeconds"], sleep + drain)
 
@@ -127,7 +118,8 @@ class Chart(unittest.TestCase):
         things = objects(ROOT / "tests/operations/values/url.yaml")
         clients = find(things, "NetworkPolicy")["spec"]["ingress"][0]["from"]
         self.assertEqual(len(clients), 2)
-        self.assertLessEqual(clients[1]["podSelector"]["matchLabels"].items(), find(things, "Pod")["metadata"]["labels"].items())
+        test_pod = find(things, "Pod")["metadata"]["labels"]
+        self.assertLessEqual(clients[1]["podSelector"]["matchLabels"].items(), test_pod.items())
 
     def test_download_takes_only_the_file_with_the_right_checksum(self):
         things = objects(ROOT / "tests/operations/values/url.yaml")
