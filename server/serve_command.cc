@@ -43,7 +43,6 @@ struct ServeFlags {
   std::string model_name;
   std::string address = "127.0.0.1:50051";
   std::string metrics_address = "127.0.0.1:9464";
-  bool inference_extension_metrics = false;
   std::string device = "cpu";
   int threads = 0;
   int max_context = 0;
@@ -61,6 +60,7 @@ struct ServeFlags {
   SelectionOptions selection = {.min_context = kDefaultSparseMinContext};
   RecallOptions recall;
   double drain_seconds = 30;
+  bool inference_extension_metrics = false;
   std::string log_level = "info";
   std::string log_format = "logfmt";
 };
@@ -73,10 +73,6 @@ void Declare(FlagSet& set, ServeFlags& flags) {
           "Where to serve gRPC. Port 0 takes a free one and logs it.");
   set.Add("metrics-address", &flags.metrics_address, "HOST:PORT",
           "Where to serve Prometheus metrics, under /metrics.");
-  set.Add(
-      "inference-extension-metrics", &flags.inference_extension_metrics, "",
-      "Serve queue length, running requests and KV use under vLLM's names too, which the Gateway "
-      "API Inference Extension reads.");
   set.AddChoice("device", &flags.device, {"cpu"}, "Where to compute.");
   set.Add("threads", &flags.threads, "N", "Threads that compute; 0 is one per core.", {0, 1024});
   set.Add("max-context", &flags.max_context, "TOKENS",
@@ -131,6 +127,10 @@ void Declare(FlagSet& set, ServeFlags& flags) {
           {0, 1});
   set.Add("drain-seconds", &flags.drain_seconds, "SECONDS",
           "After SIGTERM or SIGINT: how long running requests may take to finish.", {0, 86400});
+  set.Add(
+      "inference-extension-metrics", &flags.inference_extension_metrics, "",
+      "Serve queue length, running requests and KV use under vLLM's names too, which the Gateway "
+      "API Inference Extension reads.");
   set.AddChoice("log-level", &flags.log_level, {"debug", "info", "warning", "error"},
                 "Least severe events to log.");
   set.AddChoice("log-format", &flags.log_format, {"logfmt", "json"}, "How to log, to stderr.");
