@@ -7,10 +7,10 @@ JOBS ?= $(shell nproc)
 export MODEL
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build demo serve test format clean
+.PHONY: help setup build demo serve test check-operations format clean
 
 help: ## This list
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 16
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 28
 
 setup: ## Install missing packages (apt, as root or through sudo)
 	@scripts/setup.sh
@@ -29,6 +29,10 @@ serve: setup ## As demo, but keeps serving: gRPC on ADDRESS (127.0.0.1:50051), m
 
 test: setup ## Set up, build, run all tests
 	@scripts/test.sh $(JOBS)
+
+check-operations: setup ## Check chart, dashboards, alerts and load tests (needs Go, or fetches it from PyPI)
+	@$(MAKE) --no-print-directory build
+	@scripts/check_operations.sh
 
 format: ## Format all C++ files
 	@scripts/check_format.sh --fix

@@ -134,6 +134,16 @@ MetricsExporter::MetricsExporter(const std::string& model, const std::string& ar
   finished_cancelled_ = &finished.Add({{"finish_reason", "cancelled"}});
 }
 
+void MetricsExporter::ExportInferenceExtensionNames() {
+  const auto gauge = [&](const char* name, const char* help) {
+    return &Gauges(*registry_, name, help).Add({});
+  };
+  inference_extension_ = {
+      .running_requests = gauge("vllm:num_requests_running", "As winnow_requests_running."),
+      .waiting_requests = gauge("vllm:num_requests_waiting", "As winnow_requests_waiting."),
+      .kv_usage = gauge("vllm:kv_cache_usage_perc", "Share of the KV blocks in use, from 0 to 1.")};
+}
+
 absl::StatusOr<int> MetricsExporter::Listen(const std::string& address) {
   try {
     exposer_ = std::make_unique<prometheus::Exposer>(address);
@@ -173,6 +183,12 @@ void MetricsExporter::OnGauges(const EngineGauges& gauges) {
   kv_blocks_used_->Set(gauges.kv_blocks_used);
   kv_blocks_free_->Set(gauges.kv_blocks_total - gauges.kv_blocks_used);
   label_cache_bytes_->Set(static_cast<double>(gauges.kv_blocks_used * label_block_bytes_));
+  if (inference_extension_) {
+    inference_extension_->running_requests->Set(gauges.running_requests);
+    inference_extension_->waiting_requests->Set(gauges.waiting_requests);
+    inference_extension_->kv_usage->Set(static_cast<double>(gauges.kv_blocks_used) /
+                                        gauges.kv_blocks_total);
+  }
 }
 
 void MetricsExporter::OnFinished(const RequestSummary& summary) {

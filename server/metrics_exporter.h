@@ -2,6 +2,7 @@
 
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -24,6 +25,10 @@ class MetricsExporter final : public EngineObserver {
   /// in all layers, 0 without labels.
   MetricsExporter(const std::string& model, const std::string& architecture,
                   int64_t label_block_bytes);
+
+  /// Also exports the gauges that the Gateway API Inference Extension's endpoint picker reads,
+  /// under the names that it expects: vLLM's. REQUIRES: called before anything else.
+  void ExportInferenceExtensionNames();
 
   /// Serves http://<address>/metrics until this object is destroyed and returns the port, which is
   /// chosen freely when `address` ("HOST:PORT") has port 0. UNAVAILABLE when it can't listen there.
@@ -52,6 +57,13 @@ class MetricsExporter final : public EngineObserver {
     prometheus::Histogram* sample;
   };
 
+  /// Copies of gauges under vLLM's names.
+  struct InferenceExtensionGauges {
+    prometheus::Gauge* running_requests;
+    prometheus::Gauge* waiting_requests;
+    prometheus::Gauge* kv_usage;  ///< 0 to 1
+  };
+
   const int64_t label_block_bytes_;
   std::shared_ptr<prometheus::Registry> registry_;
 
@@ -78,6 +90,7 @@ class MetricsExporter final : public EngineObserver {
   prometheus::Counter* budget_fallbacks_;
   prometheus::Histogram* attention_recall_;
   prometheus::Gauge* label_cache_bytes_;
+  std::optional<InferenceExtensionGauges> inference_extension_;
   StepHistograms step_seconds_[kStepKinds];
   prometheus::Family<prometheus::Counter>* rejected_;
   prometheus::Family<prometheus::Counter>* calls_;

@@ -60,6 +60,7 @@ struct ServeFlags {
   SelectionOptions selection = {.min_context = kDefaultSparseMinContext};
   RecallOptions recall;
   double drain_seconds = 30;
+  bool inference_extension_metrics = false;
   std::string log_level = "info";
   std::string log_format = "logfmt";
 };
@@ -126,6 +127,10 @@ void Declare(FlagSet& set, ServeFlags& flags) {
           {0, 1});
   set.Add("drain-seconds", &flags.drain_seconds, "SECONDS",
           "After SIGTERM or SIGINT: how long running requests may take to finish.", {0, 86400});
+  set.Add(
+      "inference-extension-metrics", &flags.inference_extension_metrics, "",
+      "Serve queue length, running requests and KV use under vLLM's names too, which the Gateway "
+      "API Inference Extension reads.");
   set.AddChoice("log-level", &flags.log_level, {"debug", "info", "warning", "error"},
                 "Least severe events to log.");
   set.AddChoice("log-format", &flags.log_format, {"logfmt", "json"}, "How to log, to stderr.");
@@ -293,6 +298,7 @@ absl::Status Serve(const ServeFlags& flags) {
   const LabelCache& label_cache = (*transformer)->label_cache();
   MetricsExporter metrics(model.name, model.architecture,
                           label_cache.layers * label_cache.block_bytes());
+  if (flags.inference_extension_metrics) metrics.ExportInferenceExtensionNames();
   Engine engine(*options, **transformer, *file->tokenizer, metrics);
   absl::StatusOr<std::unique_ptr<GrpcServer>> server =
       GrpcServer::Start(flags.address, model, engine, metrics);

@@ -12,6 +12,7 @@ namespace winnow {
 namespace {
 
 using ::testing::HasSubstr;
+using ::testing::Not;
 
 TEST(MetricsExporter, CountsWhatARequestUsed) {
   MetricsExporter metrics("m", "llama", 100);
@@ -99,6 +100,20 @@ TEST(MetricsExporter, ShowsGaugesCallsAndEndings) {
   EXPECT_THAT(text, HasSubstr("winnow_rpcs_total{code=\"OK\",method=\"Generate\"} 2\n"));
   EXPECT_THAT(text, HasSubstr("winnow_continuations_total{finish_reason=\"length\"} 1\n"));
   EXPECT_THAT(text, HasSubstr("architecture=\"llama\",model=\"m\""));
+}
+
+TEST(MetricsExporter, UsesTheInferenceExtensionsNamesOnlyWhenAsked) {
+  const EngineGauges gauges = {
+      .running_requests = 3, .waiting_requests = 2, .kv_blocks_used = 4, .kv_blocks_total = 16};
+  MetricsExporter metrics("m", "llama", 0);
+  metrics.OnGauges(gauges);
+  EXPECT_THAT(metrics.Text(), Not(HasSubstr("vllm:")));
+  MetricsExporter asked("m", "llama", 0);
+  asked.ExportInferenceExtensionNames();
+  asked.OnGauges(gauges);
+  EXPECT_THAT(asked.Text(), HasSubstr("vllm:num_requests_running 3\n"));
+  EXPECT_THAT(asked.Text(), HasSubstr("vllm:num_requests_waiting 2\n"));
+  EXPECT_THAT(asked.Text(), HasSubstr("vllm:kv_cache_usage_perc 0.25\n"));
 }
 
 // The working directory of tests is the source tree.
