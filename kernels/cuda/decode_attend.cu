@@ -7,6 +7,7 @@
 #include "kernels/cuda/budgets.cuh"
 #include "kernels/cuda/decode_kernels.h"
 #include "kernels/cuda/launch.cuh"
+#include "kernels/cuda/math.cuh"
 #include "kernels/cuda/mma.cuh"
 
 namespace winnow::cuda {
@@ -26,7 +27,6 @@ constexpr int kWarps = 4;
 constexpr int kThreads = 32 * kWarps;
 constexpr int kBlocksPerMultiprocessor = 3;
 constexpr int kMinTilesPerBlock = kWarps;
-constexpr float kLog2e = 1.4426950408889634f;
 
 struct Arguments {
   DecodeAttention call;
@@ -132,12 +132,6 @@ __device__ uint4 LoadOnce(const std::byte* address) {
                : "=r"(value.x), "=r"(value.y), "=r"(value.z), "=r"(value.w)
                : "l"(address));
   return value;
-}
-
-__device__ float Exp2(float x) {
-  float y;
-  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
-  return y;
 }
 
 // Where the tokens of a head's tiles lie.

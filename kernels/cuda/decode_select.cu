@@ -9,8 +9,9 @@
 #include "kernels/cuda/budgets.cuh"
 #include "kernels/cuda/cluster.cuh"
 #include "kernels/cuda/decode_kernels.h"
-#include "kernels/cuda/label_layout.cuh"
 #include "kernels/cuda/launch.cuh"
+#include "kernels/cuda/math.cuh"
+#include "kernels/cuda/token_scorers.cuh"
 
 namespace winnow::cuda {
 namespace {
@@ -26,25 +27,15 @@ namespace {
 // A group of one needs no softmax, which would not change the order. Others are padded to a power
 // of two by heads that weigh nothing.
 
-constexpr int kMinWarps = 8;
+constexpr int kMinWarps = kFirstThreads / 32;
 constexpr int kMaxWarps = 32;
-constexpr int kFirstThreads = 32 * kMinWarps;
 constexpr int kMaxCluster = 8;
-constexpr int kLaneTokens = 4;  // neighbours that a lane scores at once
 constexpr int kStepTokens = 32 * kLaneTokens;
 constexpr int kBinBits = 11;
 constexpr int kBins = 1 << kBinBits;
 constexpr int kThreadBins = kBins / kFirstThreads;
 // Shared memory of a block for anything but keys.
 constexpr int kOtherSharedBytes = 24 * 1024;
-constexpr float kLog2e = 1.4426950408889634f;
-// As of the CPU's label scores: within so many powers of two, weights relative to the middle of
-// what scores labels can have neither overflow nor vanish.
-constexpr float kNarrowRange = 200;
-
-// Keys of tokens that are chosen whatever their score, and of those past the context.
-constexpr uint32_t kForced = ~0u;
-constexpr uint32_t kAbsent = 0;
 
 struct Arguments {
   DecodeAttention call;
@@ -56,46 +47,6 @@ __host__ __device__ int CeilDivide(int a, int b) { return (a + b - 1) / b; }
 // Tokens of each of a head's warps: whole steps.
 __host__ __device__ int WarpTokens(int context, int warps) {
   return CeilDivide(CeilDivide(context, warps), kStepTokens) * kStepTokens;
-}
-
-__device__ float Exp2(float x) {
-  float y;
-  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
-  return y;
-}
-
-// One KV head of one row.
-struct Head {
-  const DecodeAttention& call;
-  int item;  // row kv_heads + kv_head
-  int kv_head;
-  int context;
-  const int32_t* block_table;
-  int block_shift;
-
-  // Entry of DecodeAttention::selected of the token.
-  __device__ uint32_t Entry(int position) const {
-    return (static_cast<uint32_t>(BlockOf(position) * call.kv_heads + kv_head) << block_shift) +
-           Slot(position);
-  }
-  __device__ int32_t BlockOf(int position) const {
-    return __ldg(&block_table[position >> block_shift]);
-  }
-  __device__ int Slot(int position) const { return position & ((1 << block_shift) - 1); }
-  __device__ const float* Queries() const {
-    const int64_t row = call.query_rows[item / call.kv_heads];
-    return call.queries + row * call.query_stride + kv_head * call.group * call.head_dim;
-  }
-};
-
-__device__ Head HeadOf(const DecodeAttention& call, int item) {
-  const int row = item / call.kv_heads;
-  return {.call = call,
-          .item = item,
-          .kv_head = item % call.kv_heads,
-          .context = call.contexts[row],
-          .block_table = call.block_tables + int64_t{call.sequences[row]} * call.max_blocks,
-          .block_shift = __ffs(call.block_tokens) - 1};
 }
 
 __device__ int BlockWarps() { return static_cast<int>(blockDim.x / 32); }
@@ -137,29 +88,20 @@ struct ClusterFold {
   }
 };
 
+// How far keys of the range are shifted to be numbers of bins.
+__device__ int Shift(const KeyRange& range) {
+  return max(0, 32 - __clz(range.largest - range.least) - kBinBits);
+}
+
 struct Chosen {
   int larger;
   int equal;
 };
 
-// Of keys, both ends included.
-struct KeyRange {
-  uint32_t least;
-  uint32_t largest;
-
-  __device__ int Shift() const { return max(0, 32 - __clz(largest - least) - kBinBits); }
-};
-
 struct Shared {
   uint32_t histograms[2][kBins];
-  // A query head's weight of a token is 2^(scale score + bias).
-  float scale[kMaxGroup];
-  float bias[kMaxGroup];
+  GroupQueries queries;
   float factor[kMaxGroup];  // that makes a head's weights its part of their mean
-  int8_t codes[kMaxGroup][kMaxDecodeLabelWidth];
-  int least[kMaxGroup];  // of the scores that labels can have
-  int greatest[kMaxGroup];
-  int narrow;  // heads whose bias stands before their scores are known
   ClusterFold max;
   ClusterFold sum;
   int of_warp[kMinWarps];
@@ -169,255 +111,6 @@ struct Shared {
     int wanted;
   } found;
   Chosen chosen[kMaxWarps];
-};
-
-// Scores by labels: integers, in units of scale[h].
-template <int kWidth>
-struct LabelScorer {
-  using Score = int;
-  static constexpr int kPieces = kWidth < 8 ? 1 : kWidth / 8;
-  static constexpr int kUnroll = kPieces < 4 ? 4 / kPieces : 1;  // steps asked for at once
-
-  // Words of four neighbouring tokens.
-  struct Labels {
-    uint4 words[kPieces];
-  };
-
-  const Head& head;
-  Shared& shared;
-  const std::byte* labels;
-  int64_t block_bytes;
-
-  __device__ LabelScorer(const Head& head, Shared& shared) : head(head), shared(shared) {
-    const int64_t head_bytes = int64_t{head.call.block_tokens} * kWidth / 2;
-    block_bytes = head.call.kv_heads * head_bytes;
-    labels = head.call.labels + head.kv_head * head_bytes;
-  }
-
-  __device__ static bool Serves(SelectionKind kind) { return kind == SelectionKind::kLabels; }
-  template <int kHeads>
-  __device__ bool KnowsBias() const {
-    return shared.narrow == kHeads;
-  }
-  // Where keys start from, as ScoreTokens' start of the sums: they become keys by themselves.
-  __device__ int KeyStart() const { return 1 - shared.least[0]; }
-  __device__ static uint32_t KeyOf(int score) { return static_cast<uint32_t>(score); }
-  __device__ KeyRange Keys() const {
-    return {1, static_cast<uint32_t>(shared.greatest[0] - shared.least[0]) + 1};
-  }
-  // The start that makes the sums' bits those of floats, kFloatZero more than the score: no
-  // conversion, for which there are few units.
-  static constexpr int kFloatStart = 0x4b400000;
-  static constexpr float kFloatZero = 12582912;
-  __device__ static float FloatOf(int score) { return __int_as_float(score); }
-
-  __device__ const std::byte* At(int position) const {
-    constexpr int kTokenBytes = kWidth < 8 ? 2 : 4;
-    const int slot = head.Slot(position);
-    const int offset = kWidth < 8 ? kTokenBytes * slot : LabelOffset(slot, kWidth, 0);
-    return labels + head.BlockOf(position) * block_bytes + offset;
-  }
-
-  // Asks for the labels of positions [begin, end) and for the basis. Harmless where the kernel
-  // before still writes: this only brings lines into the cache that all kernels share.
-  __device__ void Prefetch(int begin, int end) const {
-    const auto ask = [](const void* at) { asm volatile("prefetch.global.L2 [%0];" ::"l"(at)); };
-    constexpr int kLineFloats = 32;
-    const int basis_floats = head.call.head_dim * kWidth;
-    for (int x = threadIdx.x * kLineFloats; x < basis_floats; x += blockDim.x * kLineFloats) {
-      ask(Basis() + x);
-    }
-    for (int panel = begin + threadIdx.x % 32 * kPanelTokens; panel < end;
-         panel += 32 * kPanelTokens) {
-      const std::byte* at = At(panel);
-      for (int byte = 0; byte < kPanelTokens * kWidth / 2; byte += 64) ask(at + byte);
-    }
-  }
-
-  __device__ const float* Basis() const {
-    return head.call.basis.query + int64_t{head.kv_head} * head.call.head_dim * kWidth;
-  }
-
-  __device__ Labels Load(int position) const {
-    // Of the last panel what lies past the context may be read, but not past it.
-    const std::byte* at = At(min(position, (head.context - 1) & ~(kLaneTokens - 1)));
-    Labels loaded;
-    if constexpr (kWidth < 8) {
-      const uint2 words = __ldg(reinterpret_cast<const uint2*>(at));
-      loaded.words[0] = {words.x, words.y, 0, 0};
-    } else {
-#pragma unroll
-      for (int p = 0; p < kPieces; ++p) {
-        loaded.words[p] = __ldg(reinterpret_cast<const uint4*>(at + p * 4 * kPanelTokens));
-      }
-    }
-    return loaded;
-  }
-
-  // Of query head h and four neighbouring tokens, each plus `start`.
-  __device__ void ScoreTokens(const Labels& loaded, int h, int start,
-                              int (&scores)[kLaneTokens]) const {
-    if constexpr (kWidth < 8) {
-      const uint32_t codes = *reinterpret_cast<const uint32_t*>(shared.codes[h]);
-      const uint4& words = loaded.words[0];
-      scores[0] = Dot(words.x, codes & 0xffff, codes >> 16, start);
-      scores[1] = Dot(words.x, codes << 16, codes & 0xffff0000, start);
-      scores[2] = Dot(words.y, codes & 0xffff, codes >> 16, start);
-      scores[3] = Dot(words.y, codes << 16, codes & 0xffff0000, start);
-    } else {
-#pragma unroll
-      for (int p = 0; p < kPieces; ++p) {
-        const uint2 codes = *reinterpret_cast<const uint2*>(&shared.codes[h][8 * p]);
-        const uint4& words = loaded.words[p];
-        scores[0] = Dot(words.x, codes.x, codes.y, p == 0 ? start : scores[0]);
-        scores[1] = Dot(words.y, codes.x, codes.y, p == 0 ? start : scores[1]);
-        scores[2] = Dot(words.z, codes.x, codes.y, p == 0 ? start : scores[2]);
-        scores[3] = Dot(words.w, codes.x, codes.y, p == 0 ? start : scores[3]);
-      }
-    }
-  }
-
-  __device__ static int Dot(uint32_t word, uint32_t low, uint32_t high, int sum) {
-    constexpr uint32_t kNibbles = 0x0f0f0f0f;
-    sum = __dp4a(static_cast<int>(word & kNibbles), static_cast<int>(low), sum);
-    return __dp4a(static_cast<int>(word >> 4 & kNibbles), static_cast<int>(high), sum);
-  }
-
-  // Projects the group's queries and rounds them to 8 bits.
-  template <int kHeads>
-  __device__ void PrepareQueries() {
-    static_assert(kHeads * kFirstThreads <= kBins && kHeads <= kMinWarps);
-    const int group = head.call.group;
-    const int head_dim = head.call.head_dim;
-    const float* queries = head.Queries();
-    const float* basis = Basis();
-    // Thread t sums every kParts-th number's product into dimension t % kWidth.
-    constexpr int kParts = kFirstThreads / kWidth;
-    auto* const parts = reinterpret_cast<float*>(shared.histograms[1]);  // not yet in use
-    if (threadIdx.x < kParts * kWidth) {
-      float sums[kHeads] = {};
-#pragma unroll 4
-      for (int x = threadIdx.x; x < head_dim * kWidth; x += kParts * kWidth) {
-        const float factor = __ldg(&basis[x]);
-#pragma unroll
-        for (int h = 0; h < kHeads; ++h) {
-          if (h < group) sums[h] += factor * queries[h * head_dim + x / kWidth];
-        }
-      }
-#pragma unroll
-      for (int h = 0; h < kHeads; ++h) parts[h * kFirstThreads + threadIdx.x] = sums[h];
-    }
-    if (threadIdx.x == 0) shared.narrow = 0;
-    __syncthreads();
-    const int h = threadIdx.x / 32;
-    if (h < kHeads) Round<kParts>(h, parts + h * kFirstThreads);
-    __syncthreads();
-  }
-
-  // Of one head by one warp.
-  template <int kParts>
-  __device__ void Round(int h, const float* parts) {
-    // Several lanes share a dimension, or a lane has several.
-    constexpr int kDimLanes = 32 % kWidth == 0 ? 32 / kWidth : 1;
-    constexpr int kLaneDims = (kWidth + 31) / 32;
-    const int lane = threadIdx.x % 32;
-    float value[kLaneDims] = {};
-    float largest = 0;
-#pragma unroll
-    for (int n = 0; n < kLaneDims; ++n) {
-      const int i = lane % (kDimLanes > 1 ? kWidth : 32) + 32 * n;
-      if (i < kWidth) {
-#pragma unroll
-        for (int p = 0; p < kParts / kDimLanes; ++p) {
-          value[n] += parts[(p * kDimLanes + (kDimLanes > 1 ? lane / kWidth : 0)) * kWidth + i];
-        }
-      }
-      for (int step = kWidth; kDimLanes > 1 && step < 32; step *= 2) {
-        value[n] += __shfl_xor_sync(~0u, value[n], step);
-      }
-      largest = fmaxf(largest, fabsf(value[n]));
-    }
-    for (int step = 16; step > 0; step /= 2) {
-      largest = fmaxf(largest, __shfl_xor_sync(~0u, largest, step));
-    }
-    const float to_code = largest > 0 ? 127 / largest : 0;
-    int negative = 0;
-    int positive = 0;
-#pragma unroll
-    for (int n = 0; n < kLaneDims; ++n) {
-      const int code = __float2int_rn(value[n] * to_code);
-      if (lane + 32 * n < kWidth) {
-        shared.codes[h][lane + 32 * n] = static_cast<int8_t>(code);
-        negative += min(code, 0);
-        positive += max(code, 0);
-      }
-    }
-    const int least = 15 * __reduce_add_sync(~0u, negative);
-    const int greatest = 15 * __reduce_add_sync(~0u, positive);
-    if (lane == 0) {
-      const float scale = largest / 127 * kLog2e / sqrtf(static_cast<float>(head.call.head_dim));
-      shared.scale[h] = scale;
-      shared.bias[h] = -scale * static_cast<float>(least + greatest) / 2;
-      shared.least[h] = least;
-      shared.greatest[h] = greatest;
-      if (scale * static_cast<float>(greatest - least) <= kNarrowRange) {
-        atomicAdd(&shared.narrow, 1);
-      }
-    }
-  }
-};
-
-// Scores by whole keys: products of queries and keys.
-template <typename T>
-struct ExactScorer {
-  using Score = float;
-  static constexpr int kUnroll = 1;
-  struct Labels {
-    int position;
-  };
-
-  const Head& head;
-  Shared& shared;
-
-  __device__ ExactScorer(const Head& head, Shared& shared) : head(head), shared(shared) {}
-  __device__ static bool Serves(SelectionKind kind) { return kind == SelectionKind::kScores; }
-  template <int kHeads>
-  __device__ bool KnowsBias() const {
-    return false;
-  }
-  __device__ float KeyStart() const { return 0; }
-  __device__ static uint32_t KeyOf(float score) {
-    const uint32_t bits = __float_as_uint(score);
-    return bits ^ ((bits >> 31) != 0 ? ~0u : 0x80000000u);
-  }
-  __device__ KeyRange Keys() const { return {kAbsent + 1, kForced - 1}; }
-  static constexpr float kFloatStart = 0;
-  static constexpr float kFloatZero = 0;
-  __device__ static float FloatOf(float score) { return score; }
-  __device__ void Prefetch(int, int) const {}
-  __device__ Labels Load(int position) const { return {position}; }
-
-  __device__ void ScoreTokens(const Labels& at, int h, float start,
-                              float (&scores)[kLaneTokens]) const {
-    const int head_dim = head.call.head_dim;
-    const float* query = head.Queries() + h * head_dim;
-#pragma unroll
-    for (int t = 0; t < kLaneTokens; ++t) {
-      scores[t] = start;
-      if (h >= head.call.group) continue;
-      const int64_t entry = head.Entry(min(at.position + t, head.context - 1));
-      const T* key = reinterpret_cast<const T*>(head.call.kv) + entry * 2 * head_dim;
-      for (int c = 0; c < head_dim; ++c) scores[t] += query[c] * static_cast<float>(key[c]);
-    }
-  }
-
-  template <int kHeads>
-  __device__ void PrepareQueries() {
-    if (threadIdx.x < kHeads) {
-      shared.scale[threadIdx.x] = kLog2e / sqrtf(static_cast<float>(head.call.head_dim));
-    }
-    __syncthreads();
-  }
 };
 
 // The tokens that a warp scores, and their keys.
@@ -468,13 +161,13 @@ __device__ void ForLabels(const Scorer& scorer, const Range& range, const Body& 
 // Whether to leave out heads from h on, which only pad the group. Asked of large groups alone:
 // small ones are faster without the branch, but large ones without it take too many registers.
 template <int kHeads>
-__device__ bool EndsGroup(int h, const Head& head) {
+__device__ bool EndsGroup(int h, const DecodeHead& head) {
   return kHeads > 4 && h >= head.call.group;
 }
 
 // Sets the biases by the largest scores, where they are not known beforehand.
 template <int kHeads, typename Scorer>
-__device__ void FindBias(const Scorer& scorer, const Head& head, const Range& range,
+__device__ void FindBias(const Scorer& scorer, const DecodeHead& head, const Range& range,
                          Shared& shared) {
   float max[kHeads];
 #pragma unroll
@@ -495,7 +188,8 @@ __device__ void FindBias(const Scorer& scorer, const Head& head, const Range& ra
   shared.max.Run(max, -INFINITY, [](float a, float b) { return fmaxf(a, b); });
 #pragma unroll
   for (int h = 0; h < kHeads; ++h) {
-    if (threadIdx.x == h) shared.bias[h] = -(max[h] - Scorer::kFloatZero) * shared.scale[h];
+    if (threadIdx.x == h)
+      shared.queries.bias[h] = -(max[h] - Scorer::kFloatZero) * shared.queries.scale[h];
   }
   __syncthreads();
 }
@@ -503,12 +197,12 @@ __device__ void FindBias(const Scorer& scorer, const Head& head, const Range& ra
 // weights[t] = 2^(scale score + bias) of head h, but for a factor that all tokens share.
 template <typename Scorer>
 __device__ void WeighTokens(const Scorer& scorer, const typename Scorer::Labels& labels, int h,
-                            const Shared& shared, float (&weights)[kLaneTokens]) {
+                            const GroupQueries& queries, float (&weights)[kLaneTokens]) {
   typename Scorer::Score scores[kLaneTokens];
   scorer.ScoreTokens(labels, h, Scorer::kFloatStart, scores);
-  const float scale = shared.scale[h];
+  const float scale = queries.scale[h];
   // Rounded, which is where the factor comes from.
-  const float bias = shared.bias[h] - Scorer::kFloatZero * scale;
+  const float bias = queries.bias[h] - Scorer::kFloatZero * scale;
 #pragma unroll
   for (int t = 0; t < kLaneTokens; ++t) {
     weights[t] = Exp2(fmaf(Scorer::FloatOf(scores[t]), scale, bias));
@@ -518,7 +212,7 @@ __device__ void WeighTokens(const Scorer& scorer, const typename Scorer::Labels&
 // Sets the factors: 1 / the sum of each head's weights, and 0 for heads that pad the group. The
 // mean of softmaxes is smaller by the group's size, which orders alike.
 template <int kHeads, typename Scorer>
-__device__ void FindFactors(const Scorer& scorer, const Head& head, const Range& range,
+__device__ void FindFactors(const Scorer& scorer, const DecodeHead& head, const Range& range,
                             Shared& shared) {
   float sums[kHeads] = {};
   ForLabels(scorer, range, [&](int step, const auto& labels, auto are_free) {
@@ -527,7 +221,7 @@ __device__ void FindFactors(const Scorer& scorer, const Head& head, const Range&
     for (int h = 0; h < kHeads; ++h) {
       if (EndsGroup<kHeads>(h, head)) break;
       float weights[kLaneTokens];
-      WeighTokens(scorer, labels, h, shared, weights);
+      WeighTokens(scorer, labels, h, shared.queries, weights);
 #pragma unroll
       for (int t = 0; t < kLaneTokens; ++t) {
         if (decltype(are_free)::value || t < valid) sums[h] += weights[t];
@@ -552,14 +246,14 @@ __device__ KeyRange WeightKeys() {
 // from scores, and counts them in the first histogram, which is empty. Returns the range that this
 // covers, which takes smaller keys for its least one.
 template <int kHeads, typename Scorer>
-__device__ KeyRange MakeKeys(const Scorer& scorer, const Head& head, const Range& range,
+__device__ KeyRange MakeKeys(const Scorer& scorer, const DecodeHead& head, const Range& range,
                              Shared& shared) {
   if constexpr (kHeads > 1) {
     if (!scorer.template KnowsBias<kHeads>()) FindBias<kHeads>(scorer, head, range, shared);
     FindFactors<kHeads>(scorer, head, range, shared);
   }
   const KeyRange covered = kHeads == 1 ? scorer.Keys() : WeightKeys();
-  const int shift = covered.Shift();
+  const int shift = Shift(covered);
   uint32_t* const histogram = shared.histograms[0];
   ForLabels(scorer, range, [&](int step, const auto& labels, auto are_free) {
     uint32_t keys[kLaneTokens];
@@ -574,13 +268,16 @@ __device__ KeyRange MakeKeys(const Scorer& scorer, const Head& head, const Range
       for (int h = 0; h < kHeads; ++h) {
         if (EndsGroup<kHeads>(h, head)) break;
         float weights[kLaneTokens];
-        WeighTokens(scorer, labels, h, shared, weights);
+        WeighTokens(scorer, labels, h, shared.queries, weights);
         const float factor = shared.factor[h];
 #pragma unroll
         for (int t = 0; t < kLaneTokens; ++t) sums[t] = fmaf(factor, weights[t], sums[t]);
       }
 #pragma unroll
-      for (int t = 0; t < kLaneTokens; ++t) keys[t] = __float_as_uint(sums[t]) + 1;
+      for (int t = 0; t < kLaneTokens; ++t) {
+        // At most that only where they are no numbers.
+        keys[t] = min(__float_as_uint(sums[t]) + 1, covered.largest);
+      }
     }
     const int position = range.LanePosition(step);
 #pragma unroll
@@ -659,7 +356,7 @@ __device__ Threshold FindThreshold(const Range& range, KeyRange covered, int wan
                                    Shared& shared) {
   SyncCluster();
   for (int round = 0;; ++round) {
-    const int shift = covered.Shift();
+    const int shift = Shift(covered);
     FindBin(shared.histograms[round % 2], wanted, shared);
     const auto [bin, in_bin, left] = shared.found;
     const bool has_smaller = round == 0 && bin == 0 && covered.least > kAbsent + 1;
@@ -674,7 +371,7 @@ __device__ Threshold FindThreshold(const Range& range, KeyRange covered, int wan
     uint32_t* const histogram = shared.histograms[(round + 1) % 2];
     for (int i = threadIdx.x; i < kBins; i += blockDim.x) histogram[i] = 0;
     __syncthreads();
-    const int next_shift = covered.Shift();
+    const int next_shift = Shift(covered);
     const uint32_t width = covered.largest - covered.least;
     for (int step = 0; step < range.Steps(); ++step) {
       const uint4 keys = range.LaneKeys(step);
@@ -693,7 +390,7 @@ __device__ Threshold FindThreshold(const Range& range, KeyRange covered, int wan
 }
 
 // Writes the warp's part of the chosen tokens, in order.
-__device__ void WriteChosen(const Head& head, const Range& range, const Threshold& threshold,
+__device__ void WriteChosen(const DecodeHead& head, const Range& range, const Threshold& threshold,
                             uint32_t* selected, Shared& shared) {
   // Marks positions whose key equals the threshold.
   constexpr uint32_t kEqual = 1u << 31;
@@ -765,7 +462,7 @@ __device__ void WriteChosen(const Head& head, const Range& range, const Threshol
 }
 
 // The choice of SelectionKind::kWindow.
-__device__ void WriteWindow(const Head& head, int budget, uint32_t* selected) {
+__device__ void WriteWindow(const DecodeHead& head, int budget, uint32_t* selected) {
   const int threads = ClusterSize() * blockDim.x;
   for (int i = ClusterRank() * blockDim.x + threadIdx.x; i < budget; i += threads) {
     selected[i] = head.Entry(i < head.call.sinks ? i : head.context - budget + i);
@@ -781,7 +478,7 @@ __global__ void __launch_bounds__(32 * kMaxWarps, 1)
   const DecodeAttention& call = arguments.call;
   const int cluster = ClusterSize();
   const int item = blockIdx.x / cluster;
-  const Head head = HeadOf(call, item);
+  const DecodeHead head = HeadOf(call, item);
   const int row = item / call.kv_heads;
   const int budget = BudgetOf(call, arguments.weights, row, head.kv_head);
   const SelectionKind kind = call.selections[row].kind;
@@ -809,11 +506,13 @@ __global__ void __launch_bounds__(32 * kMaxWarps, 1)
     range.keys = arguments.spilled_keys +
                  int64_t{item} * warps * WarpTokens(call.max_context, warps) + range.begin;
   }
-  Scorer scorer(head, shared);
+  Scorer scorer(head, shared.queries);
   scorer.Prefetch(range.begin, range.end);
   for (int i = threadIdx.x; i < kBins; i += blockDim.x) shared.histograms[0][i] = 0;
   WaitForPreviousKernel();
-  scorer.template PrepareQueries<kHeads>();
+  // The second histogram is not in use yet.
+  static_assert(kHeads * kFirstThreads <= kBins);
+  scorer.template PrepareQueries<kHeads>(reinterpret_cast<float*>(shared.histograms[1]));
   const KeyRange covered = MakeKeys<kHeads>(scorer, head, range, shared);
   const int wanted = budget - call.sinks - call.window;
   const Threshold threshold =
