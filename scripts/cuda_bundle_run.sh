@@ -13,9 +13,9 @@ client_tokens=512
 # cuBLAS comes with a toolkit or with Python's packages of it.
 find_cublas() {
   local library
-  library=$(ldconfig -p | awk '/libcublasLt\.so\.13/ {print $NF; exit}')
+  library=$(ldconfig -p | awk '/libcublasLt\.so\.13/ && !found++ {print $NF}')
   if [[ -z "$library" ]]; then
-    library=$(find / -name 'libcublasLt.so.13' -not -path '/proc/*' -print -quit 2>/dev/null)
+    library=$(find / -name 'libcublasLt.so.13' -not -path '/proc/*' -print -quit 2>/dev/null || true)
   fi
   dirname "$library"
 }
@@ -26,7 +26,7 @@ results=()
 finish() {
   local IFS=,
   printf '{"device": "%s", "results": [\n%s\n]}\n' \
-    "$(nvidia-smi --query-gpu=name,driver_version --format=csv,noheader | head -n 1)" \
+    "$(nvidia-smi --id=0 --query-gpu=name,driver_version --format=csv,noheader)" \
     "${results[*]/#/$'\n'}" > "$result"
 }
 trap finish EXIT
@@ -81,7 +81,8 @@ note "prefill" bin/winnow bench prefill --device cuda --model synthetic:llama-2-
 
 # The server under load: clients that each stream one long completion, all at once.
 serve() {
-  local log=$(mktemp -d)
+  local log
+  log=$(mktemp -d)
   bin/winnow serve --device cuda --model "$model" --address 127.0.0.1:50051 \
     --metrics-address 127.0.0.1:9464 --kv-tokens $((clients * (client_tokens + 256))) 2> "$log/server" &
   local server=$!

@@ -77,6 +77,28 @@ TEST(EngineCoreTest, GreedyTokensAreThoseOfTheModelOnTheWholeHistory) {
   EXPECT_TRUE(sink.summary->status.ok());
 }
 
+TEST(EngineCoreTest, StepsTakeLogitsOnlyWhenARequestNeedsThem) {
+  CoreBench bench(Options());
+  RecordingSink greedy;
+  RecordingSink sampled;
+  const Request first = Greedy(1, Prompt(5), 20);
+  const Request second = Sampled(2, Prompt(9), 5);
+  bench.Submit(first, greedy);
+  bench.Submit(second, sampled);
+  bench.RunToEnd();
+  ExpectAsReference(bench, first, greedy);
+  ExpectAsReference(bench, second, sampled);
+  EXPECT_EQ(bench.model.greedy_steps(), 15);  // those after the second has ended
+
+  RecordingSink described;
+  Request third = Greedy(3, Prompt(5), 4);
+  third.logprobs = true;
+  bench.Submit(third, described);
+  bench.RunToEnd();
+  EXPECT_EQ(bench.model.greedy_steps(), 15);
+  EXPECT_TRUE(described.summary->status.ok());
+}
+
 TEST(EngineCoreTest, LongPromptIsComputedInChunksOfTheStepBudget) {
   CoreBench bench(Options());
   RecordingSink sink;

@@ -66,6 +66,7 @@ KvTraffic HistoryModel::Traffic(const Selection& selection, int context) const {
 
 absl::Status HistoryModel::ForwardGreedy(const StepBatch& batch, std::span<int32_t> tokens,
                                          std::span<float> recalls) {
+  ++greedy_steps_;
   const auto vocab = static_cast<size_t>(vocab_);
   std::vector<float> logits(tokens.size() * vocab);
   const absl::Status status = Forward(batch, logits, recalls);

@@ -66,6 +66,8 @@ class HistoryModel : public ForwardPass {
   int corruptions() const { return corruptions_; }
   int64_t tokens_computed() const { return tokens_computed_; }
   int max_rows() const { return max_rows_; }
+  /// Calls of ForwardGreedy.
+  int greedy_steps() const { return greedy_steps_; }
 
   /// Called at the start of Forward: a returned error is the device's.
   std::function<absl::Status(const StepBatch&)> before_forward;
@@ -88,6 +90,7 @@ class HistoryModel : public ForwardPass {
   int corruptions_ = 0;
   int64_t tokens_computed_ = 0;
   int max_rows_ = 0;
+  int greedy_steps_ = 0;
 };
 
 /// Keeps what it gets. Has room unless told otherwise.
