@@ -123,7 +123,7 @@ absl::StatusOr<EvalModel> LoadModel(const EvalFlags& flags, ModelFile file, int 
   const int block_tokens = EngineOptions().block_tokens;
   KvOptions kv = {.blocks = (tokens + block_tokens - 1) / block_tokens,
                   .block_tokens = block_tokens,
-                  .max_step_tokens = kStepRows,
+                  .max_step_tokens = kEvalStepRows,
                   .selection = flags.selection,
                   .labels = labels ? &*labels : nullptr};
   kv.selection.uniform_budgets = flags.budgets == "uniform";
