@@ -70,8 +70,7 @@ RowsObserver Advance(ProgressBar& bar, int64_t total);
 std::string Title(const AttentionPolicy& policy);
 
 /// Adds what every result tells of its policy: the label width if it selects by labels.
-void AddPolicy(const AttentionPolicy& policy, const EvalModel& model,
-               nlohmann::ordered_json* json);
+void AddPolicy(const AttentionPolicy& policy, const EvalModel& model, nlohmann::ordered_json* json);
 
 /// Share of the context that was attended to, mean over heads.
 double BudgetFraction(const KvTraffic& traffic);
