@@ -90,8 +90,7 @@ class GenerationCall : public Reactor {
   /// The status to end the call with once the engine is done with it.
   grpc::Status Ended(const RequestSummary& summary) {
     absl::Status status = summary.status;
-    // gRPC cancels a call whose deadline has passed, perhaps before the engine looks at the clock.
-    if (absl::IsCancelled(status) && absl::Now() >= deadline_) {
+    if (absl::IsCancelled(status) && ExpiredAtClient()) {
       status = absl::DeadlineExceededError("the call's deadline has passed");
     }
     for (; unfinished_ > 0; --unfinished_) {
@@ -114,6 +113,14 @@ class GenerationCall : public Reactor {
   }
 
  private:
+  /// Whether the client's clock has reached the deadline. A client resets a call that has expired,
+  /// most often before the deadline passes here: it took the request time to arrive, and gRPC sends
+  /// timeouts rounded up.
+  bool ExpiredAtClient() const {
+    if (deadline_ == absl::InfiniteFuture()) return false;
+    return deadline_ - absl::Now() < absl::Milliseconds(50) + (deadline_ - started_) / 50;
+  }
+
   /// Ends a call that the engine never took.
   void Refuse(grpc::Status status) {
     context_.metrics.OnCall(method_, CodeName(status.error_code()));
@@ -127,6 +134,7 @@ class GenerationCall : public Reactor {
   ServiceContext& context_;
   const char* method_;
   uint64_t request_id_ = 0;  ///< 0 is no request's: cancelling it does nothing
+  absl::Time started_ = absl::Now();
   absl::Time deadline_ = absl::InfiniteFuture();
   int unfinished_ = 0;  ///< continuations that have neither stopped nor reached their length
   std::optional<RequestStream> stream_;
