@@ -177,6 +177,7 @@ void EngineCore::NoteScheduled(const Schedule& schedule, absl::Time now) {
     ActiveRequest& active = *requests_.at(chunk.sequence->request().id);
     if (std::exchange(active.admitted, true)) continue;
     active.summary.queue_seconds = absl::ToDoubleSeconds(now - active.submitted);
+    active.summary.cached_tokens = chunk.begin;
   }
 }
 
@@ -211,7 +212,7 @@ absl::Status EngineCore::HandOut(const ScheduledChunk& chunk, const NextToken& n
   Sequence& sequence = *chunk.sequence;
   // Its request may have ended with an error in another continuation of this step.
   if (sequence.state() == Sequence::State::kFinished) return absl::OkStatus();
-  sequence.set_computed(chunk.begin + chunk.count);
+  scheduler_.NoteComputed(chunk);
   if (!chunk.wants_logits) return absl::OkStatus();
 
   const auto entry = requests_.find(sequence.request().id);

@@ -41,6 +41,8 @@ struct Request {
   bool ignore_eos = false;              ///< generate on past the end-of-sequence token
   bool logprobs = false;  ///< report log-probabilities of chosen tokens (of the unmodified logits)
   int top_logprobs = 0;   ///< and of this many most probable ones
+  /// Requests share the keys and values of common prefixes only with those of the same salt.
+  std::string cache_salt;
   bool render_special = false;  ///< spell control tokens in the text
   absl::Time deadline = absl::InfiniteFuture();
 

@@ -17,7 +17,7 @@ bool Resting(const Sequence& sequence) { return sequence.paused() && sequence.de
 }  // namespace
 
 Scheduler::Scheduler(const EngineOptions& options, BlockPool& pool)
-    : options_(options), pool_(pool) {}
+    : options_(options), pool_(pool), prefix_cache_(pool) {}
 
 void Scheduler::Add(Sequence& sequence) {
   WINNOW_CHECK(sequence.state() == State::kNew);
@@ -48,17 +48,50 @@ Schedule Scheduler::Form() {
       ++it;
       continue;
     }
-    if (!MakeRoomToAdmit(sequence, schedule)) break;
+    TakePrefix(sequence);
+    if (!MakeRoomToAdmit(sequence, schedule)) {
+      ReleaseBlocks(sequence);
+      break;
+    }
     it = waiting_.erase(it);
     running_.insert(&sequence);
     sequence.set_state(State::kRunning);
     sequence.set_admitted_length(sequence.length());
-    for (int i = pool_.BlocksFor(sequence.length()); i > 0; --i) {
+    while (std::ssize(sequence.blocks()) < pool_.BlocksFor(sequence.length())) {
       sequence.mutable_blocks().push_back(pool_.Allocate());
     }
     ScheduleChunk(sequence, schedule);
   }
   return schedule;
+}
+
+// Gives a waiting sequence the blocks that are known already, which then stay while room is made
+// for the others.
+void Scheduler::TakePrefix(Sequence& sequence) {
+  // At least one token is computed, for the logits.
+  const int reusable = std::min(sequence.cacheable(), sequence.length() - 1);
+  PrefixPosition position;
+  sequence.mutable_blocks() =
+      prefix_cache_.Match(sequence.tokens().first(static_cast<size_t>(reusable)),
+                          sequence.request().cache_salt, &position);
+  for (const int32_t block : sequence.blocks()) pool_.Share(block);
+  sequence.set_prefix_position(position);
+  sequence.set_computed(position.blocks * pool_.block_tokens());
+}
+
+void Scheduler::NoteComputed(const ScheduledChunk& chunk) {
+  Sequence& sequence = *chunk.sequence;
+  WINNOW_CHECK(sequence.state() == State::kRunning);
+  sequence.set_computed(chunk.begin + chunk.count);
+  PrefixPosition position = sequence.prefix_position();
+  const int full = std::min(sequence.computed(), sequence.cacheable()) / pool_.block_tokens();
+  while (position.blocks < full) {
+    const auto index = static_cast<size_t>(position.blocks);
+    const auto size = static_cast<size_t>(pool_.block_tokens());
+    prefix_cache_.Add(sequence.tokens().subspan(index * size, size), sequence.request().cache_salt,
+                      sequence.blocks()[index], &position);
+  }
+  sequence.set_prefix_position(position);
 }
 
 void Scheduler::ScheduleChunk(Sequence& sequence, Schedule& schedule) {
@@ -90,8 +123,8 @@ bool Scheduler::MakeRoomToAdmit(const Sequence& sequence, Schedule& schedule) {
   const int slots = 1 + sequence.forks();
   // One more block than its tokens take, for each continuation, so that it is not preempted at
   // once.
-  const int blocks = std::min(pool_.BlocksFor(sequence.length()) + slots, pool_.total_blocks());
-
+  const int blocks = std::min(pool_.BlocksFor(sequence.length()) + slots, pool_.total_blocks()) -
+                     static_cast<int>(sequence.blocks().size());
   const int blocks_missing = blocks - pool_.free_blocks();
   const int slots_missing = SlotsTaken() + slots - options_.max_running_sequences;
   if (blocks_missing <= 0 && slots_missing <= 0) return true;
@@ -127,6 +160,7 @@ std::optional<BlockCopy> Scheduler::Fork(Sequence& parent, Sequence& child) {
   child.set_state(State::kRunning);
   running_.insert(&child);
   child.set_computed(parent.computed());
+  child.set_prefix_position(parent.prefix_position());
   child.set_admitted_length(parent.length());
   child.mutable_blocks() = parent.blocks();
   std::optional<BlockCopy> copy;
@@ -147,8 +181,11 @@ void Scheduler::Remove(Sequence& sequence) {
 }
 
 void Scheduler::ReleaseBlocks(Sequence& sequence) {
-  for (const int32_t block : std::exchange(sequence.mutable_blocks(), {})) pool_.Release(block);
+  // The last ones first, so that of a prefix that is kept the end is overwritten before the start.
+  const std::vector<int32_t> blocks = std::exchange(sequence.mutable_blocks(), {});
+  std::for_each(blocks.rbegin(), blocks.rend(), [this](int32_t block) { pool_.Release(block); });
   sequence.set_computed(0);
+  sequence.set_prefix_position({});
 }
 
 Sequence* Scheduler::YoungestResting() const {

@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "engine/cache/block_pool.h"
+#include "engine/cache/prefix_cache.h"
 #include "engine/engine_options.h"
 #include "engine/sequence.h"
 
@@ -44,6 +45,10 @@ struct BlockCopy {
 ///     (perhaps itself), which gives up all its blocks and waits again, to be recomputed.
 /// So the oldest sequence always goes on, and every sequence gets to be the oldest: none starves.
 ///
+/// An admitted sequence begins behind the full blocks of its prefix that are known already
+/// (PrefixCache). Prompts are computed densely, whatever the policy of what is generated: only
+/// blocks of prompt tokens, and those of dense sequences, can be known.
+///
 /// A paused sequence (slow reader) that has nothing to do but to decode rests. It keeps its blocks
 /// while nobody needs them, but is the first to lose them, and while it waits younger ones do
 /// overtake it: it stops only itself. One that is computing its past goes on until it has chosen a
@@ -58,8 +63,11 @@ class Scheduler {
   void Add(Sequence& sequence);
 
   /// Forms the next step and assigns its blocks. The caller computes it, and reports each chunk by
-  /// Sequence::set_computed.
+  /// NoteComputed.
   Schedule Form();
+
+  /// Takes note that a chunk's keys and values are stored. REQUIRES: its sequence is running.
+  void NoteComputed(const ScheduledChunk& chunk);
 
   /// Lets `child` go on from `parent`, whose tokens are all computed: they share the full blocks,
   /// the partly filled last one has to be copied as returned. Without a free block for the copy,
@@ -82,6 +90,7 @@ class Scheduler {
 
   void ScheduleChunk(Sequence& sequence, Schedule& schedule);
   bool MakeRoomToDecode(Sequence& sequence, Schedule& schedule);
+  void TakePrefix(Sequence& sequence);
   bool MakeRoomToAdmit(const Sequence& sequence, Schedule& schedule);
   void Preempt(Sequence& sequence, Schedule& schedule);
   void ReleaseBlocks(Sequence& sequence);
@@ -91,6 +100,7 @@ class Scheduler {
 
   const EngineOptions options_;
   BlockPool& pool_;
+  PrefixCache prefix_cache_;
   Queue waiting_;
   Queue running_;
   int rows_left_ = 0;  ///< of the step being formed

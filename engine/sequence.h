@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "engine/attention/sequence_attention.h"
+#include "engine/cache/prefix_cache.h"
 #include "engine/request.h"
 #include "engine/sampling.h"
 #include "engine/stop_matcher.h"
@@ -46,6 +47,12 @@ class Sequence {
   /// REQUIRES: it is running.
   bool decoding() const { return length() > admitted_length_; }
 
+  /// Tokens whose keys and values are the same in every sequence that begins with them: the first
+  /// ones.
+  int cacheable() const {
+    return request_.attention.kind == SelectionKind::kAll ? length() : prompt_length();
+  }
+
   const SequenceAttention& attention() const { return attention_; }
   SequenceAttention& mutable_attention() { return attention_; }
 
@@ -70,6 +77,9 @@ class Sequence {
   const std::vector<int32_t>& blocks() const { return blocks_; }
   std::vector<int32_t>& mutable_blocks() { return blocks_; }
   void set_computed(int tokens) { computed_ = tokens; }
+  /// What the prefix cache knows of its blocks.
+  const PrefixPosition& prefix_position() const { return prefix_position_; }
+  void set_prefix_position(const PrefixPosition& position) { prefix_position_ = position; }
   /// The length with which it was last admitted.
   void set_admitted_length(int tokens) { admitted_length_ = tokens; }
   /// Continuations that will fork from this one once the prompt is computed.
@@ -98,6 +108,7 @@ class Sequence {
   int admitted_length_ = 0;
   int forks_ = 0;
   std::vector<int32_t> blocks_;
+  PrefixPosition prefix_position_;
 };
 
 }  // namespace winnow

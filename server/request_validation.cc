@@ -248,6 +248,11 @@ std::vector<FieldViolation> ValidateGenerate(const v1::GenerateRequest& in,
     checker.Violation("top_logprobs", "needs logprobs to be true");
   }
   out->render_special = in.render_special();
+  out->cache_salt = in.cache_salt();
+  if (out->cache_salt.size() > kMaxSaltBytes) {
+    checker.Violation("cache_salt", absl::StrCat("has ", out->cache_salt.size(),
+                                                 " bytes; it may have ", kMaxSaltBytes));
+  }
   return checker.Take();
 }
 

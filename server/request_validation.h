@@ -19,6 +19,7 @@ inline constexpr int kMaxStopStrings = 16;
 inline constexpr int kMaxStopStringBytes = 256;
 inline constexpr int kMaxStopTokenIds = 64;
 inline constexpr int kMaxTopLogprobs = 20;
+inline constexpr size_t kMaxSaltBytes = 256;
 inline constexpr int kMaxLogitBiasEntries = 1024;
 /// Tokens that a request gets when it doesn't say, if the context leaves that many.
 inline constexpr int kDefaultMaxTokens = 256;

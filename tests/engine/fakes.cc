@@ -144,7 +144,7 @@ std::vector<float> HistoryModel::LogitsAfter(std::span<const int32_t> history) c
 
 void HistoryModel::PoisonFreeBlocks() {
   for (int32_t block = 0; block < pool_->total_blocks(); ++block) {
-    if (pool_->owners(block) > 0) continue;
+    if (pool_->owners(block) > 0 || pool_->kept(block)) continue;
     const auto begin = slots_.begin() + static_cast<std::ptrdiff_t>(block) * block_tokens_;
     std::fill(begin, begin + block_tokens_, Slot{});
   }

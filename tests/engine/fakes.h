@@ -59,7 +59,7 @@ class HistoryModel : public ForwardPass {
 
   /// From now on, reads of free blocks and writes to shared ones are counted.
   void Watch(const BlockPool& pool) { pool_ = &pool; }
-  /// Overwrites what free blocks hold.
+  /// Overwrites what free blocks hold that are not kept.
   void PoisonFreeBlocks();
 
   /// Slots read that did not hold their position's token, accesses to blocks that may not be.

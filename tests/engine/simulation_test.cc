@@ -59,6 +59,7 @@ class Simulation {
   }
 
   int preemptions() const { return bench_.observer.preemptions; }
+  int cached_tokens() const { return cached_tokens_; }
 
  private:
   int Between(int low, int high) { return std::uniform_int_distribution<int>(low, high)(random_); }
@@ -82,7 +83,10 @@ class Simulation {
     Request& request = client->request;
     request.id = clients_.size() + 1;
     request.prompt_tokens.resize(static_cast<size_t>(Between(1, OneIn(3) ? 50 : 10)));
-    for (int32_t& token : request.prompt_tokens) token = Between(0, CoreBench::kVocab - 1);
+    // Most prompts begin alike, some for long.
+    const int letters = OneIn(3) ? CoreBench::kVocab - 1 : OneIn(2) ? 1 : 0;
+    for (int32_t& token : request.prompt_tokens) token = Between(0, letters);
+    if (OneIn(4)) request.cache_salt = Word(1);
     request.max_tokens = Between(1, OneIn(3) ? 60 : 15);
     request.n = OneIn(3) ? Between(2, 5) : 1;
     request.ignore_eos = OneIn(2);
@@ -168,6 +172,8 @@ class Simulation {
       ASSERT_TRUE(summary.status.ok() || client->cancel_step >= 0 ||
                   client->request.deadline != absl::InfiniteFuture())
           << summary.status;
+      ASSERT_LT(summary.cached_tokens, summary.prompt_tokens);
+      cached_tokens_ += summary.cached_tokens;
       ASSERT_LE(summary.queue_seconds, summary.total_seconds);
       ASSERT_LE(summary.ttft_seconds, summary.total_seconds);
     }
@@ -203,12 +209,14 @@ class Simulation {
   EngineOptions options_;
   std::vector<std::unique_ptr<Client>> clients_;
   CoreBench bench_;
+  int cached_tokens_ = 0;
 };
 
 TEST(SimulationTest, EveryContinuationIsTheOneThatItsRequestAloneWouldGet) {
   constexpr unsigned kSeeds = 10'000;
   std::signal(SIGABRT, [](int) { std::fprintf(stderr, "seed %u\n", current_seed); });
   int64_t preemptions = 0;
+  int64_t cached_tokens = 0;
   for (unsigned seed = 0; seed < kSeeds; ++seed) {
     SCOPED_TRACE("seed " + std::to_string(seed));
     current_seed = seed;
@@ -216,8 +224,10 @@ TEST(SimulationTest, EveryContinuationIsTheOneThatItsRequestAloneWouldGet) {
     simulation.Run();
     if (HasFailure()) return;
     preemptions += simulation.preemptions();
+    cached_tokens += simulation.cached_tokens();
   }
   EXPECT_GT(preemptions, kSeeds) << "the workloads are too easy";
+  EXPECT_GT(cached_tokens, kSeeds);
 }
 
 }  // namespace

@@ -82,6 +82,7 @@ TEST_F(RequestValidation, CarriesEveryFieldOver) {
   message_.set_logprobs(true);
   message_.set_top_logprobs(20);
   message_.set_render_special(true);
+  message_.set_cache_salt(std::string(256, 's'));
   ASSERT_THAT(Validate(), IsEmpty());
   EXPECT_EQ(request_.sampling.temperature, 0);
   EXPECT_EQ(request_.sampling.top_k, 5);
@@ -100,6 +101,15 @@ TEST_F(RequestValidation, CarriesEveryFieldOver) {
   EXPECT_TRUE(request_.logprobs);
   EXPECT_EQ(request_.top_logprobs, 20);
   EXPECT_TRUE(request_.render_special);
+  EXPECT_EQ(request_.cache_salt, std::string(256, 's'));
+}
+
+TEST_F(RequestValidation, SaltsAreBounded) {
+  message_.set_text("abc");
+  message_.set_cache_salt(std::string(257, 's'));
+  const std::vector<FieldViolation> violations = Validate();
+  ASSERT_EQ(violations.size(), 1u);
+  EXPECT_EQ(violations[0].field, "cache_salt");
 }
 
 TEST_F(RequestValidation, UsesTokensAsTheyAre) {
