@@ -50,7 +50,7 @@ GrpcServer::GrpcServer(std::unique_ptr<State> state) : state_(std::move(state)) 
 
 GrpcServer::~GrpcServer() { Shutdown(absl::ZeroDuration()); }
 
-absl::StatusOr<std::unique_ptr<GrpcServer>> GrpcServer::Start(const std::string& address,
+absl::StatusOr<std::unique_ptr<GrpcServer>> GrpcServer::Start(const GrpcServerOptions& options,
                                                               const ServedModel& model,
                                                               Engine& engine,
                                                               MetricsExporter& metrics) {
@@ -59,7 +59,7 @@ absl::StatusOr<std::unique_ptr<GrpcServer>> GrpcServer::Start(const std::string&
   grpc::reflection::InitProtoReflectionServerBuilderPlugin();
   auto state = std::make_unique<State>(model, engine, metrics);
   grpc::ServerBuilder builder;
-  builder.AddListeningPort(address, grpc::InsecureServerCredentials(), &state->port);
+  builder.AddListeningPort(options.address, options.credentials, &state->port);
   builder.RegisterService(&state->generation);
   builder.RegisterService(&state->tokenizer);
   builder.RegisterService(&state->model);
@@ -72,7 +72,7 @@ absl::StatusOr<std::unique_ptr<GrpcServer>> GrpcServer::Start(const std::string&
                              kMinClientPingMs);
   state->server = builder.BuildAndStart();
   if (state->server == nullptr || state->port == 0) {
-    return absl::UnavailableError(absl::StrCat("can't listen on ", address));
+    return absl::UnavailableError(absl::StrCat("can't listen on ", options.address));
   }
   std::unique_ptr<GrpcServer> server(new GrpcServer(std::move(state)));
   server->SetServing(false);

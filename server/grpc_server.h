@@ -6,19 +6,26 @@
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
 #include "engine/engine.h"
+#include "grpcpp/security/server_credentials.h"
 #include "server/metrics_exporter.h"
 #include "server/served_model.h"
 
 namespace winnow {
+
+/// How the server listens.
+struct GrpcServerOptions {
+  std::string address;  ///< "HOST:PORT"; port 0 takes a free one
+  std::shared_ptr<grpc::ServerCredentials> credentials = grpc::InsecureServerCredentials();
+};
 
 /// The listening gRPC server: Winnow's services, health checks and reflection.
 ///
 /// Serves from Start until Shutdown or destruction. Health is NOT_SERVING until SetServing(true).
 class GrpcServer {
  public:
-  /// Listens on `address` ("HOST:PORT"; port 0 takes a free one). UNAVAILABLE when that fails.
-  /// REQUIRES: `model`, `engine` and `metrics` outlive the server.
-  static absl::StatusOr<std::unique_ptr<GrpcServer>> Start(const std::string& address,
+  /// Listens. UNAVAILABLE when the address can't be had; INVALID_ARGUMENT or NOT_FOUND names the
+  /// file of TLS that can't be used. REQUIRES: `model`, `engine` and `metrics` outlive the server.
+  static absl::StatusOr<std::unique_ptr<GrpcServer>> Start(const GrpcServerOptions& options,
                                                            const ServedModel& model, Engine& engine,
                                                            MetricsExporter& metrics);
   ~GrpcServer();

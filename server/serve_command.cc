@@ -24,6 +24,7 @@
 #include "server/metrics_exporter.h"
 #include "server/model_file.h"
 #include "server/served_model.h"
+#include "server/tls.h"
 
 namespace winnow {
 namespace {
@@ -41,7 +42,8 @@ constexpr absl::Duration kFlushLimit = absl::Seconds(2);
 struct ServeFlags {
   std::string model;
   std::string model_name;
-  std::string address = "127.0.0.1:50051";
+  GrpcServerOptions server = {.address = "127.0.0.1:50051"};
+  TlsFiles tls;
   std::string metrics_address = "127.0.0.1:9464";
   std::string device = "cpu";
   int threads = 0;
@@ -69,10 +71,18 @@ void Declare(FlagSet& set, ServeFlags& flags) {
   set.Add("model", &flags.model, "FILE", "The GGUF file to serve. Required.");
   set.Add("model-name", &flags.model_name, "NAME",
           "What requests call the model. Default: the file's name without .gguf.");
-  set.Add("address", &flags.address, "HOST:PORT",
+  set.Add("address", &flags.server.address, "HOST:PORT",
           "Where to serve gRPC. Port 0 takes a free one and logs it.");
   set.Add("metrics-address", &flags.metrics_address, "HOST:PORT",
           "Where to serve Prometheus metrics, under /metrics.");
+  set.Add(
+      "tls-cert", &flags.tls.certificate, "FILE",
+      "Serve with TLS: the server's certificate in PEM, followed by those that link it to a CA. "
+      "Read again when it changes, as are the other files of TLS. Default: plaintext.");
+  set.Add("tls-key", &flags.tls.key, "FILE", "The private key of --tls-cert, in PEM.");
+  set.Add(
+      "tls-client-ca", &flags.tls.ca, "FILE",
+      "Let in only clients with a certificate from one of the CAs in this PEM file: mutual TLS.");
   set.AddChoice("device", &flags.device, {"cpu", "cuda"}, "Where to compute.");
   set.Add("threads", &flags.threads, "N", "Threads that compute; 0 is one per core.", {0, 1024});
   set.Add("max-context", &flags.max_context, "TOKENS",
@@ -235,9 +245,13 @@ std::string WithPort(const std::string& address, int port) {
   return absl::StrCat(address.substr(0, address.rfind(':') + 1), port);
 }
 
-absl::Status Serve(const ServeFlags& flags) {
+absl::Status Serve(ServeFlags& flags) {
   const absl::Time started = absl::Now();
   const Signals signals;
+  // Before the model, which takes long to load.
+  auto credentials = MakeServerCredentials(flags.tls);
+  if (!credentials.ok()) return credentials.status();
+  flags.server.credentials = *std::move(credentials);
   absl::StatusOr<ModelFile> file = ModelFile::Open(flags.model);
   if (!file.ok()) return file.status();
   absl::StatusOr<EngineOptions> options = MakeEngineOptions(flags, file->config);
@@ -301,14 +315,14 @@ absl::Status Serve(const ServeFlags& flags) {
   if (flags.inference_extension_metrics) metrics.ExportInferenceExtensionNames();
   Engine engine(*options, **transformer, *file->tokenizer, metrics);
   absl::StatusOr<std::unique_ptr<GrpcServer>> server =
-      GrpcServer::Start(flags.address, model, engine, metrics);
+      GrpcServer::Start(flags.server, model, engine, metrics);
   if (!server.ok()) return server.status();
   // Last, because it takes seconds to stop again when something after it fails.
   const absl::StatusOr<int> metrics_port = metrics.Listen(flags.metrics_address);
   if (!metrics_port.ok()) return metrics_port.status();
   (*server)->SetServing(true);
   Log(LogLevel::kInfo, "listening",
-      {{"address", WithPort(flags.address, (*server)->port())},
+      {{"address", WithPort(flags.server.address, (*server)->port())},
        {"metrics_address", WithPort(flags.metrics_address, *metrics_port)},
        {"model", model.name},
        {"seconds", absl::ToDoubleSeconds(absl::Now() - started)}});

@@ -92,7 +92,7 @@ class GrpcService : public testing::Test {
                 .chat = {}},
         metrics_("alphabet", "fake", 0),
         engine_(Options(), model_, tokenizer_, metrics_) {
-    auto server = GrpcServer::Start("127.0.0.1:0", served_, engine_, metrics_);
+    auto server = GrpcServer::Start({.address = "127.0.0.1:0"}, served_, engine_, metrics_);
     EXPECT_EQ(server.status(), absl::OkStatus());
     server_ = *std::move(server);
     server_->SetServing(true);
@@ -376,7 +376,7 @@ TEST_F(GrpcService, DescribesTheModelAndItsLimits) {
 
 TEST_F(GrpcService, AnAddressInUseIsAnError) {
   const std::string address = "127.0.0.1:" + std::to_string(server_->port());
-  EXPECT_EQ(GrpcServer::Start(address, served_, engine_, metrics_).status().code(),
+  EXPECT_EQ(GrpcServer::Start({.address = address}, served_, engine_, metrics_).status().code(),
             absl::StatusCode::kUnavailable);
 }
 
