@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <utility>
+#include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
@@ -12,6 +13,7 @@
 #include "grpcpp/server_builder.h"
 #include "server/grpc_service.h"
 #include "server/log.h"
+#include "server/reflection_guard.h"
 
 namespace winnow {
 namespace {
@@ -35,8 +37,10 @@ void LogFromGrpc(gpr_log_func_args* args) {
 }  // namespace
 
 struct GrpcServer::State {
-  State(const ServedModel& model, Engine& engine, MetricsExporter& metrics)
-      : context{.model = model, .engine = engine, .metrics = metrics} {}
+  State(const ServedModel& model, Engine& engine, MetricsExporter& metrics,
+        const Authenticator& authenticator)
+      : context{
+            .model = model, .engine = engine, .metrics = metrics, .authenticator = authenticator} {}
 
   ServiceContext context;
   GenerationServiceImpl generation{context};
@@ -53,16 +57,20 @@ GrpcServer::~GrpcServer() { Shutdown(absl::ZeroDuration()); }
 absl::StatusOr<std::unique_ptr<GrpcServer>> GrpcServer::Start(const GrpcServerOptions& options,
                                                               const ServedModel& model,
                                                               Engine& engine,
-                                                              MetricsExporter& metrics) {
+                                                              MetricsExporter& metrics,
+                                                              const Authenticator& authenticator) {
   gpr_set_log_function(LogFromGrpc);
   grpc::EnableDefaultHealthCheckService(true);
-  grpc::reflection::InitProtoReflectionServerBuilderPlugin();
-  auto state = std::make_unique<State>(model, engine, metrics);
+  if (options.reflection) grpc::reflection::InitProtoReflectionServerBuilderPlugin();
+  auto state = std::make_unique<State>(model, engine, metrics, authenticator);
   grpc::ServerBuilder builder;
   builder.AddListeningPort(options.address, options.credentials, &state->port);
   builder.RegisterService(&state->generation);
   builder.RegisterService(&state->tokenizer);
   builder.RegisterService(&state->model);
+  std::vector<std::unique_ptr<grpc::experimental::ServerInterceptorFactoryInterface>> guards;
+  guards.push_back(std::make_unique<ReflectionGuard>(authenticator));
+  builder.experimental().SetInterceptorCreators(std::move(guards));
   // Without this a second server could listen on the same port and take half of the connections.
   builder.AddChannelArgument(GRPC_ARG_ALLOW_REUSEPORT, 0);
   builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_TIME_MS, kKeepaliveMs);

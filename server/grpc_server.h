@@ -7,6 +7,7 @@
 #include "absl/time/time.h"
 #include "engine/engine.h"
 #include "grpcpp/security/server_credentials.h"
+#include "server/auth.h"
 #include "server/metrics_exporter.h"
 #include "server/served_model.h"
 
@@ -16,6 +17,7 @@ namespace winnow {
 struct GrpcServerOptions {
   std::string address;  ///< "HOST:PORT"; port 0 takes a free one
   std::shared_ptr<grpc::ServerCredentials> credentials = grpc::InsecureServerCredentials();
+  bool reflection = true;  ///< let clients list and describe the services
 };
 
 /// The listening gRPC server: Winnow's services, health checks and reflection.
@@ -27,7 +29,8 @@ class GrpcServer {
   /// file of TLS that can't be used. REQUIRES: `model`, `engine` and `metrics` outlive the server.
   static absl::StatusOr<std::unique_ptr<GrpcServer>> Start(const GrpcServerOptions& options,
                                                            const ServedModel& model, Engine& engine,
-                                                           MetricsExporter& metrics);
+                                                           MetricsExporter& metrics,
+                                                           const Authenticator& authenticator);
   ~GrpcServer();
 
   int port() const;

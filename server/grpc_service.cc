@@ -42,6 +42,10 @@ class GenerationCall : public Reactor {
   ~GenerationCall() override { --context_.open_calls; }
 
   void Start(const grpc::CallbackServerContext& call, const v1::GenerateRequest& message) {
+    client_.identity = PeerAddress(call);  // until it is known better
+    absl::StatusOr<Client> client = context_.authenticator.Authenticate(call);
+    if (!client.ok()) return Refuse(ToGrpcStatus(client.status()));
+    client_ = *std::move(client);
     if (absl::Status status = CheckModelName(message.model(), context_.model); !status.ok()) {
       return Refuse(ToGrpcStatus(status));
     }
@@ -52,11 +56,17 @@ class GenerationCall : public Reactor {
     request.id = request_id_ = ++context_.last_request_id;
     request.deadline = deadline_ = DeadlineOf(call);
     unfinished_ = request.n;
+    const auto prompt_tokens = static_cast<int64_t>(request.prompt_tokens.size());
+    if (client_.quota != nullptr) {
+      const auto refusal = client_.quota->Begin(prompt_tokens, started_);
+      if (refusal.has_value()) return Refuse(OverQuota(*refusal));
+    }
 
     stream_.emplace(
         request.n, kStreamCapacity, [this] { Deliver(); },
         [engine = &context_.engine] { engine->Wake(); });
     if (absl::Status status = context_.engine.Submit(std::move(request), &*stream_); !status.ok()) {
+      if (client_.quota != nullptr) client_.quota->End(-prompt_tokens, absl::Now());
       return Refuse(ToGrpcStatus(status));
     }
     Deliver();
@@ -93,6 +103,7 @@ class GenerationCall : public Reactor {
     if (absl::IsCancelled(status) && ExpiredAtClient()) {
       status = absl::DeadlineExceededError("the call's deadline has passed");
     }
+    if (client_.quota != nullptr) client_.quota->End(summary.generated_tokens, absl::Now());
     for (; unfinished_ > 0; --unfinished_) {
       context_.metrics.OnContinuation(FinishReason::kCancelled);
     }
@@ -101,6 +112,7 @@ class GenerationCall : public Reactor {
     Log(LogLevel::kInfo, "request",
         {{"method", method_},
          {"id", request_id_},
+         {"client", client_.identity},
          {"code", CodeName(result.error_code())},
          {"prompt_tokens", summary.prompt_tokens},
          {"cached_tokens", summary.cached_tokens},
@@ -126,6 +138,7 @@ class GenerationCall : public Reactor {
     context_.metrics.OnCall(method_, CodeName(status.error_code()));
     Log(LogLevel::kInfo, "refused",
         {{"method", method_},
+         {"client", client_.identity},
          {"code", CodeName(status.error_code())},
          {"error", status.error_message()}});
     this->Finish(std::move(status));
@@ -133,6 +146,7 @@ class GenerationCall : public Reactor {
 
   ServiceContext& context_;
   const char* method_;
+  Client client_;
   uint64_t request_id_ = 0;  ///< 0 is no request's: cancelling it does nothing
   absl::Time started_ = absl::Now();
   absl::Time deadline_ = absl::InfiniteFuture();
@@ -195,6 +209,13 @@ grpc::ServerUnaryReactor* Reply(grpc::CallbackServerContext* call, ServiceContex
   return reactor;
 }
 
+/// Whether the client may call, and this server serves the model that the call names.
+absl::Status CheckCall(const grpc::CallbackServerContext& call, const std::string& model,
+                       const ServiceContext& context) {
+  const absl::StatusOr<Client> client = context.authenticator.Authenticate(call);
+  return client.ok() ? CheckModelName(model, context.model) : client.status();
+}
+
 v1::ChatFamily ToProto(ChatFamily family) {
   switch (family) {
     case ChatFamily::kChatMl:
@@ -232,7 +253,7 @@ grpc::ServerUnaryReactor* TokenizerServiceImpl::Tokenize(grpc::CallbackServerCon
                                                          const v1::TokenizeRequest* request,
                                                          v1::TokenizeResponse* response) {
   const char* const method = "Tokenize";
-  if (absl::Status status = CheckModelName(request->model(), context_.model); !status.ok()) {
+  if (absl::Status status = CheckCall(*call, request->model(), context_); !status.ok()) {
     return Reply(call, context_, method, ToGrpcStatus(status));
   }
   std::vector<int32_t> tokens;
@@ -249,7 +270,7 @@ grpc::ServerUnaryReactor* TokenizerServiceImpl::Detokenize(grpc::CallbackServerC
                                                            const v1::DetokenizeRequest* request,
                                                            v1::DetokenizeResponse* response) {
   const char* const method = "Detokenize";
-  if (absl::Status status = CheckModelName(request->model(), context_.model); !status.ok()) {
+  if (absl::Status status = CheckCall(*call, request->model(), context_); !status.ok()) {
     return Reply(call, context_, method, ToGrpcStatus(status));
   }
   const auto violations = ValidateDetokenize(*request, context_.model);
@@ -267,7 +288,7 @@ grpc::ServerUnaryReactor* ModelServiceImpl::GetModel(grpc::CallbackServerContext
                                                      v1::Model* response) {
   const char* const method = "GetModel";
   const ServedModel& model = context_.model;
-  if (absl::Status status = CheckModelName(request->model(), model); !status.ok()) {
+  if (absl::Status status = CheckCall(*call, request->model(), context_); !status.ok()) {
     return Reply(call, context_, method, ToGrpcStatus(status));
   }
   response->set_name(model.name);

@@ -17,6 +17,7 @@
 #include "engine/engine_options.h"
 #include "engine/model/transformer.h"
 #include "kernels/create_backend.h"
+#include "server/auth.h"
 #include "server/commands.h"
 #include "server/flags.h"
 #include "server/grpc_server.h"
@@ -34,8 +35,9 @@ constexpr int kDefaultMaxContext = 8192;
 constexpr int kDefaultKvTokens = 16384;
 /// Shorter contexts would save microseconds a layer (docs/performance.md) with few tokens to spend.
 constexpr int kDefaultSparseMinContext = 512;
-/// How often the main thread looks at the engine.
+/// How often the main thread looks at the engine, and at files that may have changed.
 constexpr absl::Duration kPollInterval = absl::Milliseconds(50);
+constexpr absl::Duration kReloadInterval = absl::Seconds(1);
 /// Time that a drained server gives to responses which are still on their way out.
 constexpr absl::Duration kFlushLimit = absl::Seconds(2);
 
@@ -44,6 +46,8 @@ struct ServeFlags {
   std::string model_name;
   GrpcServerOptions server = {.address = "127.0.0.1:50051"};
   TlsFiles tls;
+  std::string auth_tokens;
+  bool auth_over_plaintext = false;
   std::string metrics_address = "127.0.0.1:9464";
   std::string device = "cpu";
   int threads = 0;
@@ -83,6 +87,16 @@ void Declare(FlagSet& set, ServeFlags& flags) {
   set.Add(
       "tls-client-ca", &flags.tls.ca, "FILE",
       "Let in only clients with a certificate from one of the CAs in this PEM file: mutual TLS.");
+  set.Add("auth-tokens", &flags.auth_tokens, "FILE",
+          "Let in only calls with a bearer token of this file, which holds their SHA-256; see "
+          "docs/security.md. Read again when it changes. Default: everybody may call.");
+  set.Add(
+      "auth-over-plaintext", &flags.auth_over_plaintext, "",
+      "Take tokens without TLS on addresses that others can reach: for servers behind a mesh or "
+      "proxy that encrypts.");
+  set.Add("reflection", &flags.server.reflection, "",
+          "Let clients such as grpcurl list and describe the services. On, unless "
+          "--reflection=false.");
   set.AddChoice("device", &flags.device, {"cpu", "cuda"}, "Where to compute.");
   set.Add("threads", &flags.threads, "N", "Threads that compute; 0 is one per core.", {0, 1024});
   set.Add("max-context", &flags.max_context, "TOKENS",
@@ -240,6 +254,17 @@ void Drain(const Signals& signals, absl::Duration limit, Engine& engine, GrpcSer
   Log(LogLevel::kInfo, "stopped");
 }
 
+void ReloadTokens(Authenticator& authenticator) {
+  const absl::StatusOr<bool> changed = authenticator.Reload();
+  if (!changed.ok()) {
+    Log(LogLevel::kError, "tokens_not_reloaded",
+        {{"error", std::string(changed.status().message())},
+         {"reason", "the tokens from before still hold"}});
+  } else if (*changed) {
+    Log(LogLevel::kInfo, "tokens_reloaded");
+  }
+}
+
 /// Host part of "HOST:PORT" with the port that was really taken.
 std::string WithPort(const std::string& address, int port) {
   return absl::StrCat(address.substr(0, address.rfind(':') + 1), port);
@@ -252,6 +277,15 @@ absl::Status Serve(ServeFlags& flags) {
   auto credentials = MakeServerCredentials(flags.tls);
   if (!credentials.ok()) return credentials.status();
   flags.server.credentials = *std::move(credentials);
+  const auto authenticator = Authenticator::Open(flags.auth_tokens);
+  if (!authenticator.ok()) return authenticator.status();
+  if ((*authenticator)->wants_tokens() && !flags.tls.any() && !flags.auth_over_plaintext &&
+      !IsLoopback(flags.server.address)) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("--auth-tokens on ", flags.server.address,
+                     " would have tokens sent in plaintext: give --tls-cert and --tls-key, or "
+                     "--auth-over-plaintext if a mesh or proxy encrypts"));
+  }
   absl::StatusOr<ModelFile> file = ModelFile::Open(flags.model);
   if (!file.ok()) return file.status();
   absl::StatusOr<EngineOptions> options = MakeEngineOptions(flags, file->config);
@@ -315,7 +349,7 @@ absl::Status Serve(ServeFlags& flags) {
   if (flags.inference_extension_metrics) metrics.ExportInferenceExtensionNames();
   Engine engine(*options, **transformer, *file->tokenizer, metrics);
   absl::StatusOr<std::unique_ptr<GrpcServer>> server =
-      GrpcServer::Start(flags.server, model, engine, metrics);
+      GrpcServer::Start(flags.server, model, engine, metrics, **authenticator);
   if (!server.ok()) return server.status();
   // Last, because it takes seconds to stop again when something after it fails.
   const absl::StatusOr<int> metrics_port = metrics.Listen(flags.metrics_address);
@@ -328,7 +362,12 @@ absl::Status Serve(ServeFlags& flags) {
        {"seconds", absl::ToDoubleSeconds(absl::Now() - started)}});
 
   bool healthy = true;
+  absl::Time next_reload = absl::Now();
   while (!signals.Wait(kPollInterval)) {
+    if (absl::Now() >= next_reload) {
+      ReloadTokens(**authenticator);
+      next_reload = absl::Now() + kReloadInterval;
+    }
     if (healthy && !engine.healthy()) {
       healthy = false;
       Log(LogLevel::kError, "unhealthy", {{"reason", "the device has failed"}});

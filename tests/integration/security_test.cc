@@ -10,14 +10,18 @@
 #include <vector>
 
 #include "absl/time/clock.h"
+#include "reflection.grpc.pb.h"
 #include "tests/integration/certificates.h"
 #include "tests/integration/client.h"
 #include "tests/integration/server_process.h"
+#include "winnow/v1/model.grpc.pb.h"
+#include "winnow/v1/tokenizer.grpc.pb.h"
 
 namespace winnow {
 namespace {
 
 using ::testing::HasSubstr;
+using ::testing::Not;
 
 /// For changes of files, which the server looks for once a second.
 constexpr absl::Duration kReloadLimit = absl::Seconds(20);
@@ -145,6 +149,185 @@ TEST_F(TlsTest, AFileThatCannotServeStopsTheStartWithItsName) {
               HasSubstr("does not belong to the certificate in " + certificate));
   EXPECT_THAT(RefusalToStart({"--tls-cert", certificate, "--tls-key", key, "--tls-client-ca", key}),
               HasSubstr(key + " holds no certificate in PEM"));
+}
+
+/// `name: sha256=...` with the digest by the command that docs/security.md gives.
+std::string TokenLine(const std::string& name, const std::string& token,
+                      const std::string& limits = "") {
+  const CommandResult digest = RunCommand({"sha256sum"}, token);
+  EXPECT_EQ(digest.exit_status, 0) << digest.output;
+  return name + ": sha256=" + digest.output.substr(0, 64) + " " + limits + "\n";
+}
+
+class TokenTest : public testing::Test {
+ protected:
+  void Start(const std::string& tokens) {
+    Replace(path_, tokens);
+    server_ = StartSmall({"--auth-tokens", path_});
+    ASSERT_NE(server_, nullptr);
+    channel_ = Connect(server_->address());
+    generation_ = v1::GenerationService::NewStub(channel_);
+  }
+
+  /// A call with this authorization header; with none if it is empty.
+  grpc::Status Complete(const std::string& authorization, int max_tokens = 1) {
+    grpc::ClientContext call;
+    Authorize(authorization, call);
+    v1::GenerateResponse response;
+    return generation_->Complete(&call, Greedy("x", max_tokens), &response);
+  }
+
+  static void Authorize(const std::string& authorization, grpc::ClientContext& call) {
+    if (!authorization.empty()) call.AddMetadata("authorization", authorization);
+    call.set_deadline(absl::ToChronoTime(absl::Now() + kCallLimit));
+  }
+
+  /// The status of reflection's answer to "which services are there?".
+  grpc::Status Reflect(const std::string& authorization) {
+    const auto stub = grpc::reflection::v1alpha::ServerReflection::NewStub(channel_);
+    grpc::ClientContext call;
+    Authorize(authorization, call);
+    const auto stream = stub->ServerReflectionInfo(&call);
+    grpc::reflection::v1alpha::ServerReflectionRequest request;
+    request.set_list_services("");
+    stream->Write(request);
+    stream->WritesDone();
+    grpc::reflection::v1alpha::ServerReflectionResponse response;
+    const bool answered = stream->Read(&response);
+    const grpc::Status status = stream->Finish();
+    EXPECT_EQ(answered, status.ok());
+    return status;
+  }
+
+  CertificateFolder folder_;
+  const std::string path_ = folder_.Path("tokens");
+  std::unique_ptr<ServerProcess> server_;
+  std::shared_ptr<grpc::Channel> channel_;
+  std::unique_ptr<v1::GenerationService::Stub> generation_;
+};
+
+TEST_F(TokenTest, OnlyAHolderOfATokenIsServed) {
+  ASSERT_NO_FATAL_FAILURE(Start(TokenLine("alice", "wonderland") + TokenLine("bob", "builder")));
+  EXPECT_TRUE(Complete("Bearer wonderland").ok());
+  EXPECT_TRUE(Complete("bearer builder").ok());
+  for (const char* refused :
+       {"", "wonderland", "Bearer", "Bearer ", "Bearer wonderlan", "Bearer wonderland ",
+        "Bearer wonderland builder", "Basic wonderland"}) {
+    EXPECT_EQ(Complete(refused).error_code(), grpc::StatusCode::UNAUTHENTICATED) << refused;
+  }
+  grpc::ClientContext twice;
+  twice.AddMetadata("authorization", "Bearer wonderland");
+  Authorize("Bearer other", twice);
+  v1::GenerateResponse response;
+  EXPECT_EQ(generation_->Complete(&twice, Greedy("x", 1), &response).error_code(),
+            grpc::StatusCode::UNAUTHENTICATED);
+  EXPECT_EQ(server_->Metric("winnow_rpcs_total{code=\"UNAUTHENTICATED\",method=\"Complete\"}"), 9);
+  EXPECT_THAT(server_->Log(), HasSubstr("client=token:alice"));
+}
+
+TEST_F(TokenTest, EveryServiceButHealthWantsAToken) {
+  ASSERT_NO_FATAL_FAILURE(Start(TokenLine("alice", "wonderland")));
+  const std::string good = "Bearer wonderland";
+  for (const std::string& authorization : {std::string(), std::string("Bearer other"), good}) {
+    const auto expected =
+        authorization == good ? grpc::StatusCode::OK : grpc::StatusCode::UNAUTHENTICATED;
+    grpc::ClientContext generate, tokenize, detokenize, model;
+    for (grpc::ClientContext* call : {&generate, &tokenize, &detokenize, &model}) {
+      Authorize(authorization, *call);
+    }
+    const auto reader = generation_->Generate(&generate, Greedy("x", 1));
+    v1::GenerateResponse message;
+    while (reader->Read(&message)) {
+    }
+    EXPECT_EQ(reader->Finish().error_code(), expected);
+    const auto tokenizer = v1::TokenizerService::NewStub(channel_);
+    v1::TokenizeRequest text;
+    text.set_text("x");
+    v1::TokenizeResponse tokens;
+    EXPECT_EQ(tokenizer->Tokenize(&tokenize, text, &tokens).error_code(), expected);
+    v1::DetokenizeRequest ids;
+    ids.add_token_ids(1);
+    v1::DetokenizeResponse back;
+    EXPECT_EQ(tokenizer->Detokenize(&detokenize, ids, &back).error_code(), expected);
+    v1::Model described;
+    EXPECT_EQ(v1::ModelService::NewStub(channel_)
+                  ->GetModel(&model, v1::GetModelRequest(), &described)
+                  .error_code(),
+              expected);
+    EXPECT_EQ(Reflect(authorization).error_code(), expected);
+  }
+  EXPECT_EQ(RunWinnow({"health", "--address", server_->address()}).exit_status, 0);
+}
+
+TEST_F(TokenTest, ACommandSendsTheTokenOfItsFile) {
+  ASSERT_NO_FATAL_FAILURE(Start(TokenLine("alice", "wonderland")));
+  const std::string token_file = folder_.Path("token");
+  std::vector<std::string> generate = {
+      "generate",     "--address", server_->address(), "--prompt", "x", "--json",
+      "--max-tokens", "1",         "--token-file",     token_file};
+  Replace(token_file, "wonderland\n");
+  EXPECT_EQ(RunWinnow(generate).exit_status, 0);
+  Replace(token_file, "other\n");
+  const CommandResult refused = RunWinnow(generate);
+  EXPECT_EQ(refused.exit_status, 1);
+  EXPECT_THAT(refused.output, HasSubstr("bearer token"));
+  Replace(token_file, "two words\n");
+  EXPECT_THAT(RunWinnow(generate).output, HasSubstr("must hold one word"));
+}
+
+TEST_F(TokenTest, TokensChangeWithoutARestartAndABadFileChangesNothing) {
+  ASSERT_NO_FATAL_FAILURE(Start(TokenLine("alice", "old")));
+  ASSERT_TRUE(Complete("Bearer old").ok());
+  Replace(path_, TokenLine("alice", "new"));
+  EXPECT_TRUE(Becomes([&] { return Complete("Bearer new").ok(); })) << server_->Log();
+  EXPECT_EQ(Complete("Bearer old").error_code(), grpc::StatusCode::UNAUTHENTICATED);
+
+  Replace(path_, TokenLine("alice", "newest") + "hunter2\n");
+  EXPECT_TRUE(Becomes(
+      [&] { return server_->Log().find("event=tokens_not_reloaded") != std::string::npos; }));
+  EXPECT_THAT(server_->Log(), HasSubstr("line 2"));
+  EXPECT_THAT(server_->Log(), Not(HasSubstr("hunter2")));
+  EXPECT_TRUE(Complete("Bearer new").ok());
+  EXPECT_FALSE(Complete("Bearer newest").ok());
+}
+
+TEST_F(TokenTest, AHolderOverALimitIsToldWhenToRetryAndOthersAreNot) {
+  ASSERT_NO_FATAL_FAILURE(Start(TokenLine("one", "first", "requests=1") +
+                                TokenLine("few", "second", "tokens-per-minute=6") +
+                                TokenLine("free", "third")));
+  grpc::ClientContext call;
+  Authorize("Bearer first", call);
+  const auto running = generation_->Generate(&call, Greedy("x", 400));
+  v1::GenerateResponse message;
+  ASSERT_TRUE(running->Read(&message));
+  const grpc::Status too_many = Complete("Bearer first");
+  EXPECT_EQ(too_many.error_code(), grpc::StatusCode::RESOURCE_EXHAUSTED);
+  EXPECT_THAT(too_many.error_message(), HasSubstr("1 request"));
+  EXPECT_GT(RetryDelay(too_many), absl::ZeroDuration());
+  EXPECT_TRUE(Complete("Bearer third").ok());
+  call.TryCancel();
+  running->Finish();
+  EXPECT_TRUE(Becomes([&] { return Complete("Bearer first").ok(); }));
+
+  EXPECT_TRUE(Complete("Bearer second", 10).ok());
+  const grpc::Status spent = Complete("Bearer second");
+  EXPECT_EQ(spent.error_code(), grpc::StatusCode::RESOURCE_EXHAUSTED);
+  EXPECT_THAT(spent.error_message(), HasSubstr("6 tokens a minute"));
+  EXPECT_GE(RetryDelay(spent), absl::Seconds(40));
+  EXPECT_TRUE(Complete("Bearer third").ok());
+}
+
+TEST_F(TokenTest, TokensAreNotTakenInPlaintextFromAfarUnlessTheOperatorSaysSo) {
+  Replace(path_, TokenLine("alice", "wonderland"));
+  const std::vector<std::string> flags = {"--auth-tokens", path_, "--address", "0.0.0.0:0"};
+  EXPECT_THAT(RefusalToStart(flags), HasSubstr("--auth-over-plaintext"));
+  std::vector<std::string> explicit_flags = flags;
+  explicit_flags.push_back("--auth-over-plaintext");
+  EXPECT_NE(StartSmall(explicit_flags), nullptr);
+  Replace(path_, "alice: wonderland\n");
+  const std::string refusal = RefusalToStart({"--auth-tokens", path_});
+  EXPECT_THAT(refusal, HasSubstr(path_ + ": line 1: "));
+  EXPECT_THAT(refusal, Not(HasSubstr("wonderland")));
 }
 
 }  // namespace
