@@ -1,6 +1,7 @@
 #include "server/grpc_server.h"
 
 #include <algorithm>
+#include <limits>
 #include <utility>
 #include <vector>
 
@@ -9,6 +10,8 @@
 #include "grpc/support/log.h"
 #include "grpcpp/ext/proto_server_reflection_plugin.h"
 #include "grpcpp/health_check_service_interface.h"
+#include "grpcpp/impl/server_builder_option.h"
+#include "grpcpp/impl/server_builder_plugin.h"
 #include "grpcpp/server.h"
 #include "grpcpp/server_builder.h"
 #include "server/grpc_service.h"
@@ -21,11 +24,15 @@ namespace {
 /// Clients that vanished without a word are noticed, and their KV blocks freed, within the sum.
 constexpr int kKeepaliveMs = 30'000;
 constexpr int kKeepaliveTimeoutMs = 10'000;
-/// Clients may ping this often without being sent away.
-constexpr int kMinClientPingMs = 5'000;
 /// How often Shutdown looks whether calls have ended, and what it gives their last bytes to leave.
 constexpr absl::Duration kShutdownPoll = absl::Milliseconds(5);
 constexpr absl::Duration kCloseGrace = absl::Milliseconds(100);
+
+/// For gRPC, which takes the largest number as "never".
+int Milliseconds(absl::Duration duration) {
+  return static_cast<int>(
+      std::min<int64_t>(absl::ToInt64Milliseconds(duration), std::numeric_limits<int>::max()));
+}
 
 void LogFromGrpc(gpr_log_func_args* args) {
   const LogLevel level = args->severity == GPR_LOG_SEVERITY_ERROR  ? LogLevel::kError
@@ -33,6 +40,17 @@ void LogFromGrpc(gpr_log_func_args* args) {
                                                                    : LogLevel::kDebug;
   Log(level, "grpc", {{"file", args->file}, {"line", args->line}, {"message", args->message}});
 }
+
+/// gRPC has every server of the process reflect; this has one not.
+class WithoutReflection final : public grpc::ServerBuilderOption {
+ public:
+  void UpdateArguments(grpc::ChannelArguments* /*arguments*/) override {}
+  void UpdatePlugins(std::vector<std::unique_ptr<grpc::ServerBuilderPlugin>>* plugins) override {
+    std::erase_if(*plugins, [](const auto& plugin) {
+      return dynamic_cast<grpc::reflection::ProtoServerReflectionPlugin*>(plugin.get()) != nullptr;
+    });
+  }
+};
 
 }  // namespace
 
@@ -61,23 +79,28 @@ absl::StatusOr<std::unique_ptr<GrpcServer>> GrpcServer::Start(const GrpcServerOp
                                                               const Authenticator& authenticator) {
   gpr_set_log_function(LogFromGrpc);
   grpc::EnableDefaultHealthCheckService(true);
-  if (options.reflection) grpc::reflection::InitProtoReflectionServerBuilderPlugin();
+  grpc::reflection::InitProtoReflectionServerBuilderPlugin();
   auto state = std::make_unique<State>(model, engine, metrics, authenticator);
   grpc::ServerBuilder builder;
   builder.AddListeningPort(options.address, options.credentials, &state->port);
   builder.RegisterService(&state->generation);
   builder.RegisterService(&state->tokenizer);
   builder.RegisterService(&state->model);
+  if (!options.reflection) builder.SetOption(std::make_unique<WithoutReflection>());
   std::vector<std::unique_ptr<grpc::experimental::ServerInterceptorFactoryInterface>> guards;
   guards.push_back(std::make_unique<ReflectionGuard>(authenticator));
   builder.experimental().SetInterceptorCreators(std::move(guards));
-  // Without this a second server could listen on the same port and take half of the connections.
-  builder.AddChannelArgument(GRPC_ARG_ALLOW_REUSEPORT, 0);
+  // Off by default: a second server would take half of the connections, by mistake.
+  builder.AddChannelArgument(GRPC_ARG_ALLOW_REUSEPORT, options.reuse_port ? 1 : 0);
   builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_TIME_MS, kKeepaliveMs);
   builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, kKeepaliveTimeoutMs);
   builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_PERMIT_WITHOUT_CALLS, 1);
   builder.AddChannelArgument(GRPC_ARG_HTTP2_MIN_RECV_PING_INTERVAL_WITHOUT_DATA_MS,
-                             kMinClientPingMs);
+                             Milliseconds(options.min_ping_interval));
+  builder.AddChannelArgument(GRPC_ARG_MAX_CONNECTION_AGE_MS,
+                             Milliseconds(options.max_connection_age));
+  builder.AddChannelArgument(GRPC_ARG_MAX_CONCURRENT_STREAMS, options.max_streams_per_connection);
+  builder.SetMaxReceiveMessageSize(options.max_message_bytes);
   state->server = builder.BuildAndStart();
   if (state->server == nullptr || state->port == 0) {
     return absl::UnavailableError(absl::StrCat("can't listen on ", options.address));
@@ -95,6 +118,10 @@ void GrpcServer::SetServing(bool serving) {
   health->SetServingStatus(v1::GenerationService::service_full_name(), serving);
   health->SetServingStatus(v1::TokenizerService::service_full_name(), serving);
   health->SetServingStatus(v1::ModelService::service_full_name(), serving);
+}
+
+void GrpcServer::CutOffSlowReaders(absl::Duration limit) {
+  state_->context.slow_readers.CutOff(limit, absl::Now());
 }
 
 void GrpcServer::Shutdown(absl::Duration limit) {

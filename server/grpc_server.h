@@ -17,7 +17,14 @@ namespace winnow {
 struct GrpcServerOptions {
   std::string address;  ///< "HOST:PORT"; port 0 takes a free one
   std::shared_ptr<grpc::ServerCredentials> credentials = grpc::InsecureServerCredentials();
-  bool reflection = true;  ///< let clients list and describe the services
+  bool reflection = true;           ///< let clients list and describe the services
+  int max_message_bytes = 4 << 20;  ///< of one request
+  int max_streams_per_connection = 1024;
+  /// Clients that ping more often without need are sent away.
+  absl::Duration min_ping_interval = absl::Seconds(5);
+  /// Clients connect anew after this, so that they meet new servers; running calls finish.
+  absl::Duration max_connection_age = absl::InfiniteDuration();
+  bool reuse_port = false;  ///< other servers may listen on the same port
 };
 
 /// The listening gRPC server: Winnow's services, health checks and reflection.
@@ -37,6 +44,9 @@ class GrpcServer {
 
   /// What health checks answer, for the whole server and for each service.
   void SetServing(bool serving);
+
+  /// Ends calls whose clients have read nothing for `limit`. To be called now and then.
+  void CutOffSlowReaders(absl::Duration limit);
 
   /// Stops listening and waits for running calls, which are cancelled after `limit`.
   void Shutdown(absl::Duration limit);

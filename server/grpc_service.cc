@@ -78,6 +78,8 @@ class GenerationCall : public Reactor {
  protected:
   /// Writes out what the stream has; once it has nothing, the stream calls this again.
   virtual void Deliver() = 0;
+  /// Whether the call was ended because its client has stopped reading.
+  virtual bool CutOff() const { return false; }
 
   RequestStream& stream() { return *stream_; }
   ServiceContext& context() { return context_; }
@@ -100,7 +102,9 @@ class GenerationCall : public Reactor {
   /// The status to end the call with once the engine is done with it.
   grpc::Status Ended(const RequestSummary& summary) {
     absl::Status status = summary.status;
-    if (absl::IsCancelled(status) && ExpiredAtClient()) {
+    if (absl::IsCancelled(status) && CutOff()) {
+      status = absl::AbortedError("the client has stopped reading");
+    } else if (absl::IsCancelled(status) && ExpiredAtClient()) {
       status = absl::DeadlineExceededError("the call's deadline has passed");
     }
     if (client_.quota != nullptr) client_.quota->End(summary.generated_tokens, absl::Now());
@@ -156,9 +160,11 @@ class GenerationCall : public Reactor {
 
 class StreamingCall final : public GenerationCall<grpc::ServerWriteReactor<v1::GenerateResponse>> {
  public:
-  using GenerationCall::GenerationCall;
+  StreamingCall(ServiceContext& context, const char* method, grpc::CallbackServerContext& call)
+      : GenerationCall(context, method), writes_(context.slow_readers, call) {}
 
   void OnWriteDone(bool ok) override {
+    writes_.OnWriteDone();
     if (!ok) {  // the client is gone
       stream().DiscardOutputs();
       OnCancel();
@@ -172,6 +178,7 @@ class StreamingCall final : public GenerationCall<grpc::ServerWriteReactor<v1::G
     if (!batch.has_value()) return;
     response_.Clear();
     Append(*batch, &response_);
+    if (response_.outputs_size() > 0) writes_.OnWrite();
     if (!batch->summary.has_value()) {
       StartWrite(&response_);
     } else if (response_.outputs_size() == 0) {
@@ -181,7 +188,10 @@ class StreamingCall final : public GenerationCall<grpc::ServerWriteReactor<v1::G
     }
   }
 
+  bool CutOff() const override { return writes_.cut_off(); }
+
   v1::GenerateResponse response_;
+  SlowReaders::Watch writes_;
 };
 
 class UnaryCall final : public GenerationCall<grpc::ServerUnaryReactor> {
@@ -236,7 +246,7 @@ v1::ChatFamily ToProto(ChatFamily family) {
 
 grpc::ServerWriteReactor<v1::GenerateResponse>* GenerationServiceImpl::Generate(
     grpc::CallbackServerContext* call, const v1::GenerateRequest* request) {
-  auto* reactor = new StreamingCall(context_, "Generate");
+  auto* reactor = new StreamingCall(context_, "Generate", *call);
   reactor->Start(*call, *request);
   return reactor;
 }
@@ -311,12 +321,13 @@ grpc::ServerUnaryReactor* ModelServiceImpl::GetModel(grpc::CallbackServerContext
   support->set_min_sparsity(attention.min_sparsity);
   support->set_max_sparsity(attention.max_sparsity);
   v1::RequestLimits* limits = response->mutable_limits();
+  limits->set_prompt_tokens(MaxPromptTokens(model));
   limits->set_n(MaxContinuations(model));
-  limits->set_stop_strings(kMaxStopStrings);
+  limits->set_stop_strings(model.limits.stop_strings);
   limits->set_stop_string_bytes(kMaxStopStringBytes);
   limits->set_stop_token_ids(kMaxStopTokenIds);
   limits->set_top_logprobs(kMaxTopLogprobs);
-  limits->set_logit_bias_entries(kMaxLogitBiasEntries);
+  limits->set_logit_bias_entries(model.limits.logit_bias_entries);
   return Reply(call, context_, method, grpc::Status::OK);
 }
 

@@ -46,6 +46,10 @@ struct ServeFlags {
   std::string model_name;
   GrpcServerOptions server = {.address = "127.0.0.1:50051"};
   TlsFiles tls;
+  double min_ping_seconds = 5;
+  double max_connection_age_seconds = 0;
+  double slow_reader_seconds = 60;
+  RequestLimits limits;
   std::string auth_tokens;
   bool auth_over_plaintext = false;
   std::string metrics_address = "127.0.0.1:9464";
@@ -117,6 +121,33 @@ void Declare(FlagSet& set, ServeFlags& flags) {
           {1, 65536});
   set.Add("max-waiting", &flags.max_waiting, "N",
           "Most requests that wait for their turn; more get RESOURCE_EXHAUSTED.", {1, 1 << 20});
+  set.Add("max-message-bytes", &flags.server.max_message_bytes, "N",
+          "Largest request message; more gets RESOURCE_EXHAUSTED.", {1024, 1 << 30});
+  set.Add("max-streams-per-connection", &flags.server.max_streams_per_connection, "N",
+          "Most calls that one connection carries at a time; more wait in the client.",
+          {1, 1 << 20});
+  set.Add("min-ping-seconds", &flags.min_ping_seconds, "SECONDS",
+          "Clients that ping more often without need are disconnected.", {0, 86400});
+  set.Add(
+      "max-connection-age-seconds", &flags.max_connection_age_seconds, "SECONDS",
+      "Clients connect anew after this, so that they meet new replicas and certificates; running "
+      "calls finish. 0 is never.",
+      {0, 1 << 20});
+  set.Add("slow-reader-seconds", &flags.slow_reader_seconds, "SECONDS",
+          "A streaming call whose client reads nothing for so long is ended with ABORTED.",
+          {0.1, 86400});
+  set.Add(
+      "reuse-port", &flags.server.reuse_port, "",
+      "Let another server listen on the same port (SO_REUSEPORT), so that it can take over while "
+      "this one drains. Both need --metrics-address of their own.");
+  set.Add("max-prompt-tokens", &flags.limits.prompt_tokens, "TOKENS",
+          "Longest prompt. 0: what --max-context leaves room for.", {0, 1 << 24});
+  set.Add("max-n", &flags.limits.n, "N", "Most continuations that a request may ask for.",
+          {1, 1024});
+  set.Add("max-stop-strings", &flags.limits.stop_strings, "N", "Most stop strings of a request.",
+          {0, 1024});
+  set.Add("max-logit-bias", &flags.limits.logit_bias_entries, "N",
+          "Most logit bias entries of a request.", {0, 1 << 20});
   set.Add("label-file", &flags.label_file, "FILE",
           "What `winnow calibrate` found for this model: makes double-sparsity possible.");
   set.Add("policy", &flags.policy, "NAME",
@@ -277,6 +308,10 @@ absl::Status Serve(ServeFlags& flags) {
   auto credentials = MakeServerCredentials(flags.tls);
   if (!credentials.ok()) return credentials.status();
   flags.server.credentials = *std::move(credentials);
+  flags.server.min_ping_interval = absl::Seconds(flags.min_ping_seconds);
+  if (flags.max_connection_age_seconds > 0) {
+    flags.server.max_connection_age = absl::Seconds(flags.max_connection_age_seconds);
+  }
   const auto authenticator = Authenticator::Open(flags.auth_tokens);
   if (!authenticator.ok()) return authenticator.status();
   if ((*authenticator)->wants_tokens() && !flags.tls.any() && !flags.auth_over_plaintext &&
@@ -328,6 +363,7 @@ absl::Status Serve(ServeFlags& flags) {
       .trained_context_tokens = file->config.max_context,
       .max_sequences = options->max_running_sequences,
       .attention = *attention,
+      .limits = flags.limits,
       .tokenizer = file->tokenizer.get(),
       .chat = file->chat};
   Log(LogLevel::kInfo, "loaded",
@@ -364,6 +400,7 @@ absl::Status Serve(ServeFlags& flags) {
   bool healthy = true;
   absl::Time next_reload = absl::Now();
   while (!signals.Wait(kPollInterval)) {
+    (*server)->CutOffSlowReaders(absl::Seconds(flags.slow_reader_seconds));
     if (absl::Now() >= next_reload) {
       ReloadTokens(**authenticator);
       next_reload = absl::Now() + kReloadInterval;

@@ -86,6 +86,8 @@ std::string_view CodeName(grpc::StatusCode code) {
       return "RESOURCE_EXHAUSTED";
     case grpc::StatusCode::FAILED_PRECONDITION:
       return "FAILED_PRECONDITION";
+    case grpc::StatusCode::ABORTED:
+      return "ABORTED";
     case grpc::StatusCode::UNIMPLEMENTED:
       return "UNIMPLEMENTED";
     case grpc::StatusCode::INTERNAL:

@@ -159,6 +159,37 @@ std::string TokenLine(const std::string& name, const std::string& token,
   return name + ": sha256=" + digest.output.substr(0, 64) + " " + limits + "\n";
 }
 
+void Authorize(const std::string& authorization, grpc::ClientContext& call) {
+  if (!authorization.empty()) call.AddMetadata("authorization", authorization);
+  call.set_deadline(absl::ToChronoTime(absl::Now() + kCallLimit));
+}
+
+/// The status of reflection's answer to "which services are there?".
+grpc::Status Reflect(const std::shared_ptr<grpc::Channel>& channel,
+                     const std::string& authorization) {
+  const auto stub = grpc::reflection::v1alpha::ServerReflection::NewStub(channel);
+  grpc::ClientContext call;
+  Authorize(authorization, call);
+  const auto stream = stub->ServerReflectionInfo(&call);
+  grpc::reflection::v1alpha::ServerReflectionRequest request;
+  request.set_list_services("");
+  stream->Write(request);
+  stream->WritesDone();
+  grpc::reflection::v1alpha::ServerReflectionResponse response;
+  const bool answered = stream->Read(&response);
+  const grpc::Status status = stream->Finish();
+  EXPECT_EQ(answered, status.ok());
+  return status;
+}
+
+TEST(ReflectionTest, CanBeOff) {
+  const auto server = StartSmall({"--reflection=false"});
+  ASSERT_NE(server, nullptr);
+  const auto channel = Connect(server->address());
+  EXPECT_EQ(Reflect(channel, "").error_code(), grpc::StatusCode::UNIMPLEMENTED);
+  EXPECT_TRUE(Complete(*v1::GenerationService::NewStub(channel), Greedy("x", 1)).status.ok());
+}
+
 class TokenTest : public testing::Test {
  protected:
   void Start(const std::string& tokens) {
@@ -175,28 +206,6 @@ class TokenTest : public testing::Test {
     Authorize(authorization, call);
     v1::GenerateResponse response;
     return generation_->Complete(&call, Greedy("x", max_tokens), &response);
-  }
-
-  static void Authorize(const std::string& authorization, grpc::ClientContext& call) {
-    if (!authorization.empty()) call.AddMetadata("authorization", authorization);
-    call.set_deadline(absl::ToChronoTime(absl::Now() + kCallLimit));
-  }
-
-  /// The status of reflection's answer to "which services are there?".
-  grpc::Status Reflect(const std::string& authorization) {
-    const auto stub = grpc::reflection::v1alpha::ServerReflection::NewStub(channel_);
-    grpc::ClientContext call;
-    Authorize(authorization, call);
-    const auto stream = stub->ServerReflectionInfo(&call);
-    grpc::reflection::v1alpha::ServerReflectionRequest request;
-    request.set_list_services("");
-    stream->Write(request);
-    stream->WritesDone();
-    grpc::reflection::v1alpha::ServerReflectionResponse response;
-    const bool answered = stream->Read(&response);
-    const grpc::Status status = stream->Finish();
-    EXPECT_EQ(answered, status.ok());
-    return status;
   }
 
   CertificateFolder folder_;
@@ -254,7 +263,7 @@ TEST_F(TokenTest, EveryServiceButHealthWantsAToken) {
                   ->GetModel(&model, v1::GetModelRequest(), &described)
                   .error_code(),
               expected);
-    EXPECT_EQ(Reflect(authorization).error_code(), expected);
+    EXPECT_EQ(Reflect(channel_, authorization).error_code(), expected);
   }
   EXPECT_EQ(RunWinnow({"health", "--address", server_->address()}).exit_status, 0);
 }
