@@ -59,12 +59,12 @@ std::vector<int32_t> ChatTokens(const v1::ChatMessages& chat, const ServedModel&
   for (const v1::ChatMessage& message : chat.messages()) {
     messages.push_back({message.role(), message.content()});
   }
-  const absl::StatusOr<std::string> text = model.chat->Render(messages);
-  if (!text.ok()) {
-    checker.Violation("chat.messages", std::string(text.status().message()));
+  const absl::StatusOr<std::vector<TextSegment>> prompt = model.chat->Render(messages);
+  if (!prompt.ok()) {
+    checker.Violation("chat.messages", std::string(prompt.status().message()));
     return {};
   }
-  return model.tokenizer->Encode(*text, /*parse_special=*/true, model.chat->adds_bos());
+  return model.tokenizer->EncodeSegments(*prompt, model.chat->adds_bos());
 }
 
 void ReadPrompt(const v1::GenerateRequest& in, const ServedModel& model, Checker& checker,

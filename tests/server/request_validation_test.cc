@@ -129,6 +129,17 @@ TEST_F(RequestValidation, RendersChatWithTheModelsTemplate) {
   EXPECT_EQ(text, "<|im_start|>user\nhi<|im_end|>\n<|im_start|>assistant\n");
 }
 
+TEST_F(RequestValidation, ControlTokensAreParsedInTextAndNotInMessages) {
+  message_.set_text("a<eos>");
+  ASSERT_THAT(Validate(), IsEmpty());
+  EXPECT_THAT(request_.prompt_tokens, ElementsAre(FakeTokenizer::kBos, 'a', FakeTokenizer::kEos));
+  v1::ChatMessage* chat = message_.mutable_chat()->add_messages();
+  chat->set_role("user");
+  chat->set_content("a<eos>");
+  ASSERT_THAT(Validate(), IsEmpty());
+  EXPECT_THAT(request_.prompt_tokens, testing::Not(testing::Contains(FakeTokenizer::kEos)));
+}
+
 TEST_F(RequestValidation, NamesTheFieldAndTheLimitOfEachViolation) {
   using Message = v1::GenerateRequest;
   const struct {
