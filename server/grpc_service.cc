@@ -1,10 +1,12 @@
 #include "server/grpc_service.h"
 
+#include <iterator>
 #include <optional>
 #include <string>
 #include <utility>
 #include <vector>
 
+#include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
 #include "grpcpp/server_context.h"
@@ -14,6 +16,7 @@
 #include "server/response.h"
 #include "server/status_mapping.h"
 #include "server/stream.h"
+#include "server/trace_context.h"
 
 namespace winnow {
 namespace {
@@ -25,6 +28,22 @@ absl::Time DeadlineOf(const grpc::CallbackServerContext& call) {
   const auto deadline = call.deadline();
   return deadline == std::chrono::system_clock::time_point::max() ? absl::InfiniteFuture()
                                                                   : absl::FromChrono(deadline);
+}
+
+/// Where the call belongs in its caller's trace, if it says so once and correctly.
+std::optional<TraceContext> TraceOf(const grpc::CallbackServerContext& call) {
+  const auto [first, last] = call.client_metadata().equal_range("traceparent");
+  if (first == last || std::next(first) != last) return std::nullopt;
+  return ParseTraceparent({first->second.data(), first->second.size()});
+}
+
+/// "stop.strings[2] n": what log lines may say of a request, unlike what its fields hold.
+std::string FieldNames(const std::vector<FieldViolation>& violations) {
+  std::string names;
+  for (const FieldViolation& violation : violations) {
+    absl::StrAppend(&names, names.empty() ? "" : " ", violation.field);
+  }
+  return names;
 }
 
 /// What the streaming and the unary call have in common: validation, the engine's stream of
@@ -42,24 +61,28 @@ class GenerationCall : public Reactor {
   ~GenerationCall() override { --context_.open_calls; }
 
   void Start(const grpc::CallbackServerContext& call, const v1::GenerateRequest& message) {
+    if (std::optional<TraceContext> trace = TraceOf(call)) {
+      trace_id_ = std::move(trace->trace_id);
+      span_id_ = std::move(trace->span_id);
+    }
     client_.identity = PeerAddress(call);  // until it is known better
     absl::StatusOr<Client> client = context_.authenticator.Authenticate(call);
-    if (!client.ok()) return Refuse(ToGrpcStatus(client.status()));
+    if (!client.ok()) return Refuse(ToGrpcStatus(client.status()), client.status().message());
     client_ = *std::move(client);
     if (absl::Status status = CheckModelName(message.model(), context_.model); !status.ok()) {
-      return Refuse(ToGrpcStatus(status));
+      return Refuse(ToGrpcStatus(status), "model");
     }
     Request request;
     const std::vector<FieldViolation> violations =
         ValidateGenerate(message, context_.model, &request);
-    if (!violations.empty()) return Refuse(BadRequest(violations));
+    if (!violations.empty()) return Refuse(BadRequest(violations), FieldNames(violations));
     request.id = request_id_ = ++context_.last_request_id;
     request.deadline = deadline_ = DeadlineOf(call);
     unfinished_ = request.n;
     const auto prompt_tokens = static_cast<int64_t>(request.prompt_tokens.size());
     if (client_.quota != nullptr) {
       const auto refusal = client_.quota->Begin(prompt_tokens, started_);
-      if (refusal.has_value()) return Refuse(OverQuota(*refusal));
+      if (refusal.has_value()) return Refuse(OverQuota(*refusal), "over the client's quota");
     }
 
     stream_.emplace(
@@ -67,7 +90,7 @@ class GenerationCall : public Reactor {
         [engine = &context_.engine] { engine->Wake(); });
     if (absl::Status status = context_.engine.Submit(std::move(request), &*stream_); !status.ok()) {
       if (client_.quota != nullptr) client_.quota->End(-prompt_tokens, absl::Now());
-      return Refuse(ToGrpcStatus(status));
+      return Refuse(ToGrpcStatus(status), status.message());
     }
     Deliver();
   }
@@ -117,6 +140,8 @@ class GenerationCall : public Reactor {
         {{"method", method_},
          {"id", request_id_},
          {"client", client_.identity},
+         {"trace_id", trace_id_},
+         {"span_id", span_id_},
          {"code", CodeName(result.error_code())},
          {"prompt_tokens", summary.prompt_tokens},
          {"cached_tokens", summary.cached_tokens},
@@ -137,21 +162,26 @@ class GenerationCall : public Reactor {
     return deadline_ - absl::Now() < absl::Milliseconds(50) + (deadline_ - started_) / 50;
   }
 
-  /// Ends a call that the engine never took.
-  void Refuse(grpc::Status status) {
+  /// Ends a call that the engine never took. `reason` goes into the log and holds nothing of what
+  /// the request says.
+  void Refuse(grpc::Status status, absl::string_view reason) {
     context_.metrics.OnCall(method_, CodeName(status.error_code()));
     Log(LogLevel::kInfo, "refused",
         {{"method", method_},
          {"client", client_.identity},
+         {"trace_id", trace_id_},
+         {"span_id", span_id_},
          {"code", CodeName(status.error_code())},
-         {"error", status.error_message()}});
+         {"reason", std::string(reason)}});
     this->Finish(std::move(status));
   }
 
   ServiceContext& context_;
   const char* method_;
   Client client_;
-  uint64_t request_id_ = 0;  ///< 0 is no request's: cancelling it does nothing
+  std::optional<std::string> trace_id_;
+  std::optional<std::string> span_id_;  ///< the caller's
+  uint64_t request_id_ = 0;             ///< 0 is no request's: cancelling it does nothing
   absl::Time started_ = absl::Now();
   absl::Time deadline_ = absl::InfiniteFuture();
   int unfinished_ = 0;  ///< continuations that have neither stopped nor reached their length

@@ -182,6 +182,75 @@ grpc::Status Reflect(const std::shared_ptr<grpc::Channel>& channel,
   return status;
 }
 
+TEST(LogTest, HoldsNothingThatRequestsSayOrThatTheModelAnswers) {
+  CertificateFolder folder;
+  const std::string path = folder.Path("tokens");
+  Replace(path, TokenLine("alice", "xyzzy-token"));
+  const auto server = StartSmall({"--auth-tokens", path});  // logs all levels
+  ASSERT_NE(server, nullptr);
+  const auto channel = Connect(server->address());
+  const auto generation = v1::GenerationService::NewStub(channel);
+  const auto complete = [&](const v1::GenerateRequest& request,
+                            const std::string& token = "xyzzy-token") {
+    grpc::ClientContext call;
+    Authorize("Bearer " + token, call);
+    v1::GenerateResponse response;
+    return std::pair(generation->Complete(&call, request, &response), response);
+  };
+  v1::GenerateRequest good = GreedyChat("xyzzy, tell me about bread.", 20);
+  good.set_cache_salt("xyzzy-salt");
+  good.mutable_stop()->add_strings("xyzzy-stop");
+  const auto [status, answer] = complete(good);
+  ASSERT_TRUE(status.ok()) << status.error_message();
+  ASSERT_GT(answer.outputs(0).text().size(), 10u);
+  EXPECT_TRUE(complete(Greedy("xyzzy is a word", 5)).first.ok());
+
+  std::vector<v1::GenerateRequest> bad(5, good);
+  bad[0].set_model("xyzzy-model");
+  bad[1].mutable_chat()->mutable_messages(0)->set_role("xyzzy-role");
+  bad[2].mutable_attention()->set_policy("xyzzy-policy");
+  bad[3].set_text("xyzzy " + std::string(2000, '7'));
+  bad[4].mutable_stop()->add_strings("xyzzy" + std::string(300, 'y'));
+  for (const v1::GenerateRequest& request : bad) EXPECT_FALSE(complete(request).first.ok());
+  EXPECT_FALSE(complete(good, "xyzzy-wrong").first.ok());
+  const auto tokenizer = v1::TokenizerService::NewStub(channel);
+  grpc::ClientContext call;
+  Authorize("Bearer xyzzy-token", call);
+  v1::TokenizeRequest text;
+  text.set_text("xyzzy");
+  v1::TokenizeResponse tokens;
+  EXPECT_TRUE(tokenizer->Tokenize(&call, text, &tokens).ok());
+
+  server->Terminate();
+  server->Wait(absl::Seconds(20));
+  EXPECT_THAT(server->Log(), HasSubstr("event=request"));
+  EXPECT_THAT(server->Log(), HasSubstr("reason=attention.policy"));
+  EXPECT_THAT(server->Log(), Not(HasSubstr("xyzzy")));
+  EXPECT_THAT(server->Log(), Not(HasSubstr(answer.outputs(0).text().substr(0, 10))));
+}
+
+TEST(LogTest, NamesTheTraceThatACallBelongsTo) {
+  const auto server = StartSmall({});
+  ASSERT_NE(server, nullptr);
+  const auto generation = v1::GenerationService::NewStub(Connect(server->address()));
+  const auto complete = [&](const std::vector<std::string>& traceparents, int max_tokens) {
+    grpc::ClientContext call;
+    for (const std::string& value : traceparents) call.AddMetadata("traceparent", value);
+    v1::GenerateResponse response;
+    return generation->Complete(&call, Greedy("x", max_tokens), &response).error_code();
+  };
+  const std::string trace = "0af7651916cd43dd8448eb211c80319c";
+  EXPECT_EQ(complete({"00-" + trace + "-b7ad6b7169203331-01"}, 1), grpc::StatusCode::OK);
+  EXPECT_THAT(server->Log(), HasSubstr("trace_id=" + trace + " span_id=b7ad6b7169203331 code=OK"));
+  EXPECT_EQ(complete({"00-" + trace + "-b7ad6b7169203332-01"}, 5000),
+            grpc::StatusCode::INVALID_ARGUMENT);
+  EXPECT_THAT(server->Log(), HasSubstr("span_id=b7ad6b7169203332 code=INVALID_ARGUMENT"));
+  const std::string third = "00-" + trace + "-b7ad6b7169203333-01";
+  EXPECT_EQ(complete({third, third}, 1), grpc::StatusCode::OK);
+  EXPECT_EQ(complete({third + "x"}, 1), grpc::StatusCode::OK);
+  EXPECT_THAT(server->Log(), Not(HasSubstr("b7ad6b7169203333")));
+}
+
 TEST(ReflectionTest, CanBeOff) {
   const auto server = StartSmall({"--reflection=false"});
   ASSERT_NE(server, nullptr);
