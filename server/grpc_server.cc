@@ -7,6 +7,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
+#include "grpc/grpc.h"
 #include "grpc/support/log.h"
 #include "grpcpp/ext/proto_server_reflection_plugin.h"
 #include "grpcpp/health_check_service_interface.h"
@@ -125,10 +126,13 @@ void GrpcServer::CutOffSlowReaders(absl::Duration limit) {
 }
 
 void GrpcServer::Shutdown(absl::Duration limit) {
-  // gRPC would wait for the connections, which idle clients keep open, and not only for the calls.
   const absl::Time end = absl::Now() + limit;
   while (state_->context.open_calls > 0 && absl::Now() < end) absl::SleepFor(kShutdownPoll);
-  state_->server->Shutdown(absl::ToChronoTime(std::min(end, absl::Now() + kCloseGrace)));
+  if (absl::Now() < end) absl::SleepFor(kCloseGrace);
+  // Without this gRPC would wait for the connections, which idle clients keep open, and end calls
+  // that arrive meanwhile with CANCELLED, which nobody retries.
+  grpc_server_cancel_all_calls(state_->server->c_server());
+  state_->server->Shutdown(absl::ToChronoTime(absl::Now()));
 }
 
 }  // namespace winnow

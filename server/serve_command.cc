@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <string>
@@ -21,6 +22,7 @@
 #include "server/commands.h"
 #include "server/flags.h"
 #include "server/grpc_server.h"
+#include "server/listening_sockets.h"
 #include "server/log.h"
 #include "server/metrics_exporter.h"
 #include "server/model_file.h"
@@ -69,6 +71,7 @@ struct ServeFlags {
   std::string budgets = "by-head";
   SelectionOptions selection = {.min_context = kDefaultSparseMinContext};
   RecallOptions recall;
+  double lame_duck_seconds = 0;
   double drain_seconds = 30;
   bool inference_extension_metrics = false;
   std::string log_level = "info";
@@ -180,8 +183,14 @@ void Declare(FlagSet& set, ServeFlags& flags) {
   set.Add("recall-floor", &flags.recall.floor, "SHARE",
           "Double a sequence's budget when its measured recall falls below this; 0 is never.",
           {0, 1});
+  set.Add(
+      "lame-duck-seconds", &flags.lame_duck_seconds, "SECONDS",
+      "After SIGTERM or SIGINT: how long to serve on, with health NOT_SERVING, until clients have "
+      "gone elsewhere.",
+      {0, 86400});
   set.Add("drain-seconds", &flags.drain_seconds, "SECONDS",
-          "After SIGTERM or SIGINT: how long running requests may take to finish.", {0, 86400});
+          "Then: how long running requests may take to finish, while new ones are refused.",
+          {0, 86400});
   set.Add(
       "inference-extension-metrics", &flags.inference_extension_metrics, "",
       "Serve queue length, running requests and KV use under vLLM's names too, which the Gateway "
@@ -271,16 +280,29 @@ class Signals {
   sigset_t set_;
 };
 
-/// Refuses new requests and lets the others finish. A second signal ends the process at once.
-void Drain(const Signals& signals, absl::Duration limit, Engine& engine, GrpcServer& server) {
-  Log(LogLevel::kInfo, "draining", {{"limit_seconds", absl::ToDoubleSeconds(limit)}});
-  server.SetServing(false);
-  engine.Drain(limit);
-  while (!engine.drained()) {
+/// Waits until `done`. A signal ends the process at once.
+void WaitUntil(const std::function<bool()>& done, const Signals& signals) {
+  while (!done()) {
     if (!signals.Wait(kPollInterval)) continue;
     Log(LogLevel::kWarning, "aborted", {{"reason", "second signal"}});
     _exit(1);
   }
+}
+
+/// Has others take over, refuses new requests and lets the others finish.
+void Drain(const ServeFlags& flags, const Signals& signals, Engine& engine, GrpcServer& server) {
+  Log(LogLevel::kInfo, "draining",
+      {{"lame_duck_seconds", flags.lame_duck_seconds}, {"limit_seconds", flags.drain_seconds}});
+  server.SetServing(false);
+  if (flags.server.reuse_port) {
+    if (absl::Status status = StopAccepting(server.port()); !status.ok()) {
+      Log(LogLevel::kWarning, "still_accepting", {{"error", std::string(status.message())}});
+    }
+  }
+  const absl::Time refuse = absl::Now() + absl::Seconds(flags.lame_duck_seconds);
+  WaitUntil([&] { return absl::Now() >= refuse; }, signals);
+  engine.Drain(absl::Seconds(flags.drain_seconds));
+  WaitUntil([&] { return engine.drained(); }, signals);
   server.Shutdown(kFlushLimit);
   Log(LogLevel::kInfo, "stopped");
 }
@@ -411,7 +433,7 @@ absl::Status Serve(ServeFlags& flags) {
       (*server)->SetServing(false);
     }
   }
-  Drain(signals, absl::Seconds(flags.drain_seconds), engine, **server);
+  Drain(flags, signals, engine, **server);
   return absl::OkStatus();
 }
 

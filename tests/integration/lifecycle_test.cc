@@ -1,8 +1,10 @@
 // Start, load, drain and end of the real server.
 
 #include <gmock/gmock.h>
+#include <grpcpp/create_channel.h>
 #include <gtest/gtest.h>
 
+#include <atomic>
 #include <filesystem>
 #include <fstream>
 #include <iostream>
@@ -209,6 +211,77 @@ TEST_F(LifecycleTest, AConnectionCarriesNoMoreStreamsThanTheLimit) {
   running.Cancel();
   running.Finish();
   EXPECT_TRUE(Generate(*generation_, Greedy("x", 1)).status.ok());
+}
+
+/// Clients that make one request after the other, each on a connection of its own, and retry what
+/// was refused before it ran.
+class SteadyClients {
+ public:
+  SteadyClients(const std::string& address, int count) {
+    grpc::ChannelArguments arguments;
+    arguments.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);
+    arguments.SetServiceConfigJSON(R"({"methodConfig": [{"name": [{}], "retryPolicy": {
+        "maxAttempts": 5, "initialBackoff": "0.1s", "maxBackoff": "1s", "backoffMultiplier": 2,
+        "retryableStatusCodes": ["UNAVAILABLE"]}}]})");
+    for (int i = 0; i < count; ++i) {
+      threads_.emplace_back([this, address, arguments] {
+        const auto stub = v1::GenerationService::NewStub(
+            grpc::CreateCustomChannel(address, grpc::InsecureChannelCredentials(), arguments));
+        while (!stopping_) {
+          const grpc::Status status = Complete(*stub, Greedy("x", 3)).status;
+          ++requests_;
+          if (status.ok()) continue;
+          ++failures_;
+          ADD_FAILURE() << status.error_code() << ": " << status.error_message();
+        }
+      });
+    }
+  }
+  /// Returns once that many requests more were answered.
+  void Await(int requests) const {
+    const int end = requests_ + requests;
+    while (requests_ < end) absl::SleepFor(absl::Milliseconds(5));
+  }
+  int Stop() {
+    stopping_ = true;
+    for (std::thread& thread : threads_) thread.join();
+    threads_.clear();
+    return requests_;
+  }
+  int failures() const { return failures_; }
+
+ private:
+  std::atomic<bool> stopping_ = false;
+  std::atomic<int> requests_ = 0;
+  std::atomic<int> failures_ = 0;
+  std::vector<std::thread> threads_;
+};
+
+TEST_F(LifecycleTest, ServersInTurnOnOnePortLoseNoRequest) {
+  std::vector<std::string> flags = {"--max-context",
+                                    "512",
+                                    "--kv-tokens",
+                                    "2048",
+                                    "--reuse-port",
+                                    "--max-connection-age-seconds",
+                                    "1",
+                                    "--lame-duck-seconds",
+                                    "3"};
+  ASSERT_NO_FATAL_FAILURE(Start(flags));
+  flags.insert(flags.end(), {"--address", server_->address()});
+  SteadyClients clients(server_->address(), 8);
+  clients.Await(50);
+  for (int turn = 0; turn < 3; ++turn) {
+    auto successor = ServerProcess::Start(flags);
+    ASSERT_TRUE(successor.ok()) << successor.status();
+    server_->Terminate();
+    EXPECT_EQ(server_->Wait(kExitLimit), 0) << server_->Log();
+    server_ = *std::move(successor);
+    clients.Await(50);
+  }
+  const int requests = clients.Stop();
+  EXPECT_EQ(clients.failures(), 0) << "of " << requests;
+  std::cout << requests << " requests while three servers took over from each other\n";
 }
 
 TEST_F(LifecycleTest, AClientThatStopsReadingIsCutOffAndOthersAreNot) {
