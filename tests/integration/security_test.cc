@@ -20,6 +20,7 @@
 namespace winnow {
 namespace {
 
+using ::testing::ContainsRegex;
 using ::testing::HasSubstr;
 using ::testing::Not;
 
@@ -52,6 +53,20 @@ std::string RefusalToStart(std::vector<std::string> flags) {
   const size_t begin = result.output.find("winnow serve: ");
   EXPECT_NE(begin, std::string::npos) << result.output;
   return result.output.substr(begin);
+}
+
+TEST(HardeningTest, TheBinaryIsBuiltWithWhatTheCompilerOffers) {
+  const CommandResult elf = RunCommand({"readelf", "--wide", "--file-header", "--program-headers",
+                                        "--dynamic", "--dyn-syms", WinnowCommand({})[0]});
+  ASSERT_EQ(elf.exit_status, 0) << elf.output;
+  EXPECT_THAT(elf.output, HasSubstr("DYN (Position-Independent Executable file)"));
+  EXPECT_THAT(elf.output, HasSubstr("GNU_RELRO"));
+  EXPECT_THAT(elf.output, ContainsRegex("FLAGS_1.*NOW"));
+  EXPECT_THAT(elf.output, ContainsRegex("GNU_STACK .* RW "));
+  EXPECT_THAT(elf.output, HasSubstr("__stack_chk_fail@"));
+#if defined(NDEBUG) && !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
+  EXPECT_THAT(elf.output, HasSubstr("printf_chk@"));
+#endif
 }
 
 class TlsTest : public testing::Test {
