@@ -92,7 +92,8 @@ class GrpcService : public testing::Test {
                 .chat = {}},
         metrics_("alphabet", "fake", 0),
         engine_(Options(), model_, tokenizer_, metrics_) {
-    auto server = GrpcServer::Start("127.0.0.1:0", served_, engine_, metrics_);
+    auto server =
+        GrpcServer::Start({.address = "127.0.0.1:0"}, served_, engine_, metrics_, *authenticator_);
     EXPECT_EQ(server.status(), absl::OkStatus());
     server_ = *std::move(server);
     server_->SetServing(true);
@@ -136,6 +137,7 @@ class GrpcService : public testing::Test {
   ServedModel served_;
   MetricsExporter metrics_;
   Engine engine_;
+  std::unique_ptr<Authenticator> authenticator_ = *Authenticator::Open("");
   std::unique_ptr<GrpcServer> server_;
   std::shared_ptr<grpc::Channel> channel_;
   std::unique_ptr<v1::GenerationService::Stub> generation_;
@@ -376,7 +378,9 @@ TEST_F(GrpcService, DescribesTheModelAndItsLimits) {
 
 TEST_F(GrpcService, AnAddressInUseIsAnError) {
   const std::string address = "127.0.0.1:" + std::to_string(server_->port());
-  EXPECT_EQ(GrpcServer::Start(address, served_, engine_, metrics_).status().code(),
+  EXPECT_EQ(GrpcServer::Start({.address = address}, served_, engine_, metrics_, *authenticator_)
+                .status()
+                .code(),
             absl::StatusCode::kUnavailable);
 }
 
