@@ -10,8 +10,15 @@
 namespace winnow {
 namespace {
 
-/// What estimates are multiplied by before they are compared with a deadline.
-constexpr double kDeadlineMargin = 1.2;
+/// What estimates are multiplied by before they are compared with a deadline: the request's own,
+/// and the average one's, which stands for longer ones too.
+constexpr double kDeadlineMargin = 1.1;
+constexpr double kAverageMargin = 1.5;
+/// What a request that came still counts in the average after the next one.
+constexpr double kOfferedMemory = 0.99;
+/// Clients that came within this time have a place kept.
+constexpr absl::Duration kLately = absl::Seconds(15);
+constexpr double kKeptForEach = 2;
 /// Bounds of the times to retry after.
 constexpr absl::Duration kMinRetry = absl::Milliseconds(100);
 constexpr absl::Duration kMaxRetry = absl::Minutes(1);
@@ -40,11 +47,30 @@ double RequestLoad::service() const {
   return prompt_tokens * kPromptTokenService + decode_tokens * kDecodeTokenService;
 }
 
+void Admission::NoteOffered(const Request& request, absl::Time now) {
+  came_[request.client] = now;
+  std::erase_if(came_, [&](const auto& entry) { return entry.second < now - kLately; });
+  if (request.deadline == absl::InfiniteFuture() || !costs_.known()) return;
+  const RequestLoad load = LoadOf(request);
+  const double tokens = load.decode_tokens / load.sequences;
+  const double seconds = absl::ToDoubleSeconds(request.deadline - now);
+  const Pace alone = {0, costs_.DecodeSeconds(load.sequences)};
+  if (FinishSeconds(alone, load.prompt_tokens, tokens) > seconds) return;
+  for (double* sum :
+       {&offered_.weight, &offered_.prompt_tokens, &offered_.tokens, &offered_.seconds}) {
+    *sum *= kOfferedMemory;
+  }
+  offered_.weight += load.decode_tokens;
+  offered_.prompt_tokens += load.decode_tokens * load.prompt_tokens;
+  offered_.tokens += load.decode_tokens * tokens;
+  offered_.seconds += load.decode_tokens * seconds;
+}
+
 absl::Status Admission::Check(const Request& request, absl::Time now) const {
   const RequestLoad load = LoadOf(request);
-  const RequestLoad ahead = Ahead(request.priority, request.client, load);
-  double step_seconds = 0;
-  const double wait = WaitSeconds(ahead, &step_seconds);
+  RequestLoad ahead = Ahead(request.priority, request.client, load);
+  ahead += KeptForOthers(request.client);
+  const Pace pace = PaceOf(request.priority, ahead);
   if (FullFor(load)) {
     Admission with = *this;
     with.Add(request, load);
@@ -57,22 +83,29 @@ absl::Status Admission::Check(const Request& request, absl::Time now) const {
                               : absl::StrCat("the queue is full: ", waiting_.prompt_tokens,
                                              " prompt tokens are waiting of at most ",
                                              options_.max_waiting_tokens),
-                     RetryAfter(wait));
+                     RetryAfter(pace.wait_seconds));
     }
   }
-  const bool idle = running_.sequences == 0 && waiting_.requests == 0;
+  const bool idle = running_.levels.empty() && waiting_.requests == 0;
   if (request.deadline == absl::InfiniteFuture() || idle || !costs_.known()) {
     return absl::OkStatus();
   }
-  const double finish = wait + costs_.PrefillSeconds(load.prompt_tokens) +
-                        load.decode_tokens / load.sequences * step_seconds;
+  const double finish =
+      FinishSeconds(pace, load.prompt_tokens, load.decode_tokens / load.sequences);
   const double left = absl::ToDoubleSeconds(request.deadline - now);
-  const double late = finish * kDeadlineMargin - left;
+  double late = finish * kDeadlineMargin - left;
+  if (offered_.weight > 0) {
+    const double average = FinishSeconds(pace, offered_.prompt_tokens / offered_.weight,
+                                         offered_.tokens / offered_.weight);
+    late = std::max(late, average * kAverageMargin - offered_.seconds / offered_.weight);
+  }
   if (late <= 0) return absl::OkStatus();
-  return Refusal(ShedReason::kDeadline,
-                 absl::StrCat("the request would take about ", finish,
-                              " s, most of all in the queue; its deadline is in ", left, " s"),
-                 RetryAfter(late));
+  return Refusal(
+      ShedReason::kDeadline,
+      absl::StrCat("too busy to end requests within their deadlines: this one would take "
+                   "about ",
+                   finish, " s of ", left, " s"),
+      RetryAfter(late));
 }
 
 bool Admission::FullFor(const RequestLoad& load) const {
@@ -121,8 +154,7 @@ void Admission::Remove(const Request& request, const RequestLoad& load) {
 }
 
 absl::Duration Admission::EstimatedWait(int priority, const std::string& client) const {
-  double step_seconds = 0;
-  return absl::Seconds(WaitSeconds(Ahead(priority, client, {}), &step_seconds));
+  return absl::Seconds(PaceOf(priority, Ahead(priority, client, {})).wait_seconds);
 }
 
 RequestLoad Admission::Ahead(int priority, const std::string& client,
@@ -141,18 +173,43 @@ RequestLoad Admission::Ahead(int priority, const std::string& client,
   return ahead;
 }
 
-// Until a request is started that has `ahead` before it; also the time of a step by then.
-double Admission::WaitSeconds(const RequestLoad& ahead, double* step_seconds) const {
-  const double running = running_.sequences;
-  const double beside = std::min(ahead.sequences, static_cast<double>(running_.free_slots));
-  const double concurrent = std::max(1.0, running + beside + (running_.free_slots > 0 ? 1 : 0));
-  *step_seconds = costs_.DecodeSeconds(concurrent);
-  const double turns = std::max(0.0, ahead.sequences + 1 - running_.free_slots);
-  const double mean_tokens =
-      (running_.decode_tokens + ahead.decode_tokens) / std::max(1.0, running + ahead.sequences);
-  return costs_.PrefillSeconds(static_cast<double>(running_.pending_prompt_tokens) +
-                               ahead.prompt_tokens) +
-         turns * mean_tokens * *step_seconds / concurrent;
+RequestLoad Admission::KeptForOthers(const std::string& client) const {
+  if (offered_.weight == 0) return {};
+  std::map<std::string, double> sequences = running_.client_sequences;
+  for (const auto& [priority, clients] : levels_) {
+    for (const auto& [name, load] : clients) sequences[name] += load.sequences;
+  }
+  const double own = sequences[client];
+  const auto others = static_cast<double>(std::ranges::count_if(
+      came_, [&](const auto& entry) { return sequences[entry.first] < own; }));
+  return RequestLoad{1, 1, offered_.prompt_tokens / offered_.weight,
+                     offered_.tokens / offered_.weight} *
+         std::min(kKeptForEach * others, own);
+}
+
+// Of a request that has `ahead` before it in the queue.
+Admission::Pace Admission::PaceOf(int priority, const RequestLoad& ahead) const {
+  RequestLoad running;
+  for (const auto& [level, load] : running_.levels) {
+    if (level <= priority) running += load;
+  }
+  const double free_slots = running_.stands.has_value() && *running_.stands <= priority
+                                ? 0
+                                : options_.max_running_sequences - running.sequences;
+  const double beside = std::min(ahead.sequences, free_slots);
+  const double concurrent =
+      std::max(1.0, running.sequences + beside + (free_slots > beside ? 1 : 0));
+  const double turns = std::max(0.0, ahead.sequences + 1 - free_slots);
+  const double mean_tokens = (running.decode_tokens + ahead.decode_tokens) /
+                             std::max(1.0, running.sequences + ahead.sequences);
+  const double prompts =
+      running.prompt_tokens + ahead.prompt_tokens * beside / std::max(1.0, ahead.sequences);
+  const double step = costs_.LoadedDecodeSeconds(concurrent, priority);
+  return {costs_.PrefillSeconds(prompts) + turns * mean_tokens * step / concurrent, step};
+}
+
+double Admission::FinishSeconds(const Pace& pace, double prompt_tokens, double tokens) const {
+  return pace.wait_seconds + costs_.PrefillSeconds(prompt_tokens) + tokens * pace.step_seconds;
 }
 
 }  // namespace winnow

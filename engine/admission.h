@@ -1,7 +1,9 @@
 #pragma once
 
 #include <map>
+#include <optional>
 #include <string>
+#include <utility>
 
 #include "absl/status/status.h"
 #include "absl/time/time.h"
@@ -25,12 +27,13 @@ struct RequestLoad {
   double service() const;
 };
 
-/// What the engine works on.
+/// What the engine works on, by priority. `prompt_tokens` are those still to compute,
+/// `decode_tokens` count from begin to end.
 struct RunningLoad {
-  int sequences = 0;
-  int free_slots = 0;              ///< sequences that could start now; 0 while the queue stands
-  int64_t pending_prompt_tokens = 0;
-  double decode_tokens = 0;        ///< expected from begin to end, over all sequences
+  std::map<int, RequestLoad> levels;
+  std::map<std::string, double> client_sequences;
+  /// The priority of the sequence that could not be started when its turn had come, if any.
+  std::optional<int> stands;
 };
 
 /// Decides who may wait, by what waits and by measured costs. A value: the engine keeps the true
@@ -41,16 +44,25 @@ struct RunningLoad {
 ///     queue's lowest priority, the client with the most requests gives up the one that came last.
 ///     So a full queue lets a request of a higher priority in, and one of a client that has fewer.
 ///   - when it probably can't end before its deadline:
-///       wait   = prompts before its own + turns before its own
+///       wait   = prompts that start before it without waiting + turns before its own
 ///       finish = (wait + its prompt + its tokens x a step's time) x kDeadlineMargin
-///     with the time of a step that decodes for all that would run then, and a turn for every
-///     request before it that finds no free slot: one of so many sequences as run ends after the
-///     mean number of tokens. Before it are requests of higher priority, and of its own those of
-///     its client and as much of every other client as fairness gives them meanwhile.
+///     with the time of a step that decodes for all that would run then (LoadedDecodeSeconds), and
+///     a turn for every request before it that finds no free slot: one of so many sequences as run
+///     ends after the mean number of tokens. Before it are requests of higher priority, and of its
+///     own those of its client and as much of every other client as fairness gives them meanwhile.
+///     What runs with a lower priority gives way and does not count. Clients that came lately and
+///     have less in the engine have places kept, two average requests each, at most as many as the
+///     request's own client has: or else who asks most often would take all that becomes free.
+///   - when the average request (by tokens, of late, refused ones included) that can end in time
+///     at all could not if it came now. Otherwise short requests, which still can, would fill the
+///     engine until no others get in.
 /// An engine without any request takes every request: nothing else can tell how long it takes.
 class Admission {
  public:
   explicit Admission(const EngineOptions& options) : options_(options) {}
+
+  /// Takes note of a request that comes, for the average.
+  void NoteOffered(const Request& request, absl::Time now);
 
   /// OK, or why the request may not wait, with a time to retry after (Refusal). The prompt may be
   /// missing: then the answer is for the shortest possible one.
@@ -74,7 +86,12 @@ class Admission {
   void Add(const Request& request, const RequestLoad& load);
   void Remove(const Request& request, const RequestLoad& load);
 
-  void SetRunning(const RunningLoad& running) { running_ = running; }
+  void SetRunning(RunningLoad running) { running_ = std::move(running); }
+  /// Takes over the average of the requests that came to another one.
+  void SetOffered(const Admission& other) {
+    offered_ = other.offered_;
+    came_ = other.came_;
+  }
   StepCosts& mutable_costs() { return costs_; }
   const StepCosts& costs() const { return costs_; }
 
@@ -86,7 +103,14 @@ class Admission {
   using Clients = std::map<std::string, RequestLoad>;
 
   RequestLoad Ahead(int priority, const std::string& client, const RequestLoad& own) const;
-  double WaitSeconds(const RequestLoad& ahead, double* step_seconds) const;
+  RequestLoad KeptForOthers(const std::string& client) const;
+  /// How soon a request gets on.
+  struct Pace {
+    double wait_seconds;  ///< until it is started
+    double step_seconds;  ///< from one of its tokens to the next
+  };
+  Pace PaceOf(int priority, const RequestLoad& ahead) const;
+  double FinishSeconds(const Pace& pace, double prompt_tokens, double tokens) const;
   bool FullFor(const RequestLoad& load) const;
 
   EngineOptions options_;
@@ -94,6 +118,16 @@ class Admission {
   RequestLoad waiting_;            ///< their sum
   RunningLoad running_;
   StepCosts costs_;
+
+  /// Weighted sums over requests with deadlines that could be met.
+  struct Offered {
+    double weight = 0;
+    double prompt_tokens = 0;
+    double tokens = 0;   ///< of one sequence
+    double seconds = 0;  ///< to the deadline
+  };
+  Offered offered_;
+  std::map<std::string, absl::Time> came_;  ///< when clients came last
 };
 
 }  // namespace winnow

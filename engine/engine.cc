@@ -47,7 +47,9 @@ bool Engine::healthy() const { return healthy_.load(std::memory_order_acquire); 
 
 Engine::Activity Engine::activity() const {
   std::lock_guard lock(activity_mutex_);
-  return activity_;
+  Activity activity = activity_;
+  activity.step = core_.step_tokens();
+  return activity;
 }
 
 void Engine::Loop() {

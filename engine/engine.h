@@ -61,7 +61,8 @@ class Engine {
   struct Activity {
     bool in_step = false;
     absl::Time step_begin;
-    EngineGauges gauges;  ///< after the step before
+    EngineCore::StepTokens step;  ///< what it computes, or computed last
+    EngineGauges gauges;          ///< after the step before
   };
   Activity activity() const;
 

@@ -110,8 +110,8 @@ bool EngineCore::Step() {
   PauseSlowReaders();
 
   const absl::Time begin = clock_();
-  const Schedule schedule =
-      scheduler_.Form([&](const Sequence& sequence) { return MayStart(sequence, begin); });
+  const Schedule schedule = scheduler_.Form(
+      [&](const Sequence& sequence, bool alone) { return MayStart(sequence, alone, begin); });
 #ifndef NDEBUG
   CheckInvariants();
 #endif
@@ -120,6 +120,13 @@ bool EngineCore::Step() {
     NoteLoad();
     return false;
   }
+  StepStats stats;
+  std::map<int, int> prefill_tokens;  // by priority
+  for (const ScheduledChunk& chunk : schedule.chunks) {
+    (chunk.decode ? stats.decode_tokens : stats.prefill_tokens) += chunk.count;
+    if (!chunk.decode) prefill_tokens[chunk.sequence->priority()] += chunk.count;
+  }
+  step_tokens_.store({stats.prefill_tokens, stats.decode_tokens}, std::memory_order_relaxed);
   const StepBatch batch = step_builder_.Build(schedule.chunks);
   const size_t vocab = static_cast<size_t>(forward_.vocab());
   recalls_.resize(batch.recall_probes.size());
@@ -136,7 +143,6 @@ bool EngineCore::Step() {
   absl::Status status = needs_logits ? forward_.Forward(batch, wanted_logits, recalls_)
                                      : forward_.ForwardGreedy(batch, greedy_tokens_, recalls_);
   const absl::Time computed = clock_();
-  StepStats stats;
   if (status.ok()) NoteAttention(schedule, stats);
   size_t row = 0;  // of the logits
   for (const ScheduledChunk& chunk : schedule.chunks) {
@@ -152,15 +158,12 @@ bool EngineCore::Step() {
   if (!status.ok()) Fail(status);
 
   stats.sequences = batch.sequences();
-  for (const ScheduledChunk& chunk : schedule.chunks) {
-    (chunk.decode ? stats.decode_tokens : stats.prefill_tokens) += chunk.count;
-  }
   stats.schedule_seconds = absl::ToDoubleSeconds(scheduled - begin);
   stats.forward_seconds = absl::ToDoubleSeconds(computed - scheduled);
   const absl::Time end = clock_();
   stats.sample_seconds = absl::ToDoubleSeconds(end - computed);
   if (healthy_) {
-    admission_.mutable_costs().NoteStep(stats.prefill_tokens, stats.decode_tokens,
+    admission_.mutable_costs().NoteStep(prefill_tokens, stats.decode_tokens,
                                         absl::ToDoubleSeconds(end - begin));
   }
   observer_.OnStep(stats);
@@ -190,20 +193,23 @@ void EngineCore::EndExpired() {
 }
 
 // Drops waiting requests that would be ended by their deadline even if they were started now: what
-// they cost would be lost. When nothing runs they are let try.
+// they cost would be lost. When nothing runs before them they are let try.
 void EngineCore::EndOverdue() {
-  const int running = static_cast<int>(scheduler_.running().size());
   const StepCosts& costs = admission_.costs();
-  if (running == 0 || !costs.known()) return;
+  if (!costs.known()) return;
   const absl::Time now = clock_();
   for (auto it = requests_.begin(); it != requests_.end();) {
     const auto entry = it++;
     const ActiveRequest& active = *entry->second;
     if (active.admitted || active.request.deadline == absl::InfiniteFuture()) continue;
+    const Sequence& first = *active.sequences.front();
+    const auto running = std::ranges::count_if(scheduler_.running(), [&](const Sequence* other) {
+      return other->priority() <= first.priority();
+    });
     const double seconds =
         costs.PrefillSeconds(active.load.prompt_tokens) +
-        RemainingTokens(*active.sequences.front()) * costs.DecodeSeconds(running + 1);
-    if (now + absl::Seconds(seconds) < active.request.deadline) continue;
+        RemainingTokens(first) * costs.DecodeSeconds(static_cast<double>(running + 1));
+    if (running == 0 || now + absl::Seconds(seconds) < active.request.deadline) continue;
     Shed(entry, ShedReason::kOverdue, "the request's deadline has come out of reach");
   }
 }
@@ -215,19 +221,22 @@ double EngineCore::RemainingTokens(const Sequence& sequence) const {
   return std::max(1.0, expected - sequence.generated());
 }
 
-// Whether a sequence would end in time if it were started now, and would not keep a running one
-// from that. All steps are taken to decode for as many sequences as would run then, after the
-// prompts are computed. Sequences that will be late in any case hold up nobody.
-bool EngineCore::MayStart(const Sequence& sequence, absl::Time now) const {
+// Whether a sequence would end in time if it were started now, unless it has been before, and would
+// not keep a running one from that. All steps are taken to decode for as many sequences as would
+// run then, after the prompts are computed. Sequences that will be late in any case hold up nobody,
+// and those of lower priority none of a higher one.
+bool EngineCore::MayStart(const Sequence& sequence, bool alone, absl::Time now) const {
   const StepCosts& costs = admission_.costs();
   const auto& running = scheduler_.running();
-  if (running.empty() || !costs.known()) return true;
+  const auto resting = [](const Sequence& s) { return s.paused() && s.decoding(); };
   double prompts = 0;
   int sequences = 0;
   for (const Sequence* other : running) {
+    if (resting(*other) || (alone && other->priority() > sequence.priority())) continue;
     if (!other->decoding()) prompts += other->pending();
     sequences += 1 + other->forks();
   }
+  if (sequences == 0 || !costs.known()) return true;
   const double seconds_without = costs.PrefillSeconds(prompts);
   const double step_without = costs.DecodeSeconds(sequences);
   const double seconds = costs.PrefillSeconds(prompts + sequence.pending());
@@ -237,9 +246,10 @@ bool EngineCore::MayStart(const Sequence& sequence, absl::Time now) const {
            now + absl::Seconds(prompt_seconds + RemainingTokens(s) * step_seconds) <
                s.request().deadline;
   };
-  return in_time(sequence, seconds, step) &&
+  return (sequence.started() || in_time(sequence, seconds, step)) &&
          std::ranges::all_of(running, [&](const Sequence* other) {
-           return in_time(*other, seconds, step) || !in_time(*other, seconds_without, step_without);
+           return other->priority() > sequence.priority() || in_time(*other, seconds, step) ||
+                  !in_time(*other, seconds_without, step_without);
          });
 }
 
@@ -402,12 +412,16 @@ void EngineCore::Shed(Requests::iterator entry, ShedReason reason, const std::st
 void EngineCore::NoteLoad() {
   RunningLoad running;
   for (const Sequence* sequence : scheduler_.running()) {
-    running.sequences += 1 + sequence->forks();
-    if (!sequence->decoding()) running.pending_prompt_tokens += sequence->pending();
-    running.decode_tokens += sequence->generated() + RemainingTokens(*sequence);
+    const double sequences = 1 + sequence->forks();
+    running.levels[sequence->priority()] +=
+        {0, sequences, static_cast<double>(sequence->decoding() ? 0 : sequence->pending()),
+         sequences * (sequence->generated() + RemainingTokens(*sequence))};
   }
-  running.free_slots = scheduler_.free_slots();
-  admission_.SetRunning(running);
+  for (const Sequence* sequence : scheduler_.running()) {
+    running.client_sequences[sequence->request().client] += 1 + sequence->forks();
+  }
+  running.stands = scheduler_.stands();
+  admission_.SetRunning(std::move(running));
 
   EngineGauges& gauges = gauges_ = {};
   for (const auto& [id, active] : requests_) {

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <atomic>
 #include <cstdint>
 #include <functional>
 #include <map>
@@ -65,6 +66,12 @@ class EngineCore {
   const Admission& admission() const { return admission_; }
   /// False once the device has failed.
   bool healthy() const { return healthy_; }
+  /// Prompt and generated tokens of the step that is computed, or was last. For any thread.
+  struct StepTokens {
+    int32_t prefill = 0;
+    int32_t decode = 0;
+  };
+  StepTokens step_tokens() const { return step_tokens_.load(std::memory_order_relaxed); }
   /// As of the last step.
   const EngineGauges& gauges() const { return gauges_; }
   const BlockPool& pool() const { return pool_; }
@@ -86,7 +93,7 @@ class EngineCore {
   void ShedOverflow(const Request& newcomer);
   void PauseSlowReaders();
   double RemainingTokens(const Sequence& sequence) const;
-  bool MayStart(const Sequence& sequence, absl::Time now) const;
+  bool MayStart(const Sequence& sequence, bool alone, absl::Time now) const;
   void NoteScheduled(const Schedule& schedule, absl::Time now);
   void NoteAttention(const Schedule& schedule, StepStats& stats);
   absl::Status HandOut(const ScheduledChunk& chunk, const NextToken& next);
@@ -120,6 +127,7 @@ class EngineCore {
   absl::Time drain_limit_ = absl::InfiniteFuture();
   bool healthy_ = true;
   EngineGauges gauges_;
+  std::atomic<StepTokens> step_tokens_{};
 };
 
 }  // namespace winnow

@@ -16,6 +16,7 @@ absl::Status Mailbox::CheckLocked(const Request& request, absl::Time now) const 
 
 absl::Status Mailbox::Submit(Request request, RequestSink* sink, absl::Time now) {
   std::lock_guard lock(mutex_);
+  admission_.NoteOffered(request, now);
   if (absl::Status status = CheckLocked(request, now); !status.ok()) return status;
   admission_.Add(request, admission_.LoadOf(request));
   messages_.submissions.push_back({std::move(request), sink, now});
@@ -59,6 +60,7 @@ Messages Mailbox::Take(absl::Time until) {
 
 void Mailbox::SetAdmission(Admission admission) {
   std::lock_guard lock(mutex_);
+  admission.SetOffered(admission_);
   admission_ = std::move(admission);
   for (const Submission& submission : messages_.submissions) {
     admission_.Add(submission.request, admission_.LoadOf(submission.request));

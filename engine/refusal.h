@@ -18,14 +18,15 @@ enum class ShedReason {
   kOverdue,        ///< its deadline has come out of reach while it waited
 };
 
-inline constexpr ShedReason kShedReasons[] = {
-    ShedReason::kQueueRequests, ShedReason::kQueueTokens, ShedReason::kDeadline,
-    ShedReason::kDisplaced, ShedReason::kOverdue};
+inline constexpr ShedReason kShedReasons[] = {ShedReason::kQueueRequests, ShedReason::kQueueTokens,
+                                              ShedReason::kDeadline, ShedReason::kDisplaced,
+                                              ShedReason::kOverdue};
 
 /// As metrics and logs spell it: "queue_requests", ...
 std::string_view ShedReasonName(ShedReason reason);
 
-/// RESOURCE_EXHAUSTED with the reason, and with the time after which the same request may find room.
+/// RESOURCE_EXHAUSTED with the reason, and with the time after which the same request may find
+/// room.
 absl::Status Refusal(ShedReason reason, const std::string& message, absl::Duration retry_after);
 
 /// What Refusal has put into a status; nothing of others.

@@ -52,17 +52,16 @@ Schedule Scheduler::Form(const MayStart& may_start) {
 }
 
 void Scheduler::StartWaiting(const MayStart& may_start, Schedule& schedule) {
-  stands_ = false;
+  stands_.reset();
   while (Sequence* next = waiting_.Next()) {
     Sequence& sequence = *next;
     if (RowsBefore(sequence) >= rows_left_) break;
     // Who has just given way does not come back within the step.
     const bool gave_way = std::ranges::find(schedule.preempted, next) != schedule.preempted.end();
     TakePrefix(sequence);
-    if (gave_way || (!sequence.started() && !may_start(sequence)) ||
-        !MakeRoomToStart(sequence, schedule)) {
+    if (gave_way || !MakeRoomToStart(sequence, may_start, schedule)) {
       ReleaseBlocks(sequence);
-      stands_ = true;
+      stands_ = sequence.priority();
       break;
     }
     waiting_.NoteTurn(sequence);
@@ -146,7 +145,9 @@ bool Scheduler::MakeRoomToDecode(Sequence& sequence, Schedule& schedule) {
 }
 
 // Whether a waiting sequence can run now, with its forks; preempts others if that helps.
-bool Scheduler::MakeRoomToStart(const Sequence& sequence, Schedule& schedule) {
+bool Scheduler::MakeRoomToStart(const Sequence& sequence, const MayStart& may_start,
+                                Schedule& schedule) {
+  if (!may_start(sequence, /*alone=*/true)) return false;
   const int slots = 1 + sequence.forks();
   // One more block than its tokens take, for each continuation, so that it is not preempted at
   // once.
@@ -154,8 +155,6 @@ bool Scheduler::MakeRoomToStart(const Sequence& sequence, Schedule& schedule) {
                      static_cast<int>(sequence.blocks().size());
   int blocks_missing = blocks - pool_.free_blocks();
   int slots_missing = SlotsTaken() + slots - options_.max_running_sequences;
-  if (blocks_missing <= 0 && slots_missing <= 0) return true;
-
   std::unordered_map<int32_t, int> owners;  // of blocks, among those that give way
   for (const Sequence* other : running_) {
     if (!GivesWay(*other, sequence)) continue;
@@ -165,7 +164,8 @@ bool Scheduler::MakeRoomToStart(const Sequence& sequence, Schedule& schedule) {
     }
   }
   if (blocks_missing > 0 || slots_missing > 0) return false;
-  while (pool_.free_blocks() < blocks || SlotsTaken() + slots > options_.max_running_sequences) {
+  while (pool_.free_blocks() < blocks || SlotsTaken() + slots > options_.max_running_sequences ||
+         !may_start(sequence, /*alone=*/false)) {
     Preempt(*LastToGiveWay(sequence), schedule);
   }
   return true;

@@ -42,8 +42,8 @@ struct BlockCopy {
 ///   - A step takes the running sequences' decode tokens first, then prompts, each in order, until
 ///     it has max_step_tokens rows.
 ///   - The next waiting sequence is started when the step has a row left for it, and there are
-///     blocks for all its tokens and one more; no other overtakes it. It takes blocks from running
-///     ones of lower priority.
+///     blocks for all its tokens and one more, and deadlines allow it; no other overtakes it.
+///     Running ones of lower priority give way to it.
 ///   - A decode that needs a block when none is free takes one from the last running sequence
 ///     (perhaps itself), which gives up all its blocks and waits again, to be recomputed.
 /// So the first sequence always goes on. Every sequence gets to be the first, because those of the
@@ -66,9 +66,9 @@ class Scheduler {
   /// pool.
   void Add(Sequence& sequence);
 
-  /// Whether a sequence may be started for the first time now. Asked only of the next one, whose
-  /// prompt is computed as far as its prefix was known.
-  using MayStart = std::function<bool(const Sequence&)>;
+  /// Whether a sequence may be started now; the prompt's known prefix is counted
+  /// as computed. With `alone`, running ones of lower priority are taken to have given way.
+  using MayStart = std::function<bool(const Sequence& sequence, bool alone)>;
 
   /// Forms the next step and assigns its blocks. The caller computes it, and reports each chunk by
   /// NoteComputed.
@@ -87,9 +87,8 @@ class Scheduler {
   void Remove(Sequence& sequence);
 
   const std::set<Sequence*, ComesBefore>& running() const { return running_; }
-  /// Sequences that could be started if blocks and deadlines allow it; 0 when the last step left
-  /// somebody waiting that was to be next.
-  int free_slots() const { return stands_ ? 0 : options_.max_running_sequences - SlotsTaken(); }
+  /// The priority of the sequence that was next in the last step and could not be started, if any.
+  std::optional<int> stands() const { return stands_; }
 
   /// Ends the process if a block leaked, or is shared by sequences that could write it. Debug
   /// builds call it in every step.
@@ -100,7 +99,7 @@ class Scheduler {
   void ScheduleChunk(Sequence& sequence, Schedule& schedule);
   bool MakeRoomToDecode(Sequence& sequence, Schedule& schedule);
   void TakePrefix(Sequence& sequence);
-  bool MakeRoomToStart(const Sequence& sequence, Schedule& schedule);
+  bool MakeRoomToStart(const Sequence& sequence, const MayStart& may_start, Schedule& schedule);
   void Preempt(Sequence& sequence, Schedule& schedule);
   void ReleaseBlocks(Sequence& sequence);
   Sequence* LastToGiveWay(const Sequence& to) const;
@@ -112,8 +111,8 @@ class Scheduler {
   PrefixCache prefix_cache_;
   WaitingQueue waiting_;
   std::set<Sequence*, ComesBefore> running_;
-  int rows_left_ = 0;    ///< of the step being formed
-  bool stands_ = false;  ///< the next waiting sequence could not be started
+  int rows_left_ = 0;  ///< of the step being formed
+  std::optional<int> stands_;
 };
 
 }  // namespace winnow

@@ -27,6 +27,12 @@ absl::Time DeadlineOf(const grpc::CallbackServerContext& call) {
                                                                   : absl::FromChrono(deadline);
 }
 
+/// Who calls: the peer's address without the port, which differs between its connections.
+std::string ClientOf(const grpc::CallbackServerContext& call) {
+  const std::string peer = call.peer();
+  return peer.substr(0, peer.rfind(':'));
+}
+
 /// What the streaming and the unary call have in common: validation, the engine's stream of
 /// outputs, cancellation, and the record of how it ended. `Reactor` is gRPC's base class.
 ///
@@ -45,12 +51,20 @@ class GenerationCall : public Reactor {
     if (absl::Status status = CheckModelName(message.model(), context_.model); !status.ok()) {
       return Refuse(ToGrpcStatus(status));
     }
+    deadline_ = DeadlineOf(call);
+    Request outline = Outline(message);
+    outline.client = ClientOf(call);
+    outline.deadline = deadline_;
+    if (absl::Status status = context_.engine.CheckOutline(outline); !status.ok()) {
+      return Refuse(ToGrpcStatus(status));
+    }
     Request request;
     const std::vector<FieldViolation> violations =
         ValidateGenerate(message, context_.model, &request);
     if (!violations.empty()) return Refuse(BadRequest(violations));
     request.id = request_id_ = ++context_.last_request_id;
-    request.deadline = deadline_ = DeadlineOf(call);
+    request.client = std::move(outline.client);
+    request.deadline = deadline_;
     unfinished_ = request.n;
 
     stream_.emplace(
@@ -296,6 +310,8 @@ grpc::ServerUnaryReactor* ModelServiceImpl::GetModel(grpc::CallbackServerContext
   limits->set_stop_token_ids(kMaxStopTokenIds);
   limits->set_top_logprobs(kMaxTopLogprobs);
   limits->set_logit_bias_entries(kMaxLogitBiasEntries);
+  limits->set_min_priority(model.min_priority);
+  limits->set_max_priority(kMaxPriority);
   return Reply(call, context_, method, grpc::Status::OK);
 }
 

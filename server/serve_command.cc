@@ -23,7 +23,9 @@
 #include "server/log.h"
 #include "server/metrics_exporter.h"
 #include "server/model_file.h"
+#include "server/request_validation.h"
 #include "server/served_model.h"
+#include "server/watchdog.h"
 
 namespace winnow {
 namespace {
@@ -37,6 +39,8 @@ constexpr int kDefaultSparseMinContext = 512;
 constexpr absl::Duration kPollInterval = absl::Milliseconds(50);
 /// Time that a drained server gives to responses which are still on their way out.
 constexpr absl::Duration kFlushLimit = absl::Seconds(2);
+/// Time for those who watch a hung server's health to be told.
+constexpr absl::Duration kHealthGrace = absl::Milliseconds(100);
 
 struct ServeFlags {
   std::string model;
@@ -50,6 +54,8 @@ struct ServeFlags {
   int max_step_tokens = EngineOptions().max_step_tokens;
   int max_running = EngineOptions().max_running_sequences;
   int max_waiting = EngineOptions().max_waiting_requests;
+  int max_waiting_tokens = EngineOptions().max_waiting_tokens;
+  int min_priority = ServedModel().min_priority;
   std::string policy;
   double sparsity = AttentionPolicy().sparsity;
   int budget_tokens = 0;
@@ -60,6 +66,7 @@ struct ServeFlags {
   SelectionOptions selection = {.min_context = kDefaultSparseMinContext};
   RecallOptions recall;
   double drain_seconds = 30;
+  double step_timeout_seconds = 300;
   bool inference_extension_metrics = false;
   std::string log_level = "info";
   std::string log_format = "logfmt";
@@ -93,6 +100,14 @@ void Declare(FlagSet& set, ServeFlags& flags) {
           {1, 65536});
   set.Add("max-waiting", &flags.max_waiting, "N",
           "Most requests that wait for their turn; more get RESOURCE_EXHAUSTED.", {1, 1 << 20});
+  set.Add("max-waiting-tokens", &flags.max_waiting_tokens, "TOKENS",
+          "Most prompt tokens that wait for their turn, unless of a single request; more get "
+          "RESOURCE_EXHAUSTED.",
+          {1, 1 << 30});
+  set.Add("min-priority", &flags.min_priority, "LEVEL",
+          "Lowest priority value that requests may ask for, of -100 to 100. Lower ones come first; "
+          "0 lets requests only stand back.",
+          {-kMaxPriority, kMaxPriority});
   set.Add("label-file", &flags.label_file, "FILE",
           "What `winnow calibrate` found for this model: makes double-sparsity possible.");
   set.Add("policy", &flags.policy, "NAME",
@@ -127,6 +142,10 @@ void Declare(FlagSet& set, ServeFlags& flags) {
           {0, 1});
   set.Add("drain-seconds", &flags.drain_seconds, "SECONDS",
           "After SIGTERM or SIGINT: how long running requests may take to finish.", {0, 86400});
+  set.Add("step-timeout", &flags.step_timeout_seconds, "SECONDS",
+          "Longest that a step may take before the server counts as hung and exits, for its "
+          "supervisor to start it anew; 0 is forever.",
+          {0, 86400});
   set.Add(
       "inference-extension-metrics", &flags.inference_extension_metrics, "",
       "Serve queue length, running requests and KV use under vLLM's names too, which the Gateway "
@@ -159,6 +178,7 @@ absl::StatusOr<EngineOptions> MakeEngineOptions(const ServeFlags& flags,
   options.max_step_tokens = flags.max_step_tokens;
   options.max_running_sequences = flags.max_running;
   options.max_waiting_requests = flags.max_waiting;
+  options.max_waiting_tokens = flags.max_waiting_tokens;
   options.recall = flags.recall;
   return options;
 }
@@ -216,18 +236,37 @@ class Signals {
   sigset_t set_;
 };
 
+/// Looks whether the engine gets on. If its device has failed, all requests have ended with
+/// UNAVAILABLE: the error is to end the server. If a step hangs, nothing can be waited for: the
+/// process ends here, and its clients get UNAVAILABLE because their connections break.
+absl::Status Watch(const Engine& engine, absl::Duration step_timeout, GrpcServer& server) {
+  absl::Status status = CheckEngine(engine, step_timeout, absl::Now());
+  if (status.ok()) return status;
+  Log(LogLevel::kError, "unhealthy", {{"reason", std::string(status.message())}});
+  server.SetServing(false);
+  if (absl::IsDeadlineExceeded(status)) {
+    absl::SleepFor(kHealthGrace);
+    _exit(1);
+  }
+  server.Shutdown(kFlushLimit);
+  return status;
+}
+
 /// Refuses new requests and lets the others finish. A second signal ends the process at once.
-void Drain(const Signals& signals, absl::Duration limit, Engine& engine, GrpcServer& server) {
+absl::Status Drain(const Signals& signals, absl::Duration limit, absl::Duration step_timeout,
+                   Engine& engine, GrpcServer& server) {
   Log(LogLevel::kInfo, "draining", {{"limit_seconds", absl::ToDoubleSeconds(limit)}});
   server.SetServing(false);
   engine.Drain(limit);
   while (!engine.drained()) {
+    if (absl::Status status = Watch(engine, step_timeout, server); !status.ok()) return status;
     if (!signals.Wait(kPollInterval)) continue;
     Log(LogLevel::kWarning, "aborted", {{"reason", "second signal"}});
     _exit(1);
   }
   server.Shutdown(kFlushLimit);
   Log(LogLevel::kInfo, "stopped");
+  return absl::OkStatus();
 }
 
 /// Host part of "HOST:PORT" with the port that was really taken.
@@ -279,6 +318,7 @@ absl::Status Serve(const ServeFlags& flags) {
       .context_tokens = options->max_context,
       .trained_context_tokens = file->config.max_context,
       .max_sequences = options->max_running_sequences,
+      .min_priority = flags.min_priority,
       .attention = *attention,
       .tokenizer = file->tokenizer.get(),
       .chat = file->chat};
@@ -313,16 +353,13 @@ absl::Status Serve(const ServeFlags& flags) {
        {"model", model.name},
        {"seconds", absl::ToDoubleSeconds(absl::Now() - started)}});
 
-  bool healthy = true;
+  const absl::Duration step_timeout = flags.step_timeout_seconds > 0
+                                          ? absl::Seconds(flags.step_timeout_seconds)
+                                          : absl::InfiniteDuration();
   while (!signals.Wait(kPollInterval)) {
-    if (healthy && !engine.healthy()) {
-      healthy = false;
-      Log(LogLevel::kError, "unhealthy", {{"reason", "the device has failed"}});
-      (*server)->SetServing(false);
-    }
+    if (absl::Status status = Watch(engine, step_timeout, **server); !status.ok()) return status;
   }
-  Drain(signals, absl::Seconds(flags.drain_seconds), engine, **server);
-  return absl::OkStatus();
+  return Drain(signals, absl::Seconds(flags.drain_seconds), step_timeout, engine, **server);
 }
 
 }  // namespace
