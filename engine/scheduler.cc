@@ -1,6 +1,7 @@
 #include "engine/scheduler.h"
 
 #include <algorithm>
+#include <limits>
 #include <unordered_map>
 #include <utility>
 
@@ -44,18 +45,32 @@ Schedule Scheduler::Form(const MayStart& may_start) {
   }
 
   StartWaiting(may_start, schedule);
-
-  for (auto it = running_.begin(); it != running_.end() && rows_left_ > 0; ++it) {
-    if (!(*it)->decoding()) ScheduleChunk(**it, schedule);
-  }
+  SchedulePrompts(std::numeric_limits<int>::max(), schedule);
   return schedule;
+}
+
+// Schedules running prompts of this and higher priorities.
+void Scheduler::SchedulePrompts(int priority, Schedule& schedule) {
+  for (Sequence* sequence : running_) {
+    if (rows_left_ == 0 || sequence->priority() > priority) break;
+    if (!sequence->decoding() && !prompts_scheduled_.contains(sequence)) {
+      SchedulePrompt(*sequence, schedule);
+    }
+  }
+}
+
+void Scheduler::SchedulePrompt(Sequence& sequence, Schedule& schedule) {
+  prompts_scheduled_.insert(&sequence);
+  ScheduleChunk(sequence, schedule);
 }
 
 void Scheduler::StartWaiting(const MayStart& may_start, Schedule& schedule) {
   stands_.reset();
+  prompts_scheduled_.clear();
   while (Sequence* next = waiting_.Next()) {
     Sequence& sequence = *next;
-    if (RowsBefore(sequence) >= rows_left_) break;
+    SchedulePrompts(sequence.priority(), schedule);
+    if (rows_left_ == 0) break;
     // Who has just given way does not come back within the step.
     const bool gave_way = std::ranges::find(schedule.preempted, next) != schedule.preempted.end();
     TakePrefix(sequence);
@@ -76,17 +91,8 @@ void Scheduler::StartWaiting(const MayStart& may_start, Schedule& schedule) {
     while (std::ssize(sequence.blocks()) < pool_.BlocksFor(sequence.length())) {
       sequence.mutable_blocks().push_back(pool_.Allocate());
     }
+    SchedulePrompt(sequence, schedule);
   }
-}
-
-// Rows that the step needs for prompts before it computes any of the sequence's.
-int Scheduler::RowsBefore(const Sequence& sequence) const {
-  int rows = 0;
-  for (const Sequence* other : running_) {
-    if (other->priority() > sequence.priority() || rows >= rows_left_) break;
-    if (!other->decoding()) rows += other->pending();
-  }
-  return rows;
 }
 
 // Gives a waiting sequence the blocks that are known already, which then stay while room is made
@@ -183,8 +189,11 @@ Sequence* Scheduler::LastToGiveWay(const Sequence& to) const {
 
 void Scheduler::Preempt(Sequence& sequence, Schedule& schedule) {
   ReleaseBlocks(sequence);
-  rows_left_ += static_cast<int>(std::erase_if(
-      schedule.chunks, [&](const ScheduledChunk& chunk) { return chunk.sequence == &sequence; }));
+  std::erase_if(schedule.chunks, [&](const ScheduledChunk& chunk) {
+    if (chunk.sequence != &sequence) return false;
+    rows_left_ += chunk.count;
+    return true;
+  });
   running_.erase(&sequence);
   waiting_.Add(sequence);
   sequence.set_state(State::kWaiting);

@@ -3,6 +3,7 @@
 #include <functional>
 #include <optional>
 #include <set>
+#include <unordered_set>
 #include <vector>
 
 #include "engine/cache/block_pool.h"
@@ -95,6 +96,8 @@ class Scheduler {
   void CheckInvariants() const;
 
  private:
+  void SchedulePrompts(int priority, Schedule& schedule);
+  void SchedulePrompt(Sequence& sequence, Schedule& schedule);
   void StartWaiting(const MayStart& may_start, Schedule& schedule);
   void ScheduleChunk(Sequence& sequence, Schedule& schedule);
   bool MakeRoomToDecode(Sequence& sequence, Schedule& schedule);
@@ -104,14 +107,14 @@ class Scheduler {
   void ReleaseBlocks(Sequence& sequence);
   Sequence* LastToGiveWay(const Sequence& to) const;
   int SlotsTaken() const;
-  int RowsBefore(const Sequence& sequence) const;
 
   const EngineOptions options_;
   BlockPool& pool_;
   PrefixCache prefix_cache_;
   WaitingQueue waiting_;
   std::set<Sequence*, ComesBefore> running_;
-  int rows_left_ = 0;  ///< of the step being formed
+  int rows_left_ = 0;                               ///< of the step being formed
+  std::unordered_set<Sequence*> prompts_scheduled_;  ///< in this step, of running sequences
   std::optional<int> stands_;
 };
 
