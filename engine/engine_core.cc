@@ -229,10 +229,11 @@ bool EngineCore::MayStart(const Sequence& sequence, bool alone, absl::Time now) 
   const StepCosts& costs = admission_.costs();
   const auto& running = scheduler_.running();
   const auto resting = [](const Sequence& s) { return s.paused() && s.decoding(); };
+  const int priority = sequence.request().priority;  // promotion takes from nobody
   double prompts = 0;
   int sequences = 0;
   for (const Sequence* other : running) {
-    if (resting(*other) || (alone && other->priority() > sequence.priority())) continue;
+    if (resting(*other) || (alone && other->priority() > priority)) continue;
     if (!other->decoding()) prompts += other->pending();
     sequences += 1 + other->forks();
   }
@@ -248,7 +249,7 @@ bool EngineCore::MayStart(const Sequence& sequence, bool alone, absl::Time now) 
   };
   return (sequence.started() || in_time(sequence, seconds, step)) &&
          std::ranges::all_of(running, [&](const Sequence* other) {
-           return other->priority() > sequence.priority() || in_time(*other, seconds, step) ||
+           return other->priority() > priority || in_time(*other, seconds, step) ||
                   !in_time(*other, seconds_without, step_without);
          });
 }

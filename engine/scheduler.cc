@@ -15,9 +15,10 @@ namespace {
 
 bool Resting(const Sequence& sequence) { return sequence.paused() && sequence.decoding(); }
 
-// Whether a running sequence makes room for one that waits.
+// Whether a running sequence makes room for one that waits. Promotion protects, but takes from
+// nobody: else a promoted sequence could take from an older one that was started before it.
 bool GivesWay(const Sequence& running, const Sequence& waiting) {
-  return Resting(running) || running.priority() > waiting.priority();
+  return Resting(running) || running.priority() > waiting.request().priority;
 }
 
 }  // namespace

@@ -113,7 +113,7 @@ class Scheduler {
   PrefixCache prefix_cache_;
   WaitingQueue waiting_;
   std::set<Sequence*, ComesBefore> running_;
-  int rows_left_ = 0;                               ///< of the step being formed
+  int rows_left_ = 0;                                ///< of the step being formed
   std::unordered_set<Sequence*> prompts_scheduled_;  ///< in this step, of running sequences
   std::optional<int> stands_;
 };

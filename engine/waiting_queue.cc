@@ -54,10 +54,11 @@ Sequence* WaitingQueue::Next() {
   }
   if (oldest_other == nullptr || turns_ < kPromotionInterval) return best;
   turns_ = 0;
+  const int priority = best->priority();
   Remove(*oldest_other);
-  oldest_other->Promote(best->priority());
-  levels_[best->priority()].started.insert(oldest_other);
-  return oldest_other;
+  oldest_other->Promote(priority);
+  levels_[priority].started.insert(oldest_other);
+  return NextOf(levels_.at(priority));  // perhaps one that was promoted before
 }
 
 void WaitingQueue::NoteTurn(const Sequence& sequence) {

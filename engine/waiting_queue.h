@@ -26,7 +26,7 @@ inline constexpr double kDecodeTokenService = 2;
 ///
 /// So that no priority waits for ever, every kPromotionInterval-th turn that leaves lower ones
 /// waiting is followed by a promotion: of what would be the next of each, the oldest one gets the
-/// highest priority that waits, for good, and has the next turn.
+/// highest priority that waits, for good, and comes before those that have not been started.
 class WaitingQueue {
  public:
   static constexpr int kPromotionInterval = 8;

@@ -20,7 +20,8 @@ absl::Status CheckEngine(const Engine& engine, absl::Duration step_timeout, absl
   if (!engine.healthy()) {
     return absl::UnavailableError(absl::StrCat("the device has failed: ", State(activity)));
   }
-  const absl::Duration running = activity.in_step ? now - activity.step_begin : absl::ZeroDuration();
+  const absl::Duration running =
+      activity.in_step ? now - activity.step_begin : absl::ZeroDuration();
   if (running <= step_timeout) return absl::OkStatus();
   return absl::DeadlineExceededError(absl::StrCat(
       "a step has been running for ", absl::ToDoubleSeconds(running), " s: ", State(activity)));

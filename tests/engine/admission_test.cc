@@ -30,8 +30,8 @@ Request MakeRequest(int prompt, int tokens, const std::string& client = "", int 
   return request;
 }
 
-/// 1000 prompt tokens a second; a step takes 0.1 s, and 0.01 s for each sequence. Prompts have taken
-/// next to none of the time.
+/// 1000 prompt tokens a second; a step takes 0.1 s, and 0.01 s for each sequence. Prompts have
+/// taken next to none of the time.
 StepCosts Costs() {
   StepCosts costs;
   costs.NoteStep({{0, 100}}, 0, 0.1);

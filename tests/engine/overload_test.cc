@@ -1,5 +1,5 @@
-// The engine beyond its capacity, in virtual time: a step takes what a model of costs says. Goodput is
-// the rate of tokens of requests that end well within their deadlines.
+// The engine beyond its capacity, in virtual time: a step takes what a model of costs says. Goodput
+// is the rate of tokens of requests that end well within their deadlines.
 
 #include <gtest/gtest.h>
 
@@ -190,7 +190,10 @@ TEST(OverloadTest, AClientThatFloodsDoesNotStarveOthers) {
 TEST(OverloadTest, AFloodOfLowPriorityDoesNotHoldUpHigherOnes) {
   const double capacity = Capacity(kTwoCores);
   const std::vector<Outcome> outcomes = Overload(kTwoCores).Run(
-      {{.client = "a", .priority = 5, .requests_per_second = 10 * capacity, .deadline_seconds = 1e6},
+      {{.client = "a",
+        .priority = 5,
+        .requests_per_second = 10 * capacity,
+        .deadline_seconds = 1e6},
        {.client = "a", .priority = 0, .requests_per_second = 0.5 * capacity}},
       300);
   EXPECT_GT(outcomes[1].completed, 0.75 * outcomes[1].offered);

@@ -154,9 +154,8 @@ TEST_F(LifecycleTest, AFullQueueRefusesWithADelay) {
   grpc::ClientContext waiting_call;  // without a deadline
   v1::GenerateResponse waiting;
   grpc::Status waiting_status;
-  std::thread waiter([&] {
-    waiting_status = generation_->Complete(&waiting_call, Greedy("x", 5), &waiting);
-  });
+  std::thread waiter(
+      [&] { waiting_status = generation_->Complete(&waiting_call, Greedy("x", 5), &waiting); });
   EXPECT_TRUE(server_->MetricBecomes("winnow_requests_waiting", 1));
   const Generation refused = Complete(*generation_, Greedy("x", 1));
   EXPECT_EQ(refused.status.error_code(), grpc::StatusCode::RESOURCE_EXHAUSTED)
