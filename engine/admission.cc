@@ -16,8 +16,9 @@ constexpr double kDeadlineMargin = 1.1;
 constexpr double kAverageMargin = 1.5;
 /// What a request that came still counts in the average after the next one.
 constexpr double kOfferedMemory = 0.99;
-/// Clients that came within this time have a place kept.
+/// Clients that came within this time have places kept, if there are not more of them than that.
 constexpr absl::Duration kLately = absl::Seconds(15);
+constexpr size_t kMaxLateClients = 1024;
 constexpr double kKeptForEach = 2;
 /// Bounds of the times to retry after.
 constexpr absl::Duration kMinRetry = absl::Milliseconds(100);
@@ -48,10 +49,15 @@ double RequestLoad::service() const {
 }
 
 void Admission::NoteOffered(const Request& request, absl::Time now) {
-  came_[request.client] = now;
-  std::erase_if(came_, [&](const auto& entry) { return entry.second < now - kLately; });
+  if (came_.size() >= kMaxLateClients) {
+    std::erase_if(came_, [&](const auto& entry) { return entry.second < now - kLately; });
+  }
+  if (came_.size() < kMaxLateClients) came_[request.client] = now;
   if (request.deadline == absl::InfiniteFuture() || !costs_.known()) return;
-  const RequestLoad load = LoadOf(request);
+  RequestLoad load = LoadOf(request);
+  if (request.prompt_tokens.empty() && offered_.weight > 0) {
+    load.prompt_tokens = offered_.prompt_tokens / offered_.weight;
+  }
   const double tokens = load.decode_tokens / load.sequences;
   const double seconds = absl::ToDoubleSeconds(request.deadline - now);
   const Pace alone = {0, costs_.DecodeSeconds(load.sequences)};
@@ -69,7 +75,7 @@ void Admission::NoteOffered(const Request& request, absl::Time now) {
 absl::Status Admission::Check(const Request& request, absl::Time now) const {
   const RequestLoad load = LoadOf(request);
   RequestLoad ahead = Ahead(request.priority, request.client, load);
-  ahead += KeptForOthers(request.client);
+  ahead += KeptForOthers(request.client, now);
   const Pace pace = PaceOf(request.priority, ahead);
   if (FullFor(load)) {
     Admission with = *this;
@@ -173,15 +179,16 @@ RequestLoad Admission::Ahead(int priority, const std::string& client,
   return ahead;
 }
 
-RequestLoad Admission::KeptForOthers(const std::string& client) const {
+RequestLoad Admission::KeptForOthers(const std::string& client, absl::Time now) const {
   if (offered_.weight == 0) return {};
   std::map<std::string, double> sequences = running_.client_sequences;
   for (const auto& [priority, clients] : levels_) {
     for (const auto& [name, load] : clients) sequences[name] += load.sequences;
   }
   const double own = sequences[client];
-  const auto others = static_cast<double>(std::ranges::count_if(
-      came_, [&](const auto& entry) { return sequences[entry.first] < own; }));
+  const auto others = static_cast<double>(std::ranges::count_if(came_, [&](const auto& entry) {
+    return entry.second >= now - kLately && sequences[entry.first] < own;
+  }));
   return RequestLoad{1, 1, offered_.prompt_tokens / offered_.weight,
                      offered_.tokens / offered_.weight} *
          std::min(kKeptForEach * others, own);

@@ -61,7 +61,8 @@ class Admission {
  public:
   explicit Admission(const EngineOptions& options) : options_(options) {}
 
-  /// Takes note of a request that comes, for the average.
+  /// Takes note of a request that comes, for the average. A missing prompt counts as an average
+  /// one.
   void NoteOffered(const Request& request, absl::Time now);
 
   /// OK, or why the request may not wait, with a time to retry after (Refusal). The prompt may be
@@ -87,10 +88,10 @@ class Admission {
   void Remove(const Request& request, const RequestLoad& load);
 
   void SetRunning(RunningLoad running) { running_ = std::move(running); }
-  /// Takes over the average of the requests that came to another one.
-  void SetOffered(const Admission& other) {
+  /// Takes over what came to another one.
+  void SetOffered(Admission&& other) {
     offered_ = other.offered_;
-    came_ = other.came_;
+    came_ = std::move(other.came_);
   }
   StepCosts& mutable_costs() { return costs_; }
   const StepCosts& costs() const { return costs_; }
@@ -103,7 +104,7 @@ class Admission {
   using Clients = std::map<std::string, RequestLoad>;
 
   RequestLoad Ahead(int priority, const std::string& client, const RequestLoad& own) const;
-  RequestLoad KeptForOthers(const std::string& client) const;
+  RequestLoad KeptForOthers(const std::string& client, absl::Time now) const;
   /// How soon a request gets on.
   struct Pace {
     double wait_seconds;  ///< until it is started

@@ -22,7 +22,7 @@ Engine::~Engine() {
 }
 
 absl::Status Engine::CheckOutline(const Request& outline) {
-  absl::Status status = mailbox_.Check(outline, absl::Now());
+  absl::Status status = mailbox_.CheckOutline(outline, absl::Now());
   if (!status.ok()) observer_.OnRejected(status);
   return status;
 }

@@ -249,8 +249,8 @@ bool EngineCore::MayStart(const Sequence& sequence, bool alone, absl::Time now) 
   };
   return (sequence.started() || in_time(sequence, seconds, step)) &&
          std::ranges::all_of(running, [&](const Sequence* other) {
-           return other->priority() > priority || in_time(*other, seconds, step) ||
-                  !in_time(*other, seconds_without, step_without);
+           return resting(*other) || other->priority() > priority ||
+                  in_time(*other, seconds, step) || !in_time(*other, seconds_without, step_without);
          });
 }
 

@@ -4,24 +4,26 @@
 
 namespace winnow {
 
-absl::Status Mailbox::Check(const Request& request, absl::Time now) const {
+absl::Status Mailbox::CheckOutline(const Request& outline, absl::Time now) {
   std::lock_guard lock(mutex_);
-  return CheckLocked(request, now);
-}
-
-absl::Status Mailbox::CheckLocked(const Request& request, absl::Time now) const {
-  if (closed_) return absl::UnavailableError("the server is shutting down");
-  return admission_.Check(request, now);
+  absl::Status status = Check(outline, now);
+  if (!status.ok()) admission_.NoteOffered(outline, now);  // else Submit does
+  return status;
 }
 
 absl::Status Mailbox::Submit(Request request, RequestSink* sink, absl::Time now) {
   std::lock_guard lock(mutex_);
   admission_.NoteOffered(request, now);
-  if (absl::Status status = CheckLocked(request, now); !status.ok()) return status;
+  if (absl::Status status = Check(request, now); !status.ok()) return status;
   admission_.Add(request, admission_.LoadOf(request));
   messages_.submissions.push_back({std::move(request), sink, now});
   posted_.notify_one();
   return absl::OkStatus();
+}
+
+absl::Status Mailbox::Check(const Request& request, absl::Time now) const {
+  if (closed_) return absl::UnavailableError("the server is shutting down");
+  return admission_.Check(request, now);
 }
 
 void Mailbox::Cancel(uint64_t request_id) {
@@ -60,7 +62,7 @@ Messages Mailbox::Take(absl::Time until) {
 
 void Mailbox::SetAdmission(Admission admission) {
   std::lock_guard lock(mutex_);
-  admission.SetOffered(admission_);
+  admission.SetOffered(std::move(admission_));
   admission_ = std::move(admission);
   for (const Submission& submission : messages_.submissions) {
     admission_.Add(submission.request, admission_.LoadOf(submission.request));

@@ -38,9 +38,9 @@ class Mailbox {
  public:
   explicit Mailbox(Admission admission) : admission_(std::move(admission)) {}
 
-  /// A Refusal as Admission::Check decides, UNAVAILABLE after Drain or Stop.
-  absl::Status Check(const Request& request, absl::Time now) const;
-  /// Posts the request if Check approves it.
+  /// What Submit would say of a request that lacks its prompt, at best.
+  absl::Status CheckOutline(const Request& outline, absl::Time now);
+  /// Posts the request. A Refusal as Admission::Check decides, UNAVAILABLE after Drain or Stop.
   absl::Status Submit(Request request, RequestSink* sink, absl::Time now);
   void Cancel(uint64_t request_id);
   void Wake();
@@ -54,12 +54,12 @@ class Mailbox {
   void SetAdmission(Admission admission);
 
  private:
-  absl::Status CheckLocked(const Request& request, absl::Time now) const
+  absl::Status Check(const Request& request, absl::Time now) const
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   bool HasMessages() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
   // Not an absl::Mutex: ThreadSanitizer cannot see the locks of a distribution's Abseil.
-  mutable std::mutex mutex_;
+  std::mutex mutex_;
   std::condition_variable posted_;  ///< there is a message
   Messages messages_ ABSL_GUARDED_BY(mutex_);
   Admission admission_ ABSL_GUARDED_BY(mutex_);  ///< with the submissions among the messages

@@ -36,6 +36,7 @@ import workload
 ROOT = pathlib.Path(__file__).parent.parent
 START_LIMIT_SECONDS = 60
 CONNECTIONS = 4
+BACKOFF_SECONDS = 0.2  # of a closed loop's client that was refused
 
 
 class Server:
@@ -103,11 +104,13 @@ class Load:
             status = error.code().name
         end = time.perf_counter()
         self.records.append((end, end - begin, status, tokens))
+        return status
 
     async def closed_loop(self, clients, end):
         async def client():
             while time.perf_counter() < end:
-                await self.send()
+                if await self.send() != "OK":
+                    await asyncio.sleep(BACKOFF_SECONDS)
 
         await asyncio.gather(*(client() for _ in range(clients)))
 

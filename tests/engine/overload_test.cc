@@ -75,7 +75,10 @@ class Overload {
           calls.push_back({i, std::make_unique<RecordingSink>()});
           ++outcomes[i].offered;
           const Request request = MakeRequest(traffics[i], calls.size(), next[i]);
-          if (!mailbox.Submit(request, calls.back().sink.get(), next[i]).ok()) {
+          Request outline = request;
+          outline.prompt_tokens.clear();
+          if (!mailbox.CheckOutline(outline, next[i]).ok() ||
+              !mailbox.Submit(request, calls.back().sink.get(), next[i]).ok()) {
             ++outcomes[i].refused;
           }
         }
