@@ -41,7 +41,7 @@ struct Client {
   bool refused = false;  ///< at once
 
   bool over() const { return sink.summary.has_value(); }
-  bool started() const { return sink.summary->generated_tokens > 0; }
+  bool started() const { return sink.summary->queue_seconds > 0; }
   absl::Time start() const { return submitted_at + absl::Seconds(sink.summary->queue_seconds); }
   absl::Time end() const { return submitted_at + absl::Seconds(sink.summary->total_seconds); }
 };
@@ -68,6 +68,7 @@ class Simulation {
     for (int step = 0; !AllOver(); ++step) {
       ASSERT_LT(step, bound) << "somebody starves";
       for (const auto& client : clients_) Act(*client, step);
+      bench_.now += absl::Milliseconds(1);  // who is started has waited
       const bool worked = bench_.Step();
       ++steps_;
       CheckBounds();
