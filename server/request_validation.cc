@@ -239,6 +239,15 @@ int MaxPromptTokens(const ServedModel& model) {
   return model.limits.prompt_tokens > 0 ? std::min(model.limits.prompt_tokens, context) : context;
 }
 
+Request Outline(const v1::GenerateRequest& in) {
+  Request outline;
+  outline.priority = in.priority();
+  outline.n = std::clamp(in.has_n() ? in.n() : 1, 1, kMaxContinuations);
+  outline.max_tokens = std::max(1, in.stop().max_tokens());
+  outline.ignore_eos = in.stop().ignore_eos();
+  return outline;
+}
+
 std::vector<FieldViolation> ValidateGenerate(const v1::GenerateRequest& in,
                                              const ServedModel& model, Request* out) {
   Checker checker;
@@ -255,6 +264,8 @@ std::vector<FieldViolation> ValidateGenerate(const v1::GenerateRequest& in,
   if (out->top_logprobs > 0 && !out->logprobs) {
     checker.Violation("top_logprobs", "needs logprobs to be true");
   }
+  out->priority = in.priority();
+  checker.InRange("priority", out->priority, model.min_priority, kMaxPriority);
   out->render_special = in.render_special();
   out->cache_salt = in.cache_salt();
   if (out->cache_salt.size() > kMaxSaltBytes) {

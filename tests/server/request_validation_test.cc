@@ -113,6 +113,18 @@ TEST_F(RequestValidation, SaltsAreBounded) {
   EXPECT_EQ(violations[0].field, "cache_salt");
 }
 
+TEST_F(RequestValidation, OutlinesWhatCountsForTheQueueWhateverIsWrongWithTheRest) {
+  message_.set_priority(3);
+  message_.set_n(-5);
+  message_.mutable_stop()->set_max_tokens(40);
+  const Request outline = Outline(message_);
+  EXPECT_EQ(outline.priority, 3);
+  EXPECT_EQ(outline.n, 1);
+  EXPECT_EQ(outline.max_tokens, 40);
+  EXPECT_TRUE(outline.prompt_tokens.empty());
+  EXPECT_EQ(Outline(v1::GenerateRequest()).max_tokens, 1);
+}
+
 TEST_F(RequestValidation, UsesTokensAsTheyAre) {
   message_.mutable_tokens()->add_ids(0);
   message_.mutable_tokens()->add_ids(FakeTokenizer::kVocabSize - 1);
@@ -162,6 +174,8 @@ TEST_F(RequestValidation, NamesTheFieldAndTheLimitOfEachViolation) {
       {"chat.messages", nullptr, [](Message& m) { m.mutable_chat(); }},
       {"chat.messages", nullptr,
        [](Message& m) { m.mutable_chat()->add_messages()->set_role("nobody"); }},
+      {"priority", "must be from 0 to 100, is -1", [](Message& m) { m.set_priority(-1); }},
+      {"priority", "must be from 0 to 100, is 101", [](Message& m) { m.set_priority(101); }},
       {"stop.max_tokens", "must be at least 1, is 0",
        [](Message& m) { m.mutable_stop()->set_max_tokens(0); }},
       {"stop.max_tokens", "must be at least 1, is -2147483648",
