@@ -70,13 +70,11 @@ void Compute(const GgufFile& file, const ModelConfig& config) {
   for (size_t i = 0; i < prompt.size(); ++i) prompt[i] = static_cast<int32_t>(i) % config.vocab;
   int visited = 0;
   SequenceRunner runner(**model, {0}, kBlockTokens);
-  const absl::Status status =
-      runner.Compute({.tokens = prompt,
-                      .logits_from = 0,
-                      .visit = [&](int, std::span<const float> logits) {
-                        WINNOW_CHECK(logits.size() == static_cast<size_t>(config.vocab));
-                        ++visited;
-                      }});
+  const absl::Status status = runner.Compute(
+      {.tokens = prompt, .logits_from = 0, .visit = [&](int, std::span<const float> logits) {
+         WINNOW_CHECK(logits.size() == static_cast<size_t>(config.vocab));
+         ++visited;
+       }});
   WINNOW_CHECK(status.ok() && visited == static_cast<int>(prompt.size()));
 }
 

@@ -1,5 +1,5 @@
-// What calibration writes, and the channel files of the reference project, of any bytes, for a model
-// of two layers.
+// What calibration writes, and the channel files of the reference project, of any bytes, for a
+// model of two layers.
 
 #include <cmath>
 #include <cstdint>

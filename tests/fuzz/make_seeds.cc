@@ -157,8 +157,9 @@ void WriteLabelFiles(SeedFolder folder) {
 void WriteTexts(SeedFolder folder) {
   char model = 0;
   for (const char* name : {"tokenizer_bpe.json", "tokenizer_sentencepiece.json"}) {
-    for (const auto& golden : LoadGolden(name)["models"]) {
-      for (const auto& example : golden["cases"]) {
+    const nlohmann::json golden = LoadGolden(name);
+    for (const auto& trained : golden["models"]) {
+      for (const auto& example : trained["cases"]) {
         folder.Add(model + example["text"].get<std::string>());
       }
       ++model;
@@ -184,8 +185,8 @@ void WriteFlags(SeedFolder folder) {
   folder.Add("--on\n--count=5\n--bytes\n1000\n--share=0.25\n--name=x\n--device\ncuda\nfile");
   folder.Add("--limit=-3\n--ratio=1e3\n--seed=7\n--line=a\n--line=b\nfile");
   folder.Add("--help");
-  folder.Add(std::string("file\n--count=7\0# sizes\ncount: 6 # six\nname = \"a # b\"\n\non = true\n",
-                         60));
+  folder.Add(
+      std::string("file\n--count=7\0# sizes\ncount: 6 # six\nname = \"a # b\"\n\non = true\n", 60));
 }
 
 v1::GenerateRequest FullRequest() {

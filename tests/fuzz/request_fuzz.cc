@@ -1,5 +1,5 @@
-// A request of any bytes, as gRPC hands it over: the first byte chooses the message and the server's
-// limits, the rest is the message.
+// A request of any bytes, as gRPC hands it over: the first byte chooses the message and the
+// server's limits, the rest is the message.
 
 #include <cmath>
 #include <cstdint>
