@@ -237,11 +237,20 @@ void WriteRequests(SeedFolder folder) {
     message->set_content("hi");
   }
   add(2, request);
+  // Refusals that would be longer than headers may be, if each fault were reported in full.
+  request.set_model(std::string(9000, 'm'));
+  add(2, request);
+  request.clear_model();
+  request.mutable_chat()->mutable_messages(0)->set_role(std::string(9000, 'r'));
+  request.mutable_attention()->set_policy(std::string(9000, 'p'));
+  for (int i = 0; i < 1000; ++i) request.mutable_stop()->add_strings("");
+  add(2, request);
+  request = FullRequest();
   v1::TokenizeRequest tokenize;
   tokenize.set_text("hi");
   tokenize.set_add_bos(true);
   add(0, tokenize);
-  *tokenize.mutable_chat() = request.chat();
+  tokenize.mutable_chat()->add_messages()->set_role("user");
   add(0, tokenize);
   v1::DetokenizeRequest detokenize;
   for (const int token : {0, 65, 200, 259}) detokenize.add_token_ids(token);
