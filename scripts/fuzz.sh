@@ -10,22 +10,22 @@ shift
 mapfile -t all < <(sed -n 's/^winnow_fuzz(\([a-z_]*\)_fuzz .*/\1/p' tests/fuzz/CMakeLists.txt)
 if [[ $# -eq 0 ]]; then set -- "${all[@]}"; fi
 
-build=build/fuzz
-cmake --preset fuzz
-cmake --build $build -j "$(nproc)" --target fuzz_targets
-$build/tests/fuzz/make_seeds $build/seeds
+bin=build/asan/tests/fuzz
+work=build/fuzz
+cmake --preset asan
+cmake --build build/asan -j "$(nproc)" --target fuzz_targets
+rm -rf $work/seeds
+$bin/make_seeds $work/seeds
 
 # Runs one target; prints one line when all is well, else what the fuzzer says.
 run_target() {
-  local target=$1 seconds=$2 build=$3 log status=0 last
-  local corpora=("$build/corpus/$target" "$build/seeds/$target")
-  if [[ -d tests/fuzz/corpus/$target ]]; then corpora+=("tests/fuzz/corpus/$target"); fi
-  mkdir -p "$build/corpus/$target" "$build/findings"
-  log=$build/$target.log
+  local target=$1 seconds=$2 bin=$3 work=$4 status=0 last
+  local log=$work/$target.log
+  mkdir -p "$work/corpus/$target" "$work/findings"
   # Memory is bounded far below what a hostile length could ask for.
-  "$build/tests/fuzz/${target}_fuzz" -max_total_time="$seconds" -rss_limit_mb=1024 -malloc_limit_mb=128 \
-    -timeout=10 -print_final_stats=1 -artifact_prefix="$build/findings/$target-" "${corpora[@]}" \
-    >"$log" 2>&1 || status=$?
+  "$bin/${target}_fuzz" -max_total_time="$seconds" -rss_limit_mb=1024 -malloc_limit_mb=128 -timeout=10 \
+    -print_final_stats=1 -artifact_prefix="$work/findings/$target-" \
+    "$work/corpus/$target" "$work/seeds/$target" >"$log" 2>&1 || status=$?
   if [[ $status -ne 0 ]]; then
     tail -60 "$log"
     echo "fuzz: $target: FAILED"
@@ -37,4 +37,4 @@ run_target() {
     "$(sed -n 's/^stat::peak_rss_mb: *//p' "$log") MB"
 }
 export -f run_target
-printf '%s\n' "$@" | xargs -P "$(nproc)" -I{} bash -c 'set -euo pipefail; run_target "$@"' _ {} "$seconds" $build
+printf '%s\n' "$@" | xargs -P "$(nproc)" -I{} bash -c 'set -euo pipefail; run_target "$@"' _ {} "$seconds" $bin $work

@@ -29,7 +29,8 @@ std::unique_ptr<v1::GenerationService::Stub> NewStub(const std::string& address)
   return v1::GenerationService::NewStub(Connect(address));
 }
 
-v1::GenerateRequest LongRequest() { return Greedy("The history of bread begins", 200); }
+/// More tokens than there is time for.
+v1::GenerateRequest LongRequest() { return Greedy("The history of bread begins", 450); }
 
 /// Sends what is built upon a new connection, waits a little for an answer, and leaves.
 std::string SendRaw(const std::string& address, std::mt19937& random, std::string_view bytes) {
@@ -54,8 +55,8 @@ std::string Cancels(const std::string& address, std::mt19937& random) {
 
 std::string Expires(const std::string& address, std::mt19937& random) {
   const auto stub = NewStub(address);
-  Stream stream(*stub, LongRequest(), absl::Milliseconds(1 + Below(random, 300)));
-  return stream.Finish().status.ok() ? "a call of 200 tokens met a deadline of 0.3 s" : "";
+  Stream stream(*stub, LongRequest(), absl::Milliseconds(1 + Below(random, 200)));
+  return stream.Finish().status.ok() ? "a call of 450 tokens met a deadline of 0.2 s" : "";
 }
 
 std::string VanishesMidStream(const std::string& address, std::mt19937& random) {

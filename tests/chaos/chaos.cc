@@ -116,7 +116,7 @@ void KillMidStream(const std::string& address, int kills, Complaints& complaints
     threads.emplace_back([&] {
       while (left-- > 0) {
         ChildProcess client(WinnowCommand({"generate", "--address", address, "--prompt",
-                                           "The history of bread begins", "--max-tokens", "200",
+                                           "The history of bread begins", "--max-tokens", "450",
                                            "--temperature", "0", "--ignore-eos"}));
         const absl::Time end = absl::Now() + kCallLimit;
         while (client.Output().empty() && !client.ExitStatus() && absl::Now() < end) {
@@ -161,7 +161,7 @@ void CheckFootprint(const Footprint& before, const Footprint& after, const Optio
 /// SIGTERM while streams run and more clients come: whoever had a token gets all of them, and the
 /// others an answer that says that the server is going away.
 void TerminateUnderLoad(ServerProcess& server, Complaints& complaints) {
-  constexpr int kClients = 16, kTokens = 60;
+  constexpr int kClients = 12, kTokens = 40;
   std::atomic<int> started = 0, finished = 0, refused = 0;
   std::vector<std::thread> threads;
   for (int i = 0; i < kClients; ++i) {
@@ -200,7 +200,7 @@ void TerminateUnderLoad(ServerProcess& server, Complaints& complaints) {
 int RunChaos(const Options& options) {
   auto started = ServerProcess::Start({"--max-context", "512", "--kv-tokens", "8192",
                                        "--max-running", "32", "--max-waiting", "512",
-                                       "--drain-seconds", "60", "--log-level", "info"});
+                                       "--drain-seconds", "120", "--log-level", "info"});
   if (!started.ok()) {
     std::printf("%s\n", std::string(started.status().message()).c_str());
     return 1;
