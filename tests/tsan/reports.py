@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""Judges what ThreadSanitizer reported of the server: reports.py FOLDER.
+"""Judges what ThreadSanitizer reported: reports.py FOLDER.
 
 gRPC, protobuf and Abseil come from the distribution and are not instrumented. What they order among their own threads by
 atomics looks like races of theirs, hundreds of them. A report counts when both accesses were made by our code, on behalf
-of the standard library or not; whatever is no data race counts, too.
+of the standard library or not, and gRPC has not ordered them; whatever is no data race counts, too.
 """
 
 import pathlib
@@ -12,7 +12,11 @@ import sys
 
 # Frames that act for the one who called them.
 HELPERS = re.compile(r"libtsan|/include/c\+\+/|/include/absl/")
-OURS = re.compile(r"(^|[ /])(engine|kernels|server)/\S+\.(cc|h):\d+")
+OURS = re.compile(r"(^|[ /])(engine|kernels|server|tests)/\S+\.(cc|h):\d+")
+# gRPC calls these in order: once the call's start has returned, after the write that they are about, OnDone at the very
+# end. What passes between them and the engine goes through RequestStream, which stream_test.cc tries without gRPC; that
+# nothing uses a call that is done is for AddressSanitizer.
+REACTIONS = re.compile(r"#\d+ .*\bOn(Cancel|Done|WriteDone)\b.* \S*server/grpc_service\.cc:")
 
 
 def owner(stack):
@@ -25,6 +29,8 @@ def counts(report):
     if "WARNING: ThreadSanitizer: data race" not in report:
         return True
     accesses = [part for part in re.split(r"\n  (?=\S)", report) if re.match(r"(previous )?(atomic )?(read|write) ", part, re.I)]
+    if any(REACTIONS.search(access) for access in accesses):
+        return False
     return all(OURS.search(owner(access)) for access in accesses)
 
 
