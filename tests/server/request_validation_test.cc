@@ -7,6 +7,7 @@
 #include <functional>
 #include <limits>
 
+#include "server/status_mapping.h"
 #include "tests/server/fake_tokenizer.h"
 
 namespace winnow {
@@ -294,6 +295,18 @@ TEST_F(RequestValidation, ReportsAllViolationsAtOnce) {
   const std::vector<std::string> expected = {"sampling.temperature", "sampling.top_p",
                                              "stop.strings[0]", "n"};
   EXPECT_THAT(fields, UnorderedElementsAreArray(expected));
+}
+
+TEST_F(RequestValidation, RefusalsFitIntoHeadersWhateverTheRequestSays) {
+  constexpr size_t kHeaderBytes = 8192;  // what gRPC clients take by default
+  message_.mutable_attention()->set_policy(std::string(100'000, 'p'));
+  message_.mutable_chat()->add_messages()->set_role("\u00e9" + std::string(100'000, 'r'));
+  for (int i = 0; i < 10'000; ++i) message_.mutable_stop()->add_strings("");
+  const std::vector<FieldViolation> violations = Validate();
+  EXPECT_EQ(violations.size(), 4u);  // two of the stop strings: their number, and the first one
+  const grpc::Status status = BadRequest(violations);
+  EXPECT_LT(3 * status.error_message().size() + 2 * status.error_details().size(), kHeaderBytes);
+  EXPECT_LT(CheckModelName(std::string(100'000, 'm'), model_).message().size(), 500u);
 }
 
 TEST_F(RequestValidation, AllowsNoMoreContinuationsThanTheEngineComputesAtATime) {
