@@ -31,8 +31,8 @@ absl::Time DeadlineOf(const grpc::CallbackServerContext& call) {
 /// outputs, cancellation, and the record of how it ended. `Reactor` is gRPC's base class.
 ///
 /// Threads: Start runs before gRPC reacts. Afterwards Deliver runs in one thread at a time, the
-/// engine's or gRPC's, because the stream hands its contents to one taker. OnCancel may run beside
-/// it.
+/// delivery thread or gRPC's, because the stream hands its contents to one taker. OnCancel may run
+/// beside it.
 template <typename Reactor>
 class GenerationCall : public Reactor {
  public:
@@ -54,7 +54,7 @@ class GenerationCall : public Reactor {
     unfinished_ = request.n;
 
     stream_.emplace(
-        request.n, kStreamCapacity, [this] { Deliver(); },
+        request.n, kStreamCapacity, [this] { context_.delivery.Post([this] { Deliver(); }); },
         [engine = &context_.engine] { engine->Wake(); });
     if (absl::Status status = context_.engine.Submit(std::move(request), &*stream_); !status.ok()) {
       return Refuse(ToGrpcStatus(status));

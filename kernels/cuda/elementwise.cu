@@ -42,10 +42,10 @@ struct Norm {
 };
 
 __global__ void __launch_bounds__(kNormThreads) RmsNorm(const __grid_constant__ Norm call) {
+  LetNextKernelStart();
   const float* row = call.x + blockIdx.x * call.x_stride;
   bf16* to = call.out + blockIdx.x * call.out_stride;
   WaitForPreviousKernel();
-  LetNextKernelStart();
   float squares = 0;
   for (int c = threadIdx.x; c < call.columns; c += kNormThreads) squares += row[c] * row[c];
   const float scale = rsqrtf(BlockSum(squares) / static_cast<float>(call.columns) + call.epsilon);
@@ -58,6 +58,7 @@ __global__ void __launch_bounds__(kNormThreads) RmsNorm(const __grid_constant__ 
 constexpr int kNormVectors = 4;  // of a thread
 
 __global__ void __launch_bounds__(kNormThreads) RmsNormVectors(const __grid_constant__ Norm call) {
+  LetNextKernelStart();
   const auto* row = reinterpret_cast<const float4*>(call.x + blockIdx.x * call.x_stride);
   const auto* weight = reinterpret_cast<const float4*>(call.weight);
   auto* to = reinterpret_cast<uint2*>(call.out + blockIdx.x * call.out_stride);
@@ -68,7 +69,6 @@ __global__ void __launch_bounds__(kNormThreads) RmsNormVectors(const __grid_cons
     if (at * 4 < call.columns) weights[i] = weight[at];
   }
   WaitForPreviousKernel();
-  LetNextKernelStart();
   float4 values[kNormVectors];
   float squares = 0;
 #pragma unroll
@@ -104,8 +104,8 @@ struct Activation {
 __device__ float Silu(float x) { return x / (1 + __expf(-x)); }
 
 __global__ void SwiGlu(const __grid_constant__ Activation call) {
-  WaitForPreviousKernel();
   LetNextKernelStart();
+  WaitForPreviousKernel();
   const int row = blockIdx.x / call.pieces;
   const int c = blockIdx.x % call.pieces * kThreads + threadIdx.x;
   if (c >= call.columns) return;
@@ -116,8 +116,8 @@ __global__ void SwiGlu(const __grid_constant__ Activation call) {
 
 // Eight columns a thread.
 __global__ void SwiGluVectors(const __grid_constant__ Activation call) {
-  WaitForPreviousKernel();
   LetNextKernelStart();
+  WaitForPreviousKernel();
   const int row = blockIdx.x / call.pieces;
   const int c = 8 * (blockIdx.x % call.pieces * kThreads + threadIdx.x);
   if (c >= call.columns) return;
