@@ -149,31 +149,6 @@ __global__ void AddBias(const float* bias, int columns, float* out, int64_t stri
   if (c < columns) out[blockIdx.x * stride + c] += bias[c];
 }
 
-// A logit and its token as one number: the larger logit, then the lower token is larger. NaN is
-// larger than all.
-__device__ unsigned long long Rank(float logit, int token) {
-  const unsigned bits = __float_as_uint(logit);
-  const unsigned ordered =
-      isnan(logit) ? 0xffffffff : bits ^ (bits >> 31 ? 0xffffffff : 0x80000000);
-  return static_cast<unsigned long long>(ordered) << 32 | ~static_cast<unsigned>(token);
-}
-
-__global__ void __launch_bounds__(kNormThreads)
-    ChooseGreedily(const float* logits, int64_t stride, int columns, int32_t* tokens) {
-  __shared__ unsigned long long of_warps[kNormThreads / 32];
-  const float* row = logits + blockIdx.x * stride;
-  unsigned long long best = 0;
-#pragma unroll 8
-  for (int c = threadIdx.x; c < columns; c += kNormThreads) best = max(best, Rank(row[c], c));
-  for (int lane = 16; lane > 0; lane /= 2) best = max(best, __shfl_xor_sync(kFullWarp, best, lane));
-  if (threadIdx.x % 32 == 0) of_warps[threadIdx.x / 32] = best;
-  __syncthreads();
-  if (threadIdx.x > 0) return;
-  for (const unsigned long long other : of_warps) best = max(best, other);
-  const auto token = static_cast<int>(~static_cast<unsigned>(best));
-  tokens[blockIdx.x] = isfinite(row[token]) ? token : -1;
-}
-
 template <typename T>
 T* As(const Tensor& tensor) {
   return static_cast<T*>(tensor.data);
@@ -215,12 +190,6 @@ cudaError_t LaunchGatherRows(const Tensor& x, const int32_t* rows, const Tensor&
                              cudaStream_t stream) {
   GatherRows<<<out.rows, kThreads, 0, stream>>>(
       As<float>(x), x.stride, rows, static_cast<int>(out.columns), As<float>(out), out.stride);
-  return cudaGetLastError();
-}
-
-cudaError_t LaunchChooseGreedily(const Tensor& logits, int32_t* tokens, cudaStream_t stream) {
-  ChooseGreedily<<<logits.rows, kNormThreads, 0, stream>>>(
-      As<float>(logits), logits.stride, static_cast<int>(logits.columns), tokens);
   return cudaGetLastError();
 }
 
