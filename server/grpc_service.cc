@@ -50,8 +50,8 @@ std::string FieldNames(const std::vector<FieldViolation>& violations) {
 /// outputs, cancellation, and the record of how it ended. `Reactor` is gRPC's base class.
 ///
 /// Threads: Start runs before gRPC reacts. Afterwards Deliver runs in one thread at a time, the
-/// engine's or gRPC's, because the stream hands its contents to one taker. OnCancel may run beside
-/// it.
+/// delivery thread or gRPC's, because the stream hands its contents to one taker. OnCancel may run
+/// beside it.
 template <typename Reactor>
 class GenerationCall : public Reactor {
  public:
@@ -94,7 +94,7 @@ class GenerationCall : public Reactor {
     }
 
     stream_.emplace(
-        request.n, kStreamCapacity, [this] { Deliver(); },
+        request.n, kStreamCapacity, [this] { context_.delivery.Post([this] { Deliver(); }); },
         [engine = &context_.engine] { engine->Wake(); });
     if (absl::Status status = context_.engine.Submit(std::move(request), &*stream_); !status.ok()) {
       if (client_.quota != nullptr) client_.quota->End(-prompt_tokens, absl::Now());

@@ -19,7 +19,7 @@
 #include "google/rpc/error_details.pb.h"
 #include "google/rpc/status.pb.h"
 #include "grpcpp/create_channel.h"
-#include "kernels/logits.h"
+#include "kernels/cpu/token_chooser.h"
 #include "server/grpc_server.h"
 #include "server/watchdog.h"
 #include "tests/server/fake_tokenizer.h"
@@ -50,14 +50,18 @@ class AlphabetModel final : public ForwardPass {
     }
     return absl::OkStatus();
   }
-  absl::Status ForwardGreedy(const StepBatch& batch, std::span<int32_t> tokens,
-                             std::span<float> recalls) override {
+  absl::Status ForwardAndChoose(const StepBatch& batch, std::span<const TokenChoice> choices,
+                                std::span<int32_t> tokens, std::span<float> logits,
+                                std::span<float> recalls) override {
     constexpr size_t kVocab = FakeTokenizer::kVocabSize;
-    std::vector<float> logits(tokens.size() * kVocab);
-    const absl::Status status = Forward(batch, logits, recalls);
-    for (size_t i = 0; i < tokens.size(); ++i) {
-      tokens[i] = GreedyToken(std::span(logits).subspan(i * kVocab, kVocab));
+    std::vector<float> all(batch.logit_rows.size() * kVocab);
+    const absl::Status status = Forward(batch, all, recalls);
+    cpu::TokenChooser chooser;
+    for (size_t i = 0; i < choices.size(); ++i) {
+      const auto row = static_cast<size_t>(choices[i].row);
+      tokens[i] = chooser.Choose(std::span(all).subspan(row * kVocab, kVocab), choices[i]);
     }
+    if (!logits.empty()) std::ranges::copy(all, logits.begin());
     return status;
   }
   absl::Status CopyBlock(int32_t, int32_t, int) override { return absl::OkStatus(); }
