@@ -37,6 +37,7 @@ struct GenerateFlags {
   std::string policy;
   std::optional<double> sparsity;
   std::optional<int> budget_tokens;
+  int priority = 0;
   double timeout_seconds = 0;
   bool json = false;
 };
@@ -67,6 +68,8 @@ void Declare(FlagSet& set, GenerateFlags& flags) {
   set.Add("sparsity", &flags.sparsity, "N", "Attend to one token in N. Default: the server's.");
   set.Add("budget-tokens", &flags.budget_tokens, "TOKENS",
           "Attend to so many tokens, whatever the context.");
+  set.Add("priority", &flags.priority, "LEVEL",
+          "Lower ones come first, down to what the server allows.");
   set.Add("timeout", &flags.timeout_seconds, "SECONDS", "Deadline of the call; 0 is none.",
           {0, 1e6});
   set.Add("json", &flags.json, "", "Print one JSON object at the end instead of the text.");
@@ -99,6 +102,7 @@ v1::GenerateRequest MakeRequest(const GenerateFlags& flags) {
   if (flags.budget_tokens) attention->set_budget_tokens(*flags.budget_tokens);
   if (flags.max_tokens) request.mutable_stop()->set_max_tokens(*flags.max_tokens);
   request.mutable_stop()->set_ignore_eos(flags.ignore_eos);
+  request.set_priority(flags.priority);
   for (const std::string& stop : flags.stop) request.mutable_stop()->add_strings(stop);
   return request;
 }

@@ -50,8 +50,8 @@ std::string FieldNames(const std::vector<FieldViolation>& violations) {
 /// outputs, cancellation, and the record of how it ended. `Reactor` is gRPC's base class.
 ///
 /// Threads: Start runs before gRPC reacts. Afterwards Deliver runs in one thread at a time, the
-/// engine's or gRPC's, because the stream hands its contents to one taker. OnCancel may run beside
-/// it.
+/// delivery thread or gRPC's, because the stream hands its contents to one taker. OnCancel may run
+/// beside it.
 template <typename Reactor>
 class GenerationCall : public Reactor {
  public:
@@ -72,12 +72,20 @@ class GenerationCall : public Reactor {
     if (absl::Status status = CheckModelName(message.model(), context_.model); !status.ok()) {
       return Refuse(ToGrpcStatus(status), "model");
     }
+    deadline_ = DeadlineOf(call);
+    Request outline = Outline(message);
+    outline.client = client_.identity;
+    outline.deadline = deadline_;
+    if (absl::Status status = context_.engine.CheckOutline(outline); !status.ok()) {
+      return Refuse(ToGrpcStatus(status), status.message());
+    }
     Request request;
     const std::vector<FieldViolation> violations =
         ValidateGenerate(message, context_.model, &request);
     if (!violations.empty()) return Refuse(BadRequest(violations), FieldNames(violations));
     request.id = request_id_ = ++context_.last_request_id;
-    request.deadline = deadline_ = DeadlineOf(call);
+    request.client = std::move(outline.client);
+    request.deadline = deadline_;
     unfinished_ = request.n;
     const auto prompt_tokens = static_cast<int64_t>(request.prompt_tokens.size());
     if (client_.quota != nullptr) {
@@ -86,7 +94,7 @@ class GenerationCall : public Reactor {
     }
 
     stream_.emplace(
-        request.n, kStreamCapacity, [this] { Deliver(); },
+        request.n, kStreamCapacity, [this] { context_.delivery.Post([this] { Deliver(); }); },
         [engine = &context_.engine] { engine->Wake(); });
     if (absl::Status status = context_.engine.Submit(std::move(request), &*stream_); !status.ok()) {
       if (client_.quota != nullptr) client_.quota->End(-prompt_tokens, absl::Now());
@@ -358,6 +366,8 @@ grpc::ServerUnaryReactor* ModelServiceImpl::GetModel(grpc::CallbackServerContext
   limits->set_stop_token_ids(kMaxStopTokenIds);
   limits->set_top_logprobs(kMaxTopLogprobs);
   limits->set_logit_bias_entries(model.limits.logit_bias_entries);
+  limits->set_min_priority(model.min_priority);
+  limits->set_max_priority(kMaxPriority);
   return Reply(call, context_, method, grpc::Status::OK);
 }
 

@@ -10,11 +10,22 @@
 namespace winnow {
 namespace {
 
-/// Collects violations of one request.
+/// Statuses travel in headers, of which clients take 8 KiB: what quotes the request is cut short.
+constexpr size_t kMaxDescriptionBytes = 300;
+
+/// The text, cut between characters if it is long.
+std::string Shortened(std::string text) {
+  if (text.size() <= kMaxDescriptionBytes) return text;
+  size_t end = kMaxDescriptionBytes;
+  while (end > 0 && (text[end] & 0xC0) == 0x80) --end;
+  return text.substr(0, end) + "...";
+}
+
+/// Collects violations of one request: at most one or two for each field.
 class Checker {
  public:
   void Violation(std::string field, std::string description) {
-    violations_.push_back({std::move(field), std::move(description)});
+    violations_.push_back({std::move(field), Shortened(std::move(description))});
   }
 
   /// NaN fails every check.
@@ -169,6 +180,7 @@ void ReadStop(const v1::StopConditions& in, const ServedModel& model, Checker& c
     checker.Violation(
         absl::StrCat("stop.strings[", i, "]"),
         absl::StrCat("must be 1 to ", kMaxStopStringBytes, " bytes long, has ", bytes));
+    break;
   }
   checker.AtMost("stop.token_ids", in.token_ids_size(), kMaxStopTokenIds, "tokens");
   checker.KnownTokens("stop.token_ids", in.token_ids(), model.tokenizer->vocab_size());
@@ -227,7 +239,7 @@ void ReadAttention(const v1::AttentionPolicy& in, const ServedModel& model, Chec
 absl::Status CheckModelName(const std::string& name, const ServedModel& model) {
   if (name.empty() || name == model.name) return absl::OkStatus();
   return absl::NotFoundError(
-      absl::StrCat("model \"", name, "\" is not served here, \"", model.name, "\" is"));
+      absl::StrCat("model \"", Shortened(name), "\" is not served here, \"", model.name, "\" is"));
 }
 
 int MaxContinuations(const ServedModel& model) {
@@ -237,6 +249,15 @@ int MaxContinuations(const ServedModel& model) {
 int MaxPromptTokens(const ServedModel& model) {
   const int context = model.context_tokens - 1;
   return model.limits.prompt_tokens > 0 ? std::min(model.limits.prompt_tokens, context) : context;
+}
+
+Request Outline(const v1::GenerateRequest& in) {
+  Request outline;
+  outline.priority = in.priority();
+  outline.n = std::clamp(in.has_n() ? in.n() : 1, 1, kMaxContinuations);
+  outline.max_tokens = std::max(1, in.stop().max_tokens());
+  outline.ignore_eos = in.stop().ignore_eos();
+  return outline;
 }
 
 std::vector<FieldViolation> ValidateGenerate(const v1::GenerateRequest& in,
@@ -255,6 +276,8 @@ std::vector<FieldViolation> ValidateGenerate(const v1::GenerateRequest& in,
   if (out->top_logprobs > 0 && !out->logprobs) {
     checker.Violation("top_logprobs", "needs logprobs to be true");
   }
+  out->priority = in.priority();
+  checker.InRange("priority", out->priority, model.min_priority, kMaxPriority);
   out->render_special = in.render_special();
   out->cache_salt = in.cache_salt();
   if (out->cache_salt.size() > kMaxSaltBytes) {

@@ -26,8 +26,10 @@
 #include "server/log.h"
 #include "server/metrics_exporter.h"
 #include "server/model_file.h"
+#include "server/request_validation.h"
 #include "server/served_model.h"
 #include "server/tls.h"
+#include "server/watchdog.h"
 
 namespace winnow {
 namespace {
@@ -42,6 +44,8 @@ constexpr absl::Duration kPollInterval = absl::Milliseconds(50);
 constexpr absl::Duration kReloadInterval = absl::Seconds(1);
 /// Time that a drained server gives to responses which are still on their way out.
 constexpr absl::Duration kFlushLimit = absl::Seconds(2);
+/// Time for those who watch a hung server's health to be told.
+constexpr absl::Duration kHealthGrace = absl::Milliseconds(100);
 
 struct ServeFlags {
   std::string model;
@@ -62,6 +66,8 @@ struct ServeFlags {
   int max_step_tokens = EngineOptions().max_step_tokens;
   int max_running = EngineOptions().max_running_sequences;
   int max_waiting = EngineOptions().max_waiting_requests;
+  int max_waiting_tokens = EngineOptions().max_waiting_tokens;
+  int min_priority = ServedModel().min_priority;
   std::string policy;
   double sparsity = AttentionPolicy().sparsity;
   int budget_tokens = 0;
@@ -73,6 +79,7 @@ struct ServeFlags {
   RecallOptions recall;
   double lame_duck_seconds = 0;
   double drain_seconds = 30;
+  double step_timeout_seconds = 300;
   bool inference_extension_metrics = false;
   std::string log_level = "info";
   std::string log_format = "logfmt";
@@ -124,6 +131,10 @@ void Declare(FlagSet& set, ServeFlags& flags) {
           {1, 65536});
   set.Add("max-waiting", &flags.max_waiting, "N",
           "Most requests that wait for their turn; more get RESOURCE_EXHAUSTED.", {1, 1 << 20});
+  set.Add("max-waiting-tokens", &flags.max_waiting_tokens, "TOKENS",
+          "Most prompt tokens that wait for their turn, unless of a single request; more get "
+          "RESOURCE_EXHAUSTED.",
+          {1, 1 << 30});
   set.Add("max-message-bytes", &flags.server.max_message_bytes, "N",
           "Largest request message; more gets RESOURCE_EXHAUSTED.", {1024, 1 << 30});
   set.Add("max-streams-per-connection", &flags.server.max_streams_per_connection, "N",
@@ -151,6 +162,10 @@ void Declare(FlagSet& set, ServeFlags& flags) {
           {0, 1024});
   set.Add("max-logit-bias", &flags.limits.logit_bias_entries, "N",
           "Most logit bias entries of a request.", {0, 1 << 20});
+  set.Add("min-priority", &flags.min_priority, "LEVEL",
+          "Lowest priority value that requests may ask for, of -100 to 100. Lower ones come first; "
+          "0 lets requests only stand back.",
+          {-kMaxPriority, kMaxPriority});
   set.Add("label-file", &flags.label_file, "FILE",
           "What `winnow calibrate` found for this model: makes double-sparsity possible.");
   set.Add("policy", &flags.policy, "NAME",
@@ -191,6 +206,10 @@ void Declare(FlagSet& set, ServeFlags& flags) {
   set.Add("drain-seconds", &flags.drain_seconds, "SECONDS",
           "Then: how long running requests may take to finish, while new ones are refused.",
           {0, 86400});
+  set.Add("step-timeout", &flags.step_timeout_seconds, "SECONDS",
+          "Longest that a step may take before the server counts as hung and exits, for its "
+          "supervisor to start it anew; 0 is forever.",
+          {0, 86400});
   set.Add(
       "inference-extension-metrics", &flags.inference_extension_metrics, "",
       "Serve queue length, running requests and KV use under vLLM's names too, which the Gateway "
@@ -223,6 +242,7 @@ absl::StatusOr<EngineOptions> MakeEngineOptions(const ServeFlags& flags,
   options.max_step_tokens = flags.max_step_tokens;
   options.max_running_sequences = flags.max_running;
   options.max_waiting_requests = flags.max_waiting;
+  options.max_waiting_tokens = flags.max_waiting_tokens;
   options.recall = flags.recall;
   return options;
 }
@@ -280,17 +300,44 @@ class Signals {
   sigset_t set_;
 };
 
-/// Waits until `done`. A signal ends the process at once.
-void WaitUntil(const std::function<bool()>& done, const Signals& signals) {
+absl::Duration StepTimeout(const ServeFlags& flags) {
+  return flags.step_timeout_seconds > 0 ? absl::Seconds(flags.step_timeout_seconds)
+                                        : absl::InfiniteDuration();
+}
+
+/// Looks whether the engine gets on. If its device has failed, all requests have ended with
+/// UNAVAILABLE: the error is to end the server. If a step hangs, nothing can be waited for: the
+/// process ends here, and its clients get UNAVAILABLE because their connections break.
+absl::Status Watch(const Engine& engine, absl::Duration step_timeout, GrpcServer& server) {
+  absl::Status status = CheckEngine(engine, step_timeout, absl::Now());
+  if (status.ok()) return status;
+  Log(LogLevel::kError, "unhealthy", {{"reason", std::string(status.message())}});
+  server.SetServing(false);
+  if (absl::IsDeadlineExceeded(status)) {
+    absl::SleepFor(kHealthGrace);
+    _exit(1);
+  }
+  server.Shutdown(kFlushLimit);
+  return status;
+}
+
+/// Waits until `done`, as long as the engine gets on. A signal ends the process at once.
+absl::Status WaitUntil(const std::function<bool()>& done, const ServeFlags& flags,
+                       const Signals& signals, const Engine& engine, GrpcServer& server) {
   while (!done()) {
+    if (absl::Status status = Watch(engine, StepTimeout(flags), server); !status.ok()) {
+      return status;
+    }
     if (!signals.Wait(kPollInterval)) continue;
     Log(LogLevel::kWarning, "aborted", {{"reason", "second signal"}});
     _exit(1);
   }
+  return absl::OkStatus();
 }
 
 /// Has others take over, refuses new requests and lets the others finish.
-void Drain(const ServeFlags& flags, const Signals& signals, Engine& engine, GrpcServer& server) {
+absl::Status Drain(const ServeFlags& flags, const Signals& signals, Engine& engine,
+                   GrpcServer& server) {
   Log(LogLevel::kInfo, "draining",
       {{"lame_duck_seconds", flags.lame_duck_seconds}, {"limit_seconds", flags.drain_seconds}});
   server.SetServing(false);
@@ -300,11 +347,15 @@ void Drain(const ServeFlags& flags, const Signals& signals, Engine& engine, Grpc
     }
   }
   const absl::Time refuse = absl::Now() + absl::Seconds(flags.lame_duck_seconds);
-  WaitUntil([&] { return absl::Now() >= refuse; }, signals);
+  absl::Status status =
+      WaitUntil([&] { return absl::Now() >= refuse; }, flags, signals, engine, server);
+  if (!status.ok()) return status;
   engine.Drain(absl::Seconds(flags.drain_seconds));
-  WaitUntil([&] { return engine.drained(); }, signals);
+  status = WaitUntil([&] { return engine.drained(); }, flags, signals, engine, server);
+  if (!status.ok()) return status;
   server.Shutdown(kFlushLimit);
   Log(LogLevel::kInfo, "stopped");
+  return absl::OkStatus();
 }
 
 void ReloadTokens(Authenticator& authenticator) {
@@ -384,6 +435,7 @@ absl::Status Serve(ServeFlags& flags) {
       .context_tokens = options->max_context,
       .trained_context_tokens = file->config.max_context,
       .max_sequences = options->max_running_sequences,
+      .min_priority = flags.min_priority,
       .attention = *attention,
       .limits = flags.limits,
       .tokenizer = file->tokenizer.get(),
@@ -419,22 +471,18 @@ absl::Status Serve(ServeFlags& flags) {
        {"model", model.name},
        {"seconds", absl::ToDoubleSeconds(absl::Now() - started)}});
 
-  bool healthy = true;
   absl::Time next_reload = absl::Now();
   while (!signals.Wait(kPollInterval)) {
+    if (absl::Status status = Watch(engine, StepTimeout(flags), **server); !status.ok()) {
+      return status;
+    }
     (*server)->CutOffSlowReaders(absl::Seconds(flags.slow_reader_seconds));
     if (absl::Now() >= next_reload) {
       ReloadTokens(**authenticator);
       next_reload = absl::Now() + kReloadInterval;
     }
-    if (healthy && !engine.healthy()) {
-      healthy = false;
-      Log(LogLevel::kError, "unhealthy", {{"reason", "the device has failed"}});
-      (*server)->SetServing(false);
-    }
   }
-  Drain(flags, signals, engine, **server);
-  return absl::OkStatus();
+  return Drain(flags, signals, engine, **server);
 }
 
 }  // namespace

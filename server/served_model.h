@@ -33,6 +33,7 @@ struct ServedModel {
   int context_tokens = 0;    ///< most tokens of one sequence here
   int trained_context_tokens = 0;
   int max_sequences = 0;  ///< sequences that the engine computes at a time
+  int min_priority = 0;   ///< lowest value, which comes first, that requests may ask for
   AttentionLimits attention;
   RequestLimits limits = {};
   const Tokenizer* tokenizer = nullptr;

@@ -119,10 +119,10 @@ TEST(SequenceTest, AgeIsArrivalThenIndex) {
   const Sequence a(request, tokenizer, 1, 1, 0, 100, RecallOptions{});
   const Sequence b(request, tokenizer, 2, 0, 0, 100, RecallOptions{});
   const Sequence c(request, tokenizer, 2, 1, 0, 100, RecallOptions{});
-  EXPECT_TRUE(a.OlderThan(b));
-  EXPECT_TRUE(b.OlderThan(c));
-  EXPECT_FALSE(c.OlderThan(a));
-  EXPECT_FALSE(a.OlderThan(a));
+  EXPECT_TRUE(a.Before(b));
+  EXPECT_TRUE(b.Before(c));
+  EXPECT_FALSE(c.Before(a));
+  EXPECT_FALSE(a.Before(a));
 }
 
 }  // namespace

@@ -112,8 +112,8 @@ TEST_F(LifecycleTest, SigtermLetsRunningStreamsFinishAndRefusesNewOnes) {
 TEST_F(LifecycleTest, DrainingEndsWhatOutlivesItsLimit) {
   ASSERT_NO_FATAL_FAILURE(
       Start({"--max-context", "2048", "--kv-tokens", "4096", "--drain-seconds", "0.3"}));
-  Stream long_one(*generation_, Greedy("The history of bread begins", 2000));
-  v1::GenerateRequest wide = Greedy("A list of cities:", 1000);
+  Stream long_one(*generation_, Greedy("The history of bread begins", 600));
+  v1::GenerateRequest wide = Greedy("A list of cities:", 600);
   wide.set_logprobs(true);
   wide.set_top_logprobs(20);
   Stream unread(*generation_, wide);
@@ -148,26 +148,25 @@ TEST_F(LifecycleTest, AnIdleServerStopsServingAtOnceThoughClientsAreConnected) {
   EXPECT_EQ(server_->Wait(kExitLimit), 0) << server_->Log();
 }
 
-TEST_F(LifecycleTest, AFullQueueRefusesWithADelayAndWhatWaitsMayExpire) {
+TEST_F(LifecycleTest, AFullQueueRefusesWithADelay) {
   ASSERT_NO_FATAL_FAILURE(Start({"--max-context", "2048", "--kv-tokens", "4096", "--max-running",
                                  "1", "--max-waiting", "1"}));
   Stream running(*generation_, Greedy("The history of bread begins", 1500));
   ASSERT_TRUE(running.ReadTokens(1));
-  Generation waiting;
-  std::thread waiter([&] {
-    Stream stream(*generation_, Greedy("x", 5), absl::Seconds(1.5));
-    waiting = stream.Finish();
-  });
+  grpc::ClientContext waiting_call;  // without a deadline
+  v1::GenerateResponse waiting;
+  grpc::Status waiting_status;
+  std::thread waiter(
+      [&] { waiting_status = generation_->Complete(&waiting_call, Greedy("x", 5), &waiting); });
   EXPECT_TRUE(server_->MetricBecomes("winnow_requests_waiting", 1));
   const Generation refused = Complete(*generation_, Greedy("x", 1));
   EXPECT_EQ(refused.status.error_code(), grpc::StatusCode::RESOURCE_EXHAUSTED)
       << refused.status.error_message();
   EXPECT_GT(RetryDelay(refused.status), absl::ZeroDuration());
-  waiter.join();
-  EXPECT_EQ(waiting.status.error_code(), grpc::StatusCode::DEADLINE_EXCEEDED);
-  EXPECT_EQ(waiting.tokens(), 0);
-  EXPECT_TRUE(server_->MetricBecomes("winnow_requests_waiting", 0));
+  EXPECT_EQ(server_->Metric("winnow_requests_shed_total{reason=\"queue_requests\"}"), 1);
   running.Cancel();
+  waiter.join();
+  EXPECT_TRUE(waiting_status.ok()) << waiting_status.error_message();
   running.Finish();
   EXPECT_TRUE(server_->BecomesIdle());
   EXPECT_TRUE(Generate(*generation_, Greedy("x", 1)).status.ok());
@@ -299,6 +298,51 @@ TEST_F(LifecycleTest, AClientThatStopsReadingIsCutOffAndOthersAreNot) {
   EXPECT_EQ(cut.status.error_code(), grpc::StatusCode::ABORTED) << cut.status.error_message();
   EXPECT_THAT(cut.status.error_message(), testing::HasSubstr("read nothing for 1 seconds"));
   EXPECT_TRUE(Generate(*generation_, Greedy("x", 20)).status.ok());
+}
+
+TEST_F(LifecycleTest, RefusesAtOnceWhatCannotEndBeforeItsDeadline) {
+  ASSERT_NO_FATAL_FAILURE(
+      Start({"--max-context", "2048", "--kv-tokens", "4096", "--max-running", "1"}));
+  Stream running(*generation_, Greedy("The history of bread begins", 1500));
+  ASSERT_TRUE(running.ReadTokens(10));
+  Stream late(*generation_, Greedy("x", 5), absl::Seconds(1));
+  const absl::Time begin = absl::Now();
+  const Generation& refused = late.Finish();
+  EXPECT_LT(absl::Now() - begin, absl::Seconds(1)) << "not by its deadline";
+  EXPECT_EQ(refused.status.error_code(), grpc::StatusCode::RESOURCE_EXHAUSTED)
+      << refused.status.error_message();
+  EXPECT_GT(RetryDelay(refused.status), absl::ZeroDuration());
+  EXPECT_EQ(server_->Metric("winnow_requests_shed_total{reason=\"deadline\"}"), 1);
+  running.Cancel();
+  running.Finish();
+}
+
+TEST_F(LifecycleTest, PrioritiesAreWithinTheOperatorsLimits) {
+  ASSERT_NO_FATAL_FAILURE(
+      Start({"--max-context", "512", "--kv-tokens", "1024", "--min-priority", "-2"}));
+  for (const auto& [priority, ok] : {std::pair(-3, false), {-2, true}, {100, true}, {101, false}}) {
+    v1::GenerateRequest request = Greedy("x", 1);
+    request.set_priority(priority);
+    const Generation generation = Generate(*generation_, request);
+    EXPECT_EQ(generation.status.ok(), ok) << priority;
+    EXPECT_EQ(ViolatedFields(generation.status),
+              ok ? std::vector<std::string>() : std::vector<std::string>{"priority"});
+  }
+}
+
+TEST_F(LifecycleTest, AStepBeyondItsTimeoutEndsTheServerForItsSupervisor) {
+  // No prompt of 1500 tokens is computed in 20 ms.
+  ASSERT_NO_FATAL_FAILURE(Start({"--max-context", "2048", "--kv-tokens", "4096",
+                                 "--max-step-tokens", "2048", "--step-timeout", "0.02"}));
+  std::string prompt;
+  for (int i = 0; i < 1500; ++i) prompt += " word";
+  const Generation generation = Generate(*generation_, Greedy(prompt, 20));
+  EXPECT_EQ(generation.status.error_code(), grpc::StatusCode::UNAVAILABLE)
+      << generation.status.error_message();
+  EXPECT_EQ(server_->Wait(kExitLimit), 1) << server_->Log();
+  EXPECT_THAT(server_->Log(), testing::ContainsRegex(
+                                  "event=unhealthy .*step of [0-9]+ prompt and 0 generated tokens; "
+                                  "[01] requests running"));
 }
 
 TEST_F(LifecycleTest, AConfigFileTakesTheNamesOfTheFlagsAndTheCommandLineWins) {

@@ -35,6 +35,8 @@ def property_of(name, unit):
         return {"enum": ["cpu", "cuda"]}  # a build without CUDA lists less
     if "|" in unit:
         return {"enum": unit.split("|")}
+    if unit == "LEVEL":
+        return {"type": "integer"}
     if unit == "TOKENS":
         return {"type": "integer", "minimum": 0}
     if unit == "SHARE":
