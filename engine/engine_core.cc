@@ -130,28 +130,28 @@ bool EngineCore::Step() {
   const StepBatch batch = step_builder_.Build(schedule.chunks);
   const size_t vocab = static_cast<size_t>(forward_.vocab());
   recalls_.resize(batch.recall_probes.size());
-  // Logits are large: they only leave the device when a request asks for more than the largest.
+  Choose(schedule);
+  // Logits are large: they only leave the device when a request asks for their probabilities.
   const bool needs_logits = std::ranges::any_of(schedule.chunks, [](const ScheduledChunk& chunk) {
-    return chunk.wants_logits && chunk.sequence->request().NeedsLogits();
+    return chunk.wants_logits && chunk.sequence->request().logprobs;
   });
-  if (needs_logits) logits_.resize(batch.logit_rows.size() * vocab);
-  greedy_tokens_.resize(needs_logits ? 0 : batch.logit_rows.size());
+  logits_.resize(needs_logits ? batch.logit_rows.size() * vocab : 0);
 
   const absl::Time scheduled = clock_();
-  const std::span<float> wanted_logits =
-      std::span(logits_).first(needs_logits ? batch.logit_rows.size() * vocab : 0);
-  absl::Status status = needs_logits ? forward_.Forward(batch, wanted_logits, recalls_)
-                                     : forward_.ForwardGreedy(batch, greedy_tokens_, recalls_);
+  absl::Status status = forward_.ForwardAndChoose(batch, choices_, chosen_, logits_, recalls_);
   const absl::Time computed = clock_();
   if (status.ok()) NoteAttention(schedule, stats);
   size_t row = 0;  // of the logits
+  std::span<const int32_t> chosen = chosen_;
   for (const ScheduledChunk& chunk : schedule.chunks) {
     if (!status.ok()) break;
-    NextToken next;
-    if (chunk.wants_logits && needs_logits) {
-      next.logits = wanted_logits.subspan(row++ * vocab, vocab);
-    } else if (chunk.wants_logits) {
-      next.greedy = greedy_tokens_[row++];
+    NextTokens next;
+    if (chunk.wants_logits) {
+      const auto count = static_cast<size_t>(chunk.sequence->forks()) + 1;
+      next.choices = chosen.first(count);
+      chosen = chosen.subspan(count);
+      if (needs_logits) next.logits = std::span(logits_).subspan(row * vocab, vocab);
+      ++row;
     }
     status = HandOut(chunk, next);
   }
@@ -301,8 +301,28 @@ void EngineCore::NoteAttention(const Schedule& schedule, StepStats& stats) {
   }
 }
 
+// Asks for the tokens of the sequences that go on from the chunks.
+void EngineCore::Choose(const Schedule& schedule) {
+  choices_.clear();
+  int row = 0;  // of the logits
+  for (const ScheduledChunk& chunk : schedule.chunks) {
+    if (!chunk.wants_logits) continue;
+    const auto choose = [&](const Sequence& sequence) {
+      choices_.push_back(
+          MakeChoice(row, sequence.request().sampling, sequence.history(), sequence.Uniform()));
+    };
+    if (chunk.sequence->forks() > 0) {
+      for (const auto& one : requests_.at(chunk.sequence->request().id)->sequences) choose(*one);
+    } else {
+      choose(*chunk.sequence);
+    }
+    ++row;
+  }
+  chosen_.resize(choices_.size());
+}
+
 // Takes the step's result for one chunk. An error means that the device failed.
-absl::Status EngineCore::HandOut(const ScheduledChunk& chunk, const NextToken& next) {
+absl::Status EngineCore::HandOut(const ScheduledChunk& chunk, const NextTokens& next) {
   Sequence& sequence = *chunk.sequence;
   // Its request may have ended with an error in another continuation of this step.
   if (sequence.state() == Sequence::State::kFinished) return absl::OkStatus();
@@ -311,18 +331,18 @@ absl::Status EngineCore::HandOut(const ScheduledChunk& chunk, const NextToken& n
 
   const auto entry = requests_.find(sequence.request().id);
   ActiveRequest& active = *entry->second;
-  absl::Status sampled;
+  absl::Status taken;
   if (sequence.forks() > 0) {
     if (absl::Status status = Fork(active); !status.ok()) return status;
-    for (size_t i = 0; i < active.sequences.size() && sampled.ok(); ++i) {
-      sampled = Sample(active, *active.sequences[i], next);
+    for (size_t i = 0; i < active.sequences.size() && taken.ok(); ++i) {
+      taken = Take(active, *active.sequences[i], next.choices[i], next.logits);
     }
   } else {
-    sampled = Sample(active, sequence, next);
+    taken = Take(active, sequence, next.choices.front(), next.logits);
   }
 
-  if (!sampled.ok()) {
-    End(entry, sampled);
+  if (!taken.ok()) {
+    End(entry, taken);
   } else if (std::ranges::all_of(active.sequences, [](const auto& s) {
                return s->state() == Sequence::State::kFinished;
              })) {
@@ -341,16 +361,11 @@ absl::Status EngineCore::Fork(ActiveRequest& active) {
   return absl::OkStatus();
 }
 
-// Chooses a sequence's next token and hands it out. An error concerns this request only.
-absl::Status EngineCore::Sample(ActiveRequest& active, Sequence& sequence, const NextToken& next) {
+// Hands out a sequence's next token. An error concerns this request only.
+absl::Status EngineCore::Take(ActiveRequest& active, Sequence& sequence, int32_t choice,
+                              std::span<const float> logits) {
   const Request& request = active.request;
-  absl::StatusOr<int32_t> token = next.greedy;
-  if (!next.logits.empty()) {
-    token = sampler_.Choose(next.logits, request.sampling, sequence.history(), sequence.Uniform());
-  } else if (next.greedy < 0) {
-    token = LogitsNotFinite();
-  }
-  if (!token.ok()) return token.status();
+  if (choice < 0) return NoChoice(choice);
 
   const absl::Time now = clock_();
   absl::Time& last = active.last_token[static_cast<size_t>(sequence.index())];
@@ -362,9 +377,8 @@ absl::Status EngineCore::Sample(ActiveRequest& active, Sequence& sequence, const
     active.summary.ttft_seconds = absl::ToDoubleSeconds(now - active.submitted);
   }
 
-  Output output = sequence.Append(request.logprobs
-                                      ? sampler_.Describe(next.logits, *token, request.top_logprobs)
-                                      : OutputToken{*token, std::nullopt, {}});
+  Output output = sequence.Append(request.logprobs ? Describe(logits, choice, request.top_logprobs)
+                                                   : OutputToken{choice, std::nullopt, {}});
   if (output.finish_reason) {
     scheduler_.Remove(sequence);
     admission_.mutable_costs().NoteEnd(request, sequence.generated(),

@@ -81,10 +81,10 @@ class EngineCore {
  private:
   struct ActiveRequest;
 
-  /// What a step computed of a sequence's next token.
-  struct NextToken {
-    std::span<const float> logits;  ///< [vocab], or empty: the step chose greedily
-    int32_t greedy = -1;            ///< then its choice, -1 if logits are not finite
+  /// What a step computed after one chunk.
+  struct NextTokens {
+    std::span<const int32_t> choices;  ///< of each sequence that goes on from the chunk
+    std::span<const float> logits;     ///< [vocab], or empty: the request does not want them
   };
   using Requests = std::map<uint64_t, std::unique_ptr<ActiveRequest>>;
 
@@ -96,9 +96,11 @@ class EngineCore {
   bool MayStart(const Sequence& sequence, bool alone, absl::Time now) const;
   void NoteScheduled(const Schedule& schedule, absl::Time now);
   void NoteAttention(const Schedule& schedule, StepStats& stats);
-  absl::Status HandOut(const ScheduledChunk& chunk, const NextToken& next);
+  absl::Status HandOut(const ScheduledChunk& chunk, const NextTokens& next);
   absl::Status Fork(ActiveRequest& active);
-  absl::Status Sample(ActiveRequest& active, Sequence& sequence, const NextToken& next);
+  void Choose(const Schedule& schedule);
+  absl::Status Take(ActiveRequest& active, Sequence& sequence, int32_t choice,
+                    std::span<const float> logits);
   void End(Requests::iterator entry, const absl::Status& status);
   void Shed(Requests::iterator entry, ShedReason reason, const std::string& message);
   void Fail(const absl::Status& status);
@@ -114,10 +116,10 @@ class EngineCore {
   Scheduler scheduler_;
   Admission admission_;
   StepBuilder step_builder_;
-  Sampler sampler_;
-  std::vector<float> logits_;           ///< [logit rows of the last step that needed them, vocab]
-  std::vector<int32_t> greedy_tokens_;  ///< [logit rows of the step], or none
-  std::vector<float> recalls_;          ///< [probes of the step]
+  std::vector<TokenChoice> choices_;  ///< of the step
+  std::vector<int32_t> chosen_;       ///< [choices]
+  std::vector<float> logits_;         ///< [logit rows of the step, vocab] if a request wants them
+  std::vector<float> recalls_;        ///< [probes of the step]
 
   Requests requests_;
   /// Ended during this step, whose schedule may still point to their sequences.

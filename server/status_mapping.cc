@@ -39,6 +39,20 @@ grpc::Status ToGrpcStatus(const absl::Status& status) {
   return WithDetails(code, message, retry);
 }
 
+grpc::Status OverQuota(const ClientQuota::Refusal& refusal) {
+  google::rpc::RetryInfo retry;
+  const timespec delay = absl::ToTimespec(refusal.retry_after);
+  retry.mutable_retry_delay()->set_seconds(delay.tv_sec);
+  retry.mutable_retry_delay()->set_nanos(static_cast<int32_t>(delay.tv_nsec));
+  const std::string message =
+      refusal.too_many_requests
+          ? absl::StrCat("this client may have ", refusal.limits.requests,
+                         " requests at the same time")
+          : absl::StrCat("this client may take ", refusal.limits.tokens_per_minute,
+                         " tokens a minute");
+  return WithDetails(grpc::StatusCode::RESOURCE_EXHAUSTED, message, retry);
+}
+
 grpc::Status BadRequest(const std::vector<FieldViolation>& violations) {
   google::rpc::BadRequest bad_request;
   for (const FieldViolation& violation : violations) {
@@ -70,10 +84,14 @@ std::string_view CodeName(grpc::StatusCode code) {
       return "DEADLINE_EXCEEDED";
     case grpc::StatusCode::NOT_FOUND:
       return "NOT_FOUND";
+    case grpc::StatusCode::UNAUTHENTICATED:
+      return "UNAUTHENTICATED";
     case grpc::StatusCode::RESOURCE_EXHAUSTED:
       return "RESOURCE_EXHAUSTED";
     case grpc::StatusCode::FAILED_PRECONDITION:
       return "FAILED_PRECONDITION";
+    case grpc::StatusCode::ABORTED:
+      return "ABORTED";
     case grpc::StatusCode::UNIMPLEMENTED:
       return "UNIMPLEMENTED";
     case grpc::StatusCode::INTERNAL:

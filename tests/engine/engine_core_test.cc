@@ -81,7 +81,7 @@ TEST(EngineCoreTest, GreedyTokensAreThoseOfTheModelOnTheWholeHistory) {
   EXPECT_TRUE(sink.summary->status.ok());
 }
 
-TEST(EngineCoreTest, StepsTakeLogitsOnlyWhenARequestNeedsThem) {
+TEST(EngineCoreTest, StepsTakeLogitsOnlyForRequestsThatWantTheirProbabilities) {
   CoreBench bench(Options());
   RecordingSink greedy;
   RecordingSink sampled;
@@ -92,14 +92,14 @@ TEST(EngineCoreTest, StepsTakeLogitsOnlyWhenARequestNeedsThem) {
   bench.RunToEnd();
   ExpectAsReference(bench, first, greedy);
   ExpectAsReference(bench, second, sampled);
-  EXPECT_EQ(bench.model.greedy_steps(), 15);  // those after the second has ended
+  EXPECT_EQ(bench.model.steps_without_logits(), 20);
 
   RecordingSink described;
   Request third = Greedy(3, Prompt(5), 4);
   third.logprobs = true;
   bench.Submit(third, described);
   bench.RunToEnd();
-  EXPECT_EQ(bench.model.greedy_steps(), 15);
+  EXPECT_EQ(bench.model.steps_without_logits(), 20);
   EXPECT_TRUE(described.summary->status.ok());
 }
 

@@ -1,8 +1,10 @@
 // Start, load, drain and end of the real server.
 
 #include <gmock/gmock.h>
+#include <grpcpp/create_channel.h>
 #include <gtest/gtest.h>
 
+#include <atomic>
 #include <filesystem>
 #include <fstream>
 #include <iostream>
@@ -168,6 +170,134 @@ TEST_F(LifecycleTest, AFullQueueRefusesWithADelay) {
   running.Finish();
   EXPECT_TRUE(server_->BecomesIdle());
   EXPECT_TRUE(Generate(*generation_, Greedy("x", 1)).status.ok());
+}
+
+TEST_F(LifecycleTest, LimitsAreThoseOfTheFlags) {
+  ASSERT_NO_FATAL_FAILURE(Start({"--max-context", "512", "--kv-tokens", "1024",
+                                 "--max-prompt-tokens", "100", "--max-n", "2", "--max-stop-strings",
+                                 "1", "--max-logit-bias", "0", "--max-message-bytes", "2000"}));
+  v1::GenerateRequest request = Greedy("", 1);
+  request.set_n(3);
+  for (const char* stop : {"a", "b"}) request.mutable_stop()->add_strings(stop);
+  (*request.mutable_sampling()->mutable_logit_bias())[1] = 1;
+  request.mutable_tokens()->mutable_ids()->Resize(101, 5);
+  const Generation refused = Generate(*generation_, request);
+  EXPECT_EQ(refused.status.error_code(), grpc::StatusCode::INVALID_ARGUMENT);
+  EXPECT_THAT(ViolatedFields(refused.status),
+              testing::UnorderedElementsAre("tokens", "n", "stop.strings", "sampling.logit_bias"));
+  EXPECT_EQ(Complete(*generation_, Greedy(std::string(2000, 'x'), 1)).status.error_code(),
+            grpc::StatusCode::RESOURCE_EXHAUSTED);
+  const auto stub = v1::ModelService::NewStub(Connect(server_->address()));
+  grpc::ClientContext call;
+  v1::Model model;
+  ASSERT_TRUE(stub->GetModel(&call, v1::GetModelRequest(), &model).ok());
+  EXPECT_EQ(model.limits().prompt_tokens(), 100);
+  EXPECT_EQ(model.limits().n(), 2);
+  EXPECT_EQ(model.limits().stop_strings(), 1);
+  EXPECT_EQ(model.limits().logit_bias_entries(), 0);
+}
+
+TEST_F(LifecycleTest, AConnectionCarriesNoMoreStreamsThanTheLimit) {
+  ASSERT_NO_FATAL_FAILURE(
+      Start({"--max-context", "2048", "--kv-tokens", "4096", "--max-streams-per-connection", "1"}));
+  EXPECT_TRUE(Generate(*generation_, Greedy("x", 1)).status.ok());  // the client knows the limit
+  Stream running(*generation_, Greedy("The history of bread begins", 2000));
+  ASSERT_TRUE(running.ReadTokens(1));
+  Stream waiting(*generation_, Greedy("x", 1), absl::Seconds(1));
+  EXPECT_EQ(waiting.Finish().status.error_code(), grpc::StatusCode::DEADLINE_EXCEEDED);
+  const auto other = v1::GenerationService::NewStub(Connect(server_->address()));
+  EXPECT_TRUE(Generate(*other, Greedy("x", 1)).status.ok());
+  running.Cancel();
+  running.Finish();
+  EXPECT_TRUE(Generate(*generation_, Greedy("x", 1)).status.ok());
+}
+
+/// Clients that make one request after the other, each on a connection of its own, and retry what
+/// was refused before it ran.
+class SteadyClients {
+ public:
+  SteadyClients(const std::string& address, int count) {
+    grpc::ChannelArguments arguments;
+    arguments.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);
+    arguments.SetServiceConfigJSON(R"({"methodConfig": [{"name": [{}], "retryPolicy": {
+        "maxAttempts": 5, "initialBackoff": "0.1s", "maxBackoff": "1s", "backoffMultiplier": 2,
+        "retryableStatusCodes": ["UNAVAILABLE"]}}]})");
+    for (int i = 0; i < count; ++i) {
+      threads_.emplace_back([this, address, arguments] {
+        const auto stub = v1::GenerationService::NewStub(
+            grpc::CreateCustomChannel(address, grpc::InsecureChannelCredentials(), arguments));
+        while (!stopping_) {
+          const grpc::Status status = Complete(*stub, Greedy("x", 3)).status;
+          ++requests_;
+          if (status.ok()) continue;
+          ++failures_;
+          ADD_FAILURE() << status.error_code() << ": " << status.error_message();
+        }
+      });
+    }
+  }
+  /// Returns once that many requests more were answered.
+  void Await(int requests) const {
+    const int end = requests_ + requests;
+    while (requests_ < end) absl::SleepFor(absl::Milliseconds(5));
+  }
+  int Stop() {
+    stopping_ = true;
+    for (std::thread& thread : threads_) thread.join();
+    threads_.clear();
+    return requests_;
+  }
+  int failures() const { return failures_; }
+
+ private:
+  std::atomic<bool> stopping_ = false;
+  std::atomic<int> requests_ = 0;
+  std::atomic<int> failures_ = 0;
+  std::vector<std::thread> threads_;
+};
+
+TEST_F(LifecycleTest, ServersInTurnOnOnePortLoseNoRequest) {
+  std::vector<std::string> flags = {"--max-context",
+                                    "512",
+                                    "--kv-tokens",
+                                    "2048",
+                                    "--reuse-port",
+                                    "--max-connection-age-seconds",
+                                    "1",
+                                    "--lame-duck-seconds",
+                                    "3"};
+  ASSERT_NO_FATAL_FAILURE(Start(flags));
+  flags.insert(flags.end(), {"--address", server_->address()});
+  SteadyClients clients(server_->address(), 8);
+  clients.Await(50);
+  for (int turn = 0; turn < 3; ++turn) {
+    auto successor = ServerProcess::Start(flags);
+    ASSERT_TRUE(successor.ok()) << successor.status();
+    server_->Terminate();
+    EXPECT_EQ(server_->Wait(kExitLimit), 0) << server_->Log();
+    server_ = *std::move(successor);
+    clients.Await(50);
+  }
+  const int requests = clients.Stop();
+  EXPECT_EQ(clients.failures(), 0) << "of " << requests;
+  std::cout << requests << " requests while three servers took over from each other\n";
+}
+
+TEST_F(LifecycleTest, AClientThatStopsReadingIsCutOffAndOthersAreNot) {
+  ASSERT_NO_FATAL_FAILURE(
+      Start({"--max-context", "2048", "--kv-tokens", "4096", "--slow-reader-seconds", "1"}));
+  v1::GenerateRequest wide = Greedy("A list of cities:", 2000);
+  wide.set_logprobs(true);
+  wide.set_top_logprobs(20);
+  Stream unread(*generation_, wide);
+  ASSERT_TRUE(unread.ReadTokens(1));
+  EXPECT_TRUE(server_->MetricBecomes("winnow_rpcs_total{code=\"ABORTED\",method=\"Generate\"}", 1,
+                                     absl::Seconds(60)));
+  EXPECT_TRUE(server_->BecomesIdle());
+  const Generation& cut = unread.Finish();
+  EXPECT_EQ(cut.status.error_code(), grpc::StatusCode::ABORTED) << cut.status.error_message();
+  EXPECT_THAT(cut.status.error_message(), testing::HasSubstr("read nothing for 1 seconds"));
+  EXPECT_TRUE(Generate(*generation_, Greedy("x", 20)).status.ok());
 }
 
 TEST_F(LifecycleTest, RefusesAtOnceWhatCannotEndBeforeItsDeadline) {

@@ -19,7 +19,7 @@
 #include "google/rpc/error_details.pb.h"
 #include "google/rpc/status.pb.h"
 #include "grpcpp/create_channel.h"
-#include "kernels/logits.h"
+#include "kernels/cpu/token_chooser.h"
 #include "server/grpc_server.h"
 #include "server/watchdog.h"
 #include "tests/server/fake_tokenizer.h"
@@ -50,14 +50,18 @@ class AlphabetModel final : public ForwardPass {
     }
     return absl::OkStatus();
   }
-  absl::Status ForwardGreedy(const StepBatch& batch, std::span<int32_t> tokens,
-                             std::span<float> recalls) override {
+  absl::Status ForwardAndChoose(const StepBatch& batch, std::span<const TokenChoice> choices,
+                                std::span<int32_t> tokens, std::span<float> logits,
+                                std::span<float> recalls) override {
     constexpr size_t kVocab = FakeTokenizer::kVocabSize;
-    std::vector<float> logits(tokens.size() * kVocab);
-    const absl::Status status = Forward(batch, logits, recalls);
-    for (size_t i = 0; i < tokens.size(); ++i) {
-      tokens[i] = GreedyToken(std::span(logits).subspan(i * kVocab, kVocab));
+    std::vector<float> all(batch.logit_rows.size() * kVocab);
+    const absl::Status status = Forward(batch, all, recalls);
+    cpu::TokenChooser chooser;
+    for (size_t i = 0; i < choices.size(); ++i) {
+      const auto row = static_cast<size_t>(choices[i].row);
+      tokens[i] = chooser.Choose(std::span(all).subspan(row * kVocab, kVocab), choices[i]);
     }
+    if (!logits.empty()) std::ranges::copy(all, logits.begin());
     return status;
   }
   absl::Status CopyBlock(int32_t, int32_t, int) override { return absl::OkStatus(); }
@@ -93,7 +97,8 @@ class GrpcService : public testing::Test {
                 .chat = {}},
         metrics_("alphabet", "fake", 0),
         engine_(Options(), model_, tokenizer_, metrics_) {
-    auto server = GrpcServer::Start("127.0.0.1:0", served_, engine_, metrics_);
+    auto server =
+        GrpcServer::Start({.address = "127.0.0.1:0"}, served_, engine_, metrics_, *authenticator_);
     EXPECT_EQ(server.status(), absl::OkStatus());
     server_ = *std::move(server);
     server_->SetServing(true);
@@ -137,6 +142,7 @@ class GrpcService : public testing::Test {
   ServedModel served_;
   MetricsExporter metrics_;
   Engine engine_;
+  std::unique_ptr<Authenticator> authenticator_ = *Authenticator::Open("");
   std::unique_ptr<GrpcServer> server_;
   std::shared_ptr<grpc::Channel> channel_;
   std::unique_ptr<v1::GenerationService::Stub> generation_;
@@ -402,7 +408,9 @@ TEST_F(GrpcService, DescribesTheModelAndItsLimits) {
 
 TEST_F(GrpcService, AnAddressInUseIsAnError) {
   const std::string address = "127.0.0.1:" + std::to_string(server_->port());
-  EXPECT_EQ(GrpcServer::Start(address, served_, engine_, metrics_).status().code(),
+  EXPECT_EQ(GrpcServer::Start({.address = address}, served_, engine_, metrics_, *authenticator_)
+                .status()
+                .code(),
             absl::StatusCode::kUnavailable);
 }
 
