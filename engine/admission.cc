@@ -77,20 +77,15 @@ absl::Status Admission::Check(const Request& request, absl::Time now) const {
   RequestLoad ahead = Ahead(request.priority, request.client, load);
   ahead += KeptForOthers(request.client, now);
   const Pace pace = PaceOf(request.priority, ahead);
-  if (FullFor(load)) {
-    Admission with = *this;
-    with.Add(request, load);
-    const Lane lane = with.GivesWay(request);
-    if (lane.priority == request.priority && lane.client == request.client) {
-      const bool requests = waiting_.requests + 1 > options_.max_waiting_requests;
-      return Refusal(requests ? ShedReason::kQueueRequests : ShedReason::kQueueTokens,
-                     requests ? absl::StrCat("the queue is full: ", options_.max_waiting_requests,
-                                             " requests are waiting")
-                              : absl::StrCat("the queue is full: ", waiting_.prompt_tokens,
-                                             " prompt tokens are waiting of at most ",
-                                             options_.max_waiting_tokens),
-                     RetryAfter(pace.wait_seconds));
-    }
+  if (FullFor(load) && WouldGiveWay(request)) {
+    const bool requests = waiting_.requests + 1 > options_.max_waiting_requests;
+    return Refusal(requests ? ShedReason::kQueueRequests : ShedReason::kQueueTokens,
+                   requests ? absl::StrCat("the queue is full: ", options_.max_waiting_requests,
+                                           " requests are waiting")
+                            : absl::StrCat("the queue is full: ", waiting_.prompt_tokens,
+                                           " prompt tokens are waiting of at most ",
+                                           options_.max_waiting_tokens),
+                   RetryAfter(pace.wait_seconds));
   }
   const bool idle = running_.levels.empty() && waiting_.requests == 0;
   if (request.deadline == absl::InfiniteFuture() || idle || !costs_.known()) {
@@ -123,6 +118,17 @@ bool Admission::FullFor(const RequestLoad& load) const {
 bool Admission::Overfull() const {
   return waiting_.requests > options_.max_waiting_requests ||
          (waiting_.requests > 1 && waiting_.prompt_tokens > options_.max_waiting_tokens);
+}
+
+// Whether GivesWay would name a newcomer if that waited, too. REQUIRES: something waits.
+bool Admission::WouldGiveWay(const Request& newcomer) const {
+  const auto& [priority, clients] = *levels_.rbegin();
+  if (newcomer.priority != priority) return newcomer.priority > priority;
+  const auto own = clients.find(newcomer.client);
+  const double requests = 1 + (own == clients.end() ? 0 : own->second.requests);
+  return std::ranges::all_of(clients, [&](const auto& client) {
+    return client.first == newcomer.client || client.second.requests <= requests;
+  });
 }
 
 Admission::Lane Admission::GivesWay(const Request& newcomer) const {

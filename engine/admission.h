@@ -113,6 +113,7 @@ class Admission {
   Pace PaceOf(int priority, const RequestLoad& ahead) const;
   double FinishSeconds(const Pace& pace, double prompt_tokens, double tokens) const;
   bool FullFor(const RequestLoad& load) const;
+  bool WouldGiveWay(const Request& newcomer) const;
 
   EngineOptions options_;
   std::map<int, Clients> levels_;  ///< by priority: what waits

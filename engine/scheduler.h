@@ -67,8 +67,8 @@ class Scheduler {
   /// pool.
   void Add(Sequence& sequence);
 
-  /// Whether a sequence may be started now; the prompt's known prefix is counted
-  /// as computed. With `alone`, running ones of lower priority are taken to have given way.
+  /// Whether a sequence may be started now; what is known of its prompt counts as computed. With
+  /// `alone`, running ones of lower priority are taken to have given way.
   using MayStart = std::function<bool(const Sequence& sequence, bool alone)>;
 
   /// Forms the next step and assigns its blocks. The caller computes it, and reports each chunk by

@@ -138,7 +138,13 @@ async def phase(name, server, load, arguments, seconds, rate=None):
     """Runs one phase and prints a line; {figure: value}."""
     begin = time.perf_counter() + arguments.deadline
     end = begin + seconds
-    memory = []
+    memory, lags = [], []
+
+    async def sample_lag():
+        # How late this process itself gets to run: part of every time that it measures.
+        while (now := time.perf_counter()) < end:
+            await asyncio.sleep(0.02)
+            lags.append(time.perf_counter() - now - 0.02)
 
     async def sample_memory():
         while (now := time.perf_counter()) < end:
@@ -148,7 +154,7 @@ async def phase(name, server, load, arguments, seconds, rate=None):
 
     load.records.clear()
     cpu, own_cpu, started = server.cpu_seconds(), own_cpu_seconds(), time.perf_counter()
-    await asyncio.gather(sample_memory(),
+    await asyncio.gather(sample_memory(), sample_lag(),
                          load.open_loop(rate, end) if rate else load.closed_loop(arguments.clients, end))
     wall = time.perf_counter() - started
     counted = [record for record in load.records if begin <= record[0] < end]
@@ -166,7 +172,8 @@ async def phase(name, server, load, arguments, seconds, rate=None):
     }
     print(f"{name:12} {figures['offered']:7.2f}/s offered, {figures['completed']:6.2f}/s OK, goodput "
           f"{figures['goodput']:7.2f} tokens/s; late {figures['late']}, other errors {figures['other']}, refused "
-          f"{len(refusals)} in p50 {figures['refusal p50'] * 1e3:.1f} ms, p99 {figures['refusal p99'] * 1e3:.1f} ms; memory "
+          f"{len(refusals)} in p50 {figures['refusal p50'] * 1e3:.1f} ms, p99 {figures['refusal p99'] * 1e3:.1f} ms "
+          f"(own lag p99 {runs.percentile(lags, 0.99) * 1e3:.1f} ms); memory "
           f"{memory[0]:.0f} to {memory[-1]:.0f} MB, most {max(memory):.0f}; cores used: server "
           f"{(server.cpu_seconds() - cpu) / wall:.2f}, load {(own_cpu_seconds() - own_cpu) / wall:.3f}", flush=True)
     return figures
