@@ -2,13 +2,13 @@
 // checked: chaos --seconds N. Then nothing may be left of them, and the server must end in order
 // under load. Prints what was tried and measured; exits with 1 when something did not hold.
 
-#include <array>
+#include <algorithm>
 #include <atomic>
 #include <cstdio>
 #include <map>
-#include <memory>
+#include <optional>
 #include <random>
-#include <set>
+#include <span>
 #include <string>
 #include <thread>
 #include <vector>
@@ -65,12 +65,19 @@ Footprint FootprintOf(ServerProcess& server) {
   return {server.resident_bytes(), server.open_descriptors(), server.threads()};
 }
 
-/// Waits until the server is idle and has closed what its clients have left.
-Footprint Settle(ServerProcess& server, int descriptors, Complaints& complaints) {
-  const absl::Time end = absl::Now() + kSettleLimit;
+/// Waits until the server is idle and has closed what its clients have left: until its descriptors
+/// stay the same for a while.
+Footprint Settle(ServerProcess& server, Complaints& complaints) {
+  constexpr absl::Duration kStable = absl::Seconds(3);
   if (!server.BecomesIdle()) complaints.Add("requests or KV blocks are left: not idle");
-  while (server.open_descriptors() > descriptors && absl::Now() < end) {
-    absl::SleepFor(absl::Milliseconds(100));
+  const absl::Time limit = absl::Now() + kSettleLimit;
+  absl::Time changed = absl::Now();
+  int descriptors = server.open_descriptors();
+  while (absl::Now() < std::min(changed + kStable, limit)) {
+    absl::SleepFor(absl::Milliseconds(50));
+    const int now = server.open_descriptors();
+    if (now != descriptors) changed = absl::Now();
+    descriptors = now;
   }
   return FootprintOf(server);
 }
@@ -218,7 +225,7 @@ int RunChaos(const Options& options) {
   const GoodReport quiet = good.Stop();
   Print("quiet", quiet);
   CheckGood(quiet, complaints);
-  const Footprint before = Settle(server, /*descriptors=*/0x7fffffff, complaints);
+  const Footprint before = Settle(server, complaints);
   Print("before", before);
 
   good.Start(options.good_clients);
@@ -231,7 +238,7 @@ int RunChaos(const Options& options) {
   const GoodReport stormy = good.Stop();
   Print(absl::StrCat(total, " bad clients").c_str(), stormy);
   CheckGood(stormy, complaints);
-  const Footprint after = Settle(server, before.descriptors, complaints);
+  const Footprint after = Settle(server, complaints);
   Print("after", after);
   CheckFootprint(before, after, options, complaints);
 
@@ -240,7 +247,7 @@ int RunChaos(const Options& options) {
   const GoodReport killed = good.Stop();
   Print(absl::StrCat(options.kills, " kill -9").c_str(), killed);
   CheckGood(killed, complaints);
-  const Footprint after_kills = Settle(server, before.descriptors, complaints);
+  const Footprint after_kills = Settle(server, complaints);
   Print("after", after_kills);
   CheckFootprint(before, after_kills, options, complaints);
 
