@@ -17,6 +17,7 @@ struct EngineCore::ActiveRequest {
   RequestSink* sink = nullptr;
   absl::Time submitted;
   bool admitted = false;                             ///< a step has computed some of it
+  RequestLoad load;                                  ///< what it counts in the queue until then
   std::vector<std::unique_ptr<Sequence>> sequences;  ///< [n]
   std::vector<absl::Time> last_token;                ///< [n]
   RequestSummary summary;
@@ -37,6 +38,7 @@ EngineCore::EngineCore(const EngineOptions& options, ForwardPass& forward,
       clock_(std::move(clock)),
       pool_(options.kv_blocks, options.block_tokens),
       scheduler_(options, pool_),
+      admission_(options),
       step_builder_(forward.attention_shape()),
       seeds_(std::random_device{}()) {}
 
@@ -58,6 +60,8 @@ void EngineCore::Submit(Request request, RequestSink* sink, absl::Time submitted
                                                            max_length, options_.recall));
   }
   active->last_token.resize(active->sequences.size());
+  active->load = admission_.LoadOf(kept);
+  admission_.Add(kept, active->load);
 
   // The first continuation computes the prompt, then the others fork from it.
   Sequence& first = *active->sequences.front();
@@ -65,7 +69,29 @@ void EngineCore::Submit(Request request, RequestSink* sink, absl::Time submitted
   scheduler_.Add(first);
   const auto [entry, is_new] = requests_.emplace(kept.id, std::move(active));
   WINNOW_CHECK(is_new);
-  if (!healthy_) End(entry, absl::UnavailableError("the device has failed"));
+  if (!healthy_) return End(entry, absl::UnavailableError("the device has failed"));
+  ShedOverflow(entry->second->request);
+}
+
+// Ends waiting requests until no more wait than may; the newcomer's own end ends it too.
+void EngineCore::ShedOverflow(const Request& newcomer) {
+  const uint64_t id = newcomer.id;
+  while (requests_.contains(id) && admission_.Overfull()) {
+    const Admission::Lane lane = admission_.GivesWay(newcomer);
+    auto youngest = requests_.end();
+    for (auto it = requests_.begin(); it != requests_.end(); ++it) {
+      const ActiveRequest& active = *it->second;
+      if (active.admitted || active.request.priority != lane.priority ||
+          active.request.client != lane.client) {
+        continue;
+      }
+      if (youngest == requests_.end() ||
+          active.sequences.front()->arrival() > youngest->second->sequences.front()->arrival()) {
+        youngest = it;
+      }
+    }
+    Shed(youngest, ShedReason::kDisplaced, "the queue is full, and others have precedence");
+  }
 }
 
 void EngineCore::Cancel(uint64_t request_id) {
@@ -80,58 +106,68 @@ void EngineCore::EndAll(const absl::Status& status) {
 bool EngineCore::Step() {
   ended_.clear();
   EndExpired();
+  EndOverdue();
   PauseSlowReaders();
 
   const absl::Time begin = clock_();
-  const Schedule schedule = scheduler_.Form();
+  const Schedule schedule = scheduler_.Form(
+      [&](const Sequence& sequence, bool alone) { return MayStart(sequence, alone, begin); });
 #ifndef NDEBUG
   CheckInvariants();
 #endif
   NoteScheduled(schedule, begin);
   if (schedule.chunks.empty()) {
-    ReportGauges();
+    NoteLoad();
     return false;
   }
+  StepStats stats;
+  std::map<int, int> prefill_tokens;  // by priority
+  for (const ScheduledChunk& chunk : schedule.chunks) {
+    (chunk.decode ? stats.decode_tokens : stats.prefill_tokens) += chunk.count;
+    if (!chunk.decode) prefill_tokens[chunk.sequence->priority()] += chunk.count;
+  }
+  step_tokens_.store({stats.prefill_tokens, stats.decode_tokens}, std::memory_order_relaxed);
   const StepBatch batch = step_builder_.Build(schedule.chunks);
   const size_t vocab = static_cast<size_t>(forward_.vocab());
   recalls_.resize(batch.recall_probes.size());
-  // Logits are large: they only leave the device when a request asks for more than the largest.
+  Choose(schedule);
+  // Logits are large: they only leave the device when a request asks for their probabilities.
   const bool needs_logits = std::ranges::any_of(schedule.chunks, [](const ScheduledChunk& chunk) {
-    return chunk.wants_logits && chunk.sequence->request().NeedsLogits();
+    return chunk.wants_logits && chunk.sequence->request().logprobs;
   });
-  if (needs_logits) logits_.resize(batch.logit_rows.size() * vocab);
-  greedy_tokens_.resize(needs_logits ? 0 : batch.logit_rows.size());
+  logits_.resize(needs_logits ? batch.logit_rows.size() * vocab : 0);
 
   const absl::Time scheduled = clock_();
-  const std::span<float> wanted_logits =
-      std::span(logits_).first(needs_logits ? batch.logit_rows.size() * vocab : 0);
-  absl::Status status = needs_logits ? forward_.Forward(batch, wanted_logits, recalls_)
-                                     : forward_.ForwardGreedy(batch, greedy_tokens_, recalls_);
+  absl::Status status = forward_.ForwardAndChoose(batch, choices_, chosen_, logits_, recalls_);
   const absl::Time computed = clock_();
-  StepStats stats;
   if (status.ok()) NoteAttention(schedule, stats);
   size_t row = 0;  // of the logits
+  std::span<const int32_t> chosen = chosen_;
   for (const ScheduledChunk& chunk : schedule.chunks) {
     if (!status.ok()) break;
-    NextToken next;
-    if (chunk.wants_logits && needs_logits) {
-      next.logits = wanted_logits.subspan(row++ * vocab, vocab);
-    } else if (chunk.wants_logits) {
-      next.greedy = greedy_tokens_[row++];
+    NextTokens next;
+    if (chunk.wants_logits) {
+      const auto count = static_cast<size_t>(chunk.sequence->forks()) + 1;
+      next.choices = chosen.first(count);
+      chosen = chosen.subspan(count);
+      if (needs_logits) next.logits = std::span(logits_).subspan(row * vocab, vocab);
+      ++row;
     }
     status = HandOut(chunk, next);
   }
   if (!status.ok()) Fail(status);
 
   stats.sequences = batch.sequences();
-  for (const ScheduledChunk& chunk : schedule.chunks) {
-    (chunk.decode ? stats.decode_tokens : stats.prefill_tokens) += chunk.count;
-  }
   stats.schedule_seconds = absl::ToDoubleSeconds(scheduled - begin);
   stats.forward_seconds = absl::ToDoubleSeconds(computed - scheduled);
-  stats.sample_seconds = absl::ToDoubleSeconds(clock_() - computed);
+  const absl::Time end = clock_();
+  stats.sample_seconds = absl::ToDoubleSeconds(end - computed);
+  if (healthy_) {
+    admission_.mutable_costs().NoteStep(prefill_tokens, stats.decode_tokens,
+                                        absl::ToDoubleSeconds(end - begin));
+  }
   observer_.OnStep(stats);
-  ReportGauges();
+  NoteLoad();
   return true;
 }
 
@@ -140,11 +176,6 @@ absl::Time EngineCore::NextDeadline() const {
   absl::Time next = drain_limit_;
   for (const auto& [id, active] : requests_) next = std::min(next, active->request.deadline);
   return next;
-}
-
-int EngineCore::unadmitted_requests() const {
-  return static_cast<int>(
-      std::ranges::count_if(requests_, [](const auto& entry) { return !entry.second->admitted; }));
 }
 
 void EngineCore::EndExpired() {
@@ -159,6 +190,68 @@ void EngineCore::EndExpired() {
       End(entry, absl::DeadlineExceededError("the request's deadline has passed"));
     }
   }
+}
+
+// Drops waiting requests that would be ended by their deadline even if they were started now: what
+// they cost would be lost. When nothing runs before them they are let try.
+void EngineCore::EndOverdue() {
+  const StepCosts& costs = admission_.costs();
+  if (!costs.known()) return;
+  const absl::Time now = clock_();
+  for (auto it = requests_.begin(); it != requests_.end();) {
+    const auto entry = it++;
+    const ActiveRequest& active = *entry->second;
+    if (active.admitted || active.request.deadline == absl::InfiniteFuture()) continue;
+    const Sequence& first = *active.sequences.front();
+    const auto running = std::ranges::count_if(scheduler_.running(), [&](const Sequence* other) {
+      return other->priority() <= first.priority();
+    });
+    const double seconds =
+        costs.PrefillSeconds(active.load.prompt_tokens) +
+        RemainingTokens(first) * costs.DecodeSeconds(static_cast<double>(running + 1));
+    if (running == 0 || now + absl::Seconds(seconds) < active.request.deadline) continue;
+    Shed(entry, ShedReason::kOverdue, "the request's deadline has come out of reach");
+  }
+}
+
+// Expected tokens until the sequence's end.
+double EngineCore::RemainingTokens(const Sequence& sequence) const {
+  const int limit = sequence.max_length() - sequence.prompt_length();
+  const double expected = admission_.costs().ExpectedTokens(sequence.request(), limit);
+  return std::max(1.0, expected - sequence.generated());
+}
+
+// Whether a sequence would end in time if it were started now, unless it has been before, and would
+// not keep a running one from that. All steps are taken to decode for as many sequences as would
+// run then, after the prompts are computed. Sequences that will be late in any case hold up nobody,
+// and those of lower priority none of a higher one.
+bool EngineCore::MayStart(const Sequence& sequence, bool alone, absl::Time now) const {
+  const StepCosts& costs = admission_.costs();
+  const auto& running = scheduler_.running();
+  const auto resting = [](const Sequence& s) { return s.paused() && s.decoding(); };
+  const int priority = sequence.request().priority;  // promotion takes from nobody
+  double prompts = 0;
+  int sequences = 0;
+  for (const Sequence* other : running) {
+    if (resting(*other) || (alone && other->priority() > priority)) continue;
+    if (!other->decoding()) prompts += other->pending();
+    sequences += 1 + other->forks();
+  }
+  if (sequences == 0 || !costs.known()) return true;
+  const double seconds_without = costs.PrefillSeconds(prompts);
+  const double step_without = costs.DecodeSeconds(sequences);
+  const double seconds = costs.PrefillSeconds(prompts + sequence.pending());
+  const double step = costs.DecodeSeconds(sequences + 1 + sequence.forks());
+  const auto in_time = [&](const Sequence& s, double prompt_seconds, double step_seconds) {
+    return s.request().deadline == absl::InfiniteFuture() ||
+           now + absl::Seconds(prompt_seconds + RemainingTokens(s) * step_seconds) <
+               s.request().deadline;
+  };
+  return (sequence.started() || in_time(sequence, seconds, step)) &&
+         std::ranges::all_of(running, [&](const Sequence* other) {
+           return resting(*other) || other->priority() > priority ||
+                  in_time(*other, seconds, step) || !in_time(*other, seconds_without, step_without);
+         });
 }
 
 void EngineCore::PauseSlowReaders() {
@@ -176,6 +269,7 @@ void EngineCore::NoteScheduled(const Schedule& schedule, absl::Time now) {
   for (const ScheduledChunk& chunk : schedule.chunks) {
     ActiveRequest& active = *requests_.at(chunk.sequence->request().id);
     if (std::exchange(active.admitted, true)) continue;
+    admission_.Remove(active.request, active.load);
     active.summary.queue_seconds = absl::ToDoubleSeconds(now - active.submitted);
     active.summary.cached_tokens = chunk.begin;
   }
@@ -207,8 +301,28 @@ void EngineCore::NoteAttention(const Schedule& schedule, StepStats& stats) {
   }
 }
 
+// Asks for the tokens of the sequences that go on from the chunks.
+void EngineCore::Choose(const Schedule& schedule) {
+  choices_.clear();
+  int row = 0;  // of the logits
+  for (const ScheduledChunk& chunk : schedule.chunks) {
+    if (!chunk.wants_logits) continue;
+    const auto choose = [&](const Sequence& sequence) {
+      choices_.push_back(
+          MakeChoice(row, sequence.request().sampling, sequence.history(), sequence.Uniform()));
+    };
+    if (chunk.sequence->forks() > 0) {
+      for (const auto& one : requests_.at(chunk.sequence->request().id)->sequences) choose(*one);
+    } else {
+      choose(*chunk.sequence);
+    }
+    ++row;
+  }
+  chosen_.resize(choices_.size());
+}
+
 // Takes the step's result for one chunk. An error means that the device failed.
-absl::Status EngineCore::HandOut(const ScheduledChunk& chunk, const NextToken& next) {
+absl::Status EngineCore::HandOut(const ScheduledChunk& chunk, const NextTokens& next) {
   Sequence& sequence = *chunk.sequence;
   // Its request may have ended with an error in another continuation of this step.
   if (sequence.state() == Sequence::State::kFinished) return absl::OkStatus();
@@ -217,18 +331,18 @@ absl::Status EngineCore::HandOut(const ScheduledChunk& chunk, const NextToken& n
 
   const auto entry = requests_.find(sequence.request().id);
   ActiveRequest& active = *entry->second;
-  absl::Status sampled;
+  absl::Status taken;
   if (sequence.forks() > 0) {
     if (absl::Status status = Fork(active); !status.ok()) return status;
-    for (size_t i = 0; i < active.sequences.size() && sampled.ok(); ++i) {
-      sampled = Sample(active, *active.sequences[i], next);
+    for (size_t i = 0; i < active.sequences.size() && taken.ok(); ++i) {
+      taken = Take(active, *active.sequences[i], next.choices[i], next.logits);
     }
   } else {
-    sampled = Sample(active, sequence, next);
+    taken = Take(active, sequence, next.choices.front(), next.logits);
   }
 
-  if (!sampled.ok()) {
-    End(entry, sampled);
+  if (!taken.ok()) {
+    End(entry, taken);
   } else if (std::ranges::all_of(active.sequences, [](const auto& s) {
                return s->state() == Sequence::State::kFinished;
              })) {
@@ -247,16 +361,11 @@ absl::Status EngineCore::Fork(ActiveRequest& active) {
   return absl::OkStatus();
 }
 
-// Chooses a sequence's next token and hands it out. An error concerns this request only.
-absl::Status EngineCore::Sample(ActiveRequest& active, Sequence& sequence, const NextToken& next) {
+// Hands out a sequence's next token. An error concerns this request only.
+absl::Status EngineCore::Take(ActiveRequest& active, Sequence& sequence, int32_t choice,
+                              std::span<const float> logits) {
   const Request& request = active.request;
-  absl::StatusOr<int32_t> token = next.greedy;
-  if (!next.logits.empty()) {
-    token = sampler_.Choose(next.logits, request.sampling, sequence.history(), sequence.Uniform());
-  } else if (next.greedy < 0) {
-    token = LogitsNotFinite();
-  }
-  if (!token.ok()) return token.status();
+  if (choice < 0) return NoChoice(choice);
 
   const absl::Time now = clock_();
   absl::Time& last = active.last_token[static_cast<size_t>(sequence.index())];
@@ -268,10 +377,13 @@ absl::Status EngineCore::Sample(ActiveRequest& active, Sequence& sequence, const
     active.summary.ttft_seconds = absl::ToDoubleSeconds(now - active.submitted);
   }
 
-  Output output = sequence.Append(request.logprobs
-                                      ? sampler_.Describe(next.logits, *token, request.top_logprobs)
-                                      : OutputToken{*token, std::nullopt, {}});
-  if (output.finish_reason) scheduler_.Remove(sequence);
+  Output output = sequence.Append(request.logprobs ? Describe(logits, choice, request.top_logprobs)
+                                                   : OutputToken{choice, std::nullopt, {}});
+  if (output.finish_reason) {
+    scheduler_.Remove(sequence);
+    admission_.mutable_costs().NoteEnd(request, sequence.generated(),
+                                       sequence.max_length() - sequence.prompt_length());
+  }
   active.sink->OnOutput(std::move(output));
   return absl::OkStatus();
 }
@@ -279,6 +391,7 @@ absl::Status EngineCore::Sample(ActiveRequest& active, Sequence& sequence, const
 void EngineCore::End(Requests::iterator entry, const absl::Status& status) {
   std::unique_ptr<ActiveRequest> active = std::move(entry->second);
   requests_.erase(entry);
+  if (!active->admitted) admission_.Remove(active->request, active->load);
   for (const auto& sequence : active->sequences) {
     if (sequence->state() == Sequence::State::kFinished) continue;
     scheduler_.Remove(*sequence);
@@ -306,11 +419,31 @@ void EngineCore::Fail(const absl::Status& status) {
       absl::StrCat("the device has failed: ", std::string(status.message()))));
 }
 
-void EngineCore::ReportGauges() {
-  EngineGauges gauges;
+void EngineCore::Shed(Requests::iterator entry, ShedReason reason, const std::string& message) {
+  const Request& request = entry->second->request;
+  End(entry, Refusal(reason, message, admission_.EstimatedWait(request.priority, request.client)));
+}
+
+void EngineCore::NoteLoad() {
+  RunningLoad running;
+  for (const Sequence* sequence : scheduler_.running()) {
+    const double sequences = 1 + sequence->forks();
+    running.levels[sequence->priority()] +=
+        {0, sequences, static_cast<double>(sequence->decoding() ? 0 : sequence->pending()),
+         sequences * (sequence->generated() + RemainingTokens(*sequence))};
+  }
+  for (const Sequence* sequence : scheduler_.running()) {
+    running.client_sequences[sequence->request().client] += 1 + sequence->forks();
+  }
+  running.stands = scheduler_.stands();
+  admission_.SetRunning(std::move(running));
+
+  EngineGauges& gauges = gauges_ = {};
   for (const auto& [id, active] : requests_) {
     ++(active->Running() ? gauges.running_requests : gauges.waiting_requests);
   }
+  gauges.waiting_prompt_tokens = static_cast<int>(admission_.waiting().prompt_tokens);
+  gauges.estimated_wait_seconds = absl::ToDoubleSeconds(admission_.EstimatedWait(0, ""));
   gauges.kv_blocks_used = pool_.used_blocks();
   gauges.kv_blocks_total = pool_.total_blocks();
   observer_.OnGauges(gauges);

@@ -44,14 +44,9 @@ struct Request {
   /// Requests share the keys and values of common prefixes only with those of the same salt.
   std::string cache_salt;
   bool render_special = false;  ///< spell control tokens in the text
+  int priority = 0;             ///< lower ones come first
+  std::string client;           ///< who asks: clients of a priority are served alike
   absl::Time deadline = absl::InfiniteFuture();
-
-  /// False if the most probable token by the model's own logits is all that is asked for.
-  bool NeedsLogits() const {
-    return sampling.temperature != 0 || !sampling.logit_bias.empty() ||
-           sampling.repetition_penalty != 1 || sampling.presence_penalty != 0 ||
-           sampling.frequency_penalty != 0 || logprobs;
-  }
 };
 
 enum class FinishReason { kStop, kLength, kCancelled };

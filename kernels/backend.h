@@ -16,6 +16,7 @@
 #include "kernels/selection.h"
 #include "kernels/step_batch.h"
 #include "kernels/tensor.h"
+#include "kernels/token_choice.h"
 
 namespace winnow {
 
@@ -140,9 +141,10 @@ class Backend {
   /// out[i, :] = x[batch.logit_rows[first + i], :].
   virtual void GatherLogitRows(const StepBatch& batch, int first, Tensor x, Tensor out) = 0;
 
-  /// tokens[t] = c of the largest logits[t, c], the first one among equals; -1 if it is not finite
-  /// or one is NaN. `tokens` [rows] in host memory, there at once.
-  virtual void ChooseGreedily(Tensor logits, int32_t* tokens) = 0;
+  /// tokens[i] = the token that choices[i] makes of logits[choices[i].row - first, :], or why there
+  /// is none (kLogitsNotFinite, kNoTokenLeft). `tokens` [choices] in host memory, there at once.
+  virtual void ChooseTokens(Tensor logits, int first, std::span<const TokenChoice> choices,
+                            int32_t* tokens) = 0;
 
   /// Copies fp32 rows to `host` [rows, columns]; they are there at once.
   virtual void CopyToHost(const Tensor& x, float* host) = 0;

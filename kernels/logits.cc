@@ -1,7 +1,6 @@
 #include "kernels/logits.h"
 
 #include <algorithm>
-#include <cmath>
 #include <cstddef>
 #include <limits>
 
@@ -30,10 +29,24 @@ int32_t LargestLogit(std::span<const float> logits) {
   return static_cast<int32_t>(std::ranges::find(logits, largest) - logits.begin());
 }
 
-int32_t GreedyToken(std::span<const float> logits) {
-  if (HasNan(logits)) return -1;
-  const int32_t largest = LargestLogit(logits);
-  return std::isfinite(logits[static_cast<size_t>(largest)]) ? largest : -1;
+bool Before(const TokenValue& a, const TokenValue& b) {
+  return a.value > b.value || (a.value == b.value && a.token < b.token);
+}
+
+// A heap with the smallest kept logit on top: almost every logit of a large vocabulary is turned
+// away by one comparison.
+void KeepLargest(std::span<const float> logits, size_t count, std::vector<TokenValue>* largest) {
+  largest->clear();
+  for (size_t i = 0; i < logits.size(); ++i) {
+    if (largest->size() == count) {
+      if (!(logits[i] > largest->front().value)) continue;
+      std::pop_heap(largest->begin(), largest->end(), Before);
+      largest->pop_back();
+    }
+    largest->push_back({logits[i], static_cast<int32_t>(i)});
+    std::push_heap(largest->begin(), largest->end(), Before);
+  }
+  std::sort_heap(largest->begin(), largest->end(), Before);
 }
 
 }  // namespace winnow

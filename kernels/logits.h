@@ -1,7 +1,9 @@
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <span>
+#include <vector>
 
 namespace winnow {
 
@@ -11,7 +13,16 @@ int32_t LargestLogit(std::span<const float> logits);
 
 bool HasNan(std::span<const float> logits);
 
-/// What greedy decoding chooses: the largest logit, or -1 if it is not finite or one is NaN.
-int32_t GreedyToken(std::span<const float> logits);
+/// A token with its logit, or what becomes of it.
+struct TokenValue {
+  float value;
+  int32_t token;
+};
+
+/// The larger value first, the lowest id first among equals.
+bool Before(const TokenValue& a, const TokenValue& b);
+
+/// The `count` largest logits (all, if there are fewer) to `largest`, in the order of Before.
+void KeepLargest(std::span<const float> logits, size_t count, std::vector<TokenValue>* largest);
 
 }  // namespace winnow

@@ -34,7 +34,7 @@ cp tests/golden/logits_smollm2.* "$bundle/tests/golden/"
 cp models/*.labels.json "$bundle/models/"
 cp "$model" "$bundle/models/"
 cp scripts/cuda_bundle_run.sh "$bundle/run.sh"
-cp loadtest/gpu/sdpa_baseline.py "$bundle/"
+cp loadtest/gpu/{sdpa_baseline,synthetic_gguf}.py "$bundle/"
 
 rm -f "$folder"/part-*
 tar cz -C "$staging" winnow-cuda | split -b 55M - "$folder/part-"

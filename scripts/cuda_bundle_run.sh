@@ -8,7 +8,7 @@ cd "$(dirname "$0")"
 model=models/SmolLM2-135M-Instruct.Q4_1.gguf
 labels=models/smollm2-135m-instruct.labels.json
 clients=32
-client_tokens=512
+client_tokens=1024
 
 # cuBLAS comes with a toolkit or with Python's packages of it.
 find_cublas() {
@@ -79,21 +79,26 @@ done
 note "prefill" bin/winnow bench prefill --device cuda --model synthetic:llama-2-7b --context 8192 \
   --max-step-tokens 8192 --seconds 1 --json
 
-# The server under load: clients that each stream one long completion, all at once.
-serve() {
+# The server under load: clients that each stream one long completion, all at once, after a first
+# round of short ones.
+serve() {  # model, temperature
   local log
   log=$(mktemp -d)
-  bin/winnow serve --device cuda --model "$model" --address 127.0.0.1:50051 \
-    --metrics-address 127.0.0.1:9464 --kv-tokens $((clients * (client_tokens + 256))) 2> "$log/server" &
+  bin/winnow serve --device cuda --model "$1" --address 127.0.0.1:50051 --max-running "$clients" \
+    --metrics-address 127.0.0.1:9464 --kv-tokens $((clients * (client_tokens + 256))) \
+    --max-context $((client_tokens + 256)) 2> "$log/server" &
   local server=$!
   until bin/winnow health --address 127.0.0.1:50051 > "$log/health" 2>&1; do sleep 0.2; done
-  local client jobs=()
-  for ((client = 0; client < clients; ++client)); do
-    bin/winnow generate --address 127.0.0.1:50051 --prompt "Story number $client: once upon a time" \
-      --max-tokens "$client_tokens" --temperature 0 --ignore-eos --json > "$log/client-$client" 2>&1 &
-    jobs+=($!)
+  local client tokens jobs
+  for tokens in 16 "$client_tokens"; do
+    jobs=()
+    for ((client = 0; client < clients; ++client)); do
+      bin/winnow generate --address 127.0.0.1:50051 --prompt "Story number $client: once upon a time" \
+        --max-tokens "$tokens" --temperature "$2" --ignore-eos --json > "$log/client-$client" 2>&1 &
+      jobs+=($!)
+    done
+    wait "${jobs[@]}"
   done
-  wait "${jobs[@]}"
   kill "$server"
   wait "$server" || true
   python3 - "$log" "$clients" <<'PYTHON'
@@ -106,8 +111,14 @@ print(json.dumps({"clients": clients, "generated_tokens": tokens, "seconds": sec
                   "tokens_per_second": tokens / seconds}))
 PYTHON
 }
-note "serve" serve
-note "decode as served" bin/winnow bench decode --device cuda --model "$model" --batch "$clients" \
-  --context $((client_tokens / 2)) --seconds 1 --json
+large=$(mktemp -d)/synthetic.gguf
+python3 synthetic_gguf.py "$model" "$large"
+for served in "$model" "$large"; do
+  note "serve" serve "$served" 0
+  note "serve, sampled" serve "$served" 0.8
+  note "decode as served" bin/winnow bench decode --device cuda --model "$served" --batch "$clients" \
+    --context $((client_tokens / 2)) --seconds 1 --json
+done
+rm -r "$(dirname "$large")"
 note "decode, demo model, sparse" bin/winnow bench decode --device cuda --model "$model" --batch 8 \
   --context 4096 --policy double-sparsity --sparsity 16 --label-file "$labels" --seconds 1 --json

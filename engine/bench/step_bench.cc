@@ -56,12 +56,15 @@ absl::StatusOr<DecodeBenchResult> BenchDecode(Transformer& transformer, Backend&
   const std::vector<Selection> selections(static_cast<size_t>(batch), selection);
   StepBatch view = arrays.View();
   view.selections = selections;
-  std::vector<int32_t> tokens(static_cast<size_t>(batch));
+  std::vector<TokenChoice> choices(static_cast<size_t>(batch));
+  for (int row = 0; row < batch; ++row) choices[static_cast<size_t>(row)].row = row;
+  std::vector<int32_t> tokens(choices.size());
   std::vector<double> times;
   const BenchClock::time_point begin = BenchClock::now();
   while (times.size() < 6 || SecondsSince(begin) < seconds) {
     const BenchClock::time_point start = BenchClock::now();
-    if (absl::Status status = transformer.ForwardGreedy(view, tokens, {}); !status.ok()) {
+    if (absl::Status status = transformer.ForwardAndChoose(view, choices, tokens, {}, {});
+        !status.ok()) {
       return status;
     }
     times.push_back(SecondsSince(start));

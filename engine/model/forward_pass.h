@@ -6,6 +6,7 @@
 #include "absl/status/status.h"
 #include "engine/attention/policy.h"
 #include "kernels/step_batch.h"
+#include "kernels/token_choice.h"
 
 namespace winnow {
 
@@ -27,10 +28,13 @@ class ForwardPass {
   virtual absl::Status Forward(const StepBatch& batch, std::span<float> logits,
                                std::span<float> recalls) = 0;
 
-  /// The same, but leaves of the logits only the token of the largest one, lowest id first among
-  /// equals, in `tokens` ([batch.logit_rows.size()]); -1 where it is not finite or a logit is NaN.
-  virtual absl::Status ForwardGreedy(const StepBatch& batch, std::span<int32_t> tokens,
-                                     std::span<float> recalls) = 0;
+  /// The same, but makes choices of the logits, as Backend::ChooseTokens does, and leaves them in
+  /// `tokens` ([choices.size()]). Logits are large: `logits` is empty unless they are wanted, too.
+  /// REQUIRES: choices are ordered by row.
+  virtual absl::Status ForwardAndChoose(const StepBatch& batch,
+                                        std::span<const TokenChoice> choices,
+                                        std::span<int32_t> tokens, std::span<float> logits,
+                                        std::span<float> recalls) = 0;
 
   /// Copies the first `tokens` tokens of KV block `from` to block `to`, in every layer: a sequence
   /// that forks gets its own copy of a partly filled block.

@@ -231,10 +231,18 @@ absl::Status Transformer::Forward(const StepBatch& batch, std::span<float> logit
   return backend_.Synchronize();
 }
 
-absl::Status Transformer::ForwardGreedy(const StepBatch& batch, std::span<int32_t> tokens,
-                                        std::span<float> recalls) {
+absl::Status Transformer::ForwardAndChoose(const StepBatch& batch,
+                                           std::span<const TokenChoice> choices,
+                                           std::span<int32_t> tokens, std::span<float> logits,
+                                           std::span<float> recalls) {
+  size_t next = 0;
   Compute(batch, recalls, [&](int first, const Tensor& rows) {
-    backend_.ChooseGreedily(rows, tokens.data() + first);
+    if (!logits.empty()) {
+      backend_.CopyToHost(rows, logits.data() + int64_t{first} * config_.vocab);
+    }
+    const size_t begin = next;
+    while (next < choices.size() && choices[next].row < first + rows.rows) ++next;
+    backend_.ChooseTokens(rows, first, choices.subspan(begin, next - begin), &tokens[begin]);
   });
   return backend_.Synchronize();
 }

@@ -22,7 +22,7 @@
 #include "kernels/cpu/quantized_rows.h"
 #include "kernels/cpu/read_bandwidth.h"
 #include "kernels/cpu/thread_pool.h"
-#include "kernels/logits.h"
+#include "kernels/cpu/token_chooser.h"
 
 namespace winnow {
 namespace {
@@ -212,9 +212,13 @@ class CpuBackend : public Backend {
     }
   }
 
-  void ChooseGreedily(Tensor logits, int32_t* tokens) override {
-    ForRows(logits.rows, logits.columns, [&](int64_t t) {
-      tokens[t] = GreedyToken({logits.Row(t), static_cast<size_t>(logits.columns)});
+  void ChooseTokens(Tensor logits, int first, std::span<const TokenChoice> choices,
+                    int32_t* tokens) override {
+    choosers_.resize(static_cast<size_t>(pool_.threads()));
+    pool_.ParallelFor(std::ssize(choices), [&](int64_t i, int worker) {
+      const TokenChoice& choice = choices[i];
+      tokens[i] = choosers_[worker].Choose(
+          {logits.Row(choice.row - first), static_cast<size_t>(logits.columns)}, choice);
     });
   }
 
@@ -264,6 +268,7 @@ class CpuBackend : public Backend {
   std::vector<float> rotations_;
   std::vector<int32_t> row_sequence_;
   PagedAttention attention_;
+  std::vector<TokenChooser> choosers_;  ///< [workers]
 };
 
 }  // namespace

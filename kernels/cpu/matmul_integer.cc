@@ -2,6 +2,7 @@
 #include <cmath>
 
 #include "kernels/cpu/matmul.h"
+#include "kernels/cpu/matmul_amx.h"
 
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "kernels/cpu/matmul_integer.cc"
@@ -223,6 +224,8 @@ HWY_EXPORT(MatMulInteger);
 HWY_EXPORT(QuantizeRow);
 
 void MatMulInteger(const MatMulItem& item, const QuantizedRows& x) {
+  // Highway 1.0 has no target for tiles.
+  if (PaysWithTiles(item)) return MatMulTiles(item, x);
   HWY_DYNAMIC_DISPATCH(MatMulInteger)(item, x);
 }
 

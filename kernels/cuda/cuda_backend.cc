@@ -13,6 +13,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "kernels/cpu/thread_pool.h"
+#include "kernels/cuda/choose_tokens.h"
 #include "kernels/cuda/decode_attention.h"
 #include "kernels/cuda/elementwise.h"
 #include "kernels/cuda/memory.h"
@@ -42,13 +43,14 @@ constexpr int64_t kReadBytes = int64_t{1} << 30;  // to measure bandwidth
 // Memory that grows to what was needed most.
 class Scratch {
  public:
-  /// At least so many bytes, zeroed when they are new. `moved` counts how often that was.
+  /// At least so many bytes, zeroed when they are new. `moved` counts how often that was; null
+  /// where no recorded operator uses them.
   absl::StatusOr<std::byte*> Reserve(int64_t bytes, cudaStream_t stream, int* moved) {
     if (memory_ != nullptr && memory_->bytes() >= bytes) return memory_->data();
     absl::StatusOr<std::unique_ptr<DeviceBuffer>> memory = DeviceBuffer::Create(bytes + bytes / 4);
     if (!memory.ok()) return memory.status();
     memory_ = *std::move(memory);
-    ++*moved;
+    if (moved != nullptr) ++*moved;
     const absl::Status status = CudaStatus(
         cudaMemsetAsync(memory_->data(), 0, static_cast<size_t>(memory_->bytes()), stream),
         "cudaMemsetAsync");
@@ -231,18 +233,57 @@ class CudaBackend : public Backend {
     Note(LaunchGatherRows(x, arrays_.logit_rows + first, out, stream_), "GatherLogitRows");
   }
 
-  void ChooseGreedily(Tensor logits, int32_t* tokens) override {
-    const int64_t bytes = logits.rows * static_cast<int64_t>(sizeof(int32_t));
-    std::fill_n(tokens, logits.rows, -1);
-    const absl::StatusOr<std::byte*> chosen = chosen_.Reserve(bytes, stream_, &moved_);
-    if (!chosen.ok()) return Note(chosen.status());
-    Note(LaunchChooseGreedily(logits, reinterpret_cast<int32_t*>(*chosen), stream_),
-         "ChooseGreedily");
-    Note(cudaMemcpyAsync(staging_->data(), *chosen, static_cast<size_t>(bytes),
+  void ChooseTokens(Tensor logits, int first, std::span<const TokenChoice> choices,
+                    int32_t* tokens) override {
+    std::fill_n(tokens, choices.size(), kLogitsNotFinite);
+    if (choices.empty()) return;
+    // Edits, choices and tokens lie one after another.
+    std::vector<LogitEdit> edits;
+    for (const TokenChoice& choice : choices) {
+      edits.insert(edits.end(), choice.edits.begin(), choice.edits.end());
+    }
+    const int64_t count = std::ssize(choices);
+    const int64_t choice_bytes = count * static_cast<int64_t>(sizeof(DeviceChoice));
+    const int64_t token_bytes = count * static_cast<int64_t>(sizeof(int32_t));
+    const int64_t edit_bytes = std::ssize(edits) * static_cast<int64_t>(sizeof(LogitEdit));
+    const absl::StatusOr<std::byte*> memory =
+        chosen_.Reserve(choice_bytes + token_bytes + edit_bytes, stream_, nullptr);
+    if (!memory.ok()) return Note(memory.status());
+    auto* const device_tokens = reinterpret_cast<int32_t*>(*memory + choice_bytes);
+    std::byte* const device_edits = *memory + choice_bytes + token_bytes;
+
+    std::vector<DeviceChoice> device_choices;
+    int64_t edit = 0;
+    bool needs_scratch = false;
+    for (const TokenChoice& choice : choices) {
+      DeviceChoice& device = device_choices.emplace_back(
+          DeviceChoice{.choice = choice,
+                       .edits = reinterpret_cast<const LogitEdit*>(device_edits) + edit,
+                       .edit_count = static_cast<int32_t>(choice.edits.size())});
+      device.choice.row -= first;
+      device.choice.edits = {};
+      edit += device.edit_count;
+      needs_scratch = needs_scratch || device.NeedsScratch();
+    }
+    float* weights = nullptr;
+    if (needs_scratch) {
+      const absl::StatusOr<std::byte*> scratch = weights_.Reserve(
+          count * logits.columns * static_cast<int64_t>(sizeof(float)), stream_, nullptr);
+      if (!scratch.ok()) return Note(scratch.status());
+      weights = reinterpret_cast<float*>(*scratch);
+    }
+    Copy(*memory, reinterpret_cast<const std::byte*>(device_choices.data()), choice_bytes);
+    if (edit_bytes > 0) {
+      Copy(device_edits, reinterpret_cast<const std::byte*>(edits.data()), edit_bytes);
+    }
+    Note(LaunchChooseTokens(logits, reinterpret_cast<const DeviceChoice*>(*memory),
+                            static_cast<int>(count), weights, device_tokens, stream_),
+         "ChooseTokens");
+    Note(cudaMemcpyAsync(staging_->data(), device_tokens, static_cast<size_t>(token_bytes),
                          cudaMemcpyDeviceToHost, stream_),
          "cudaMemcpyAsync");
     Note(cudaStreamSynchronize(stream_), "cudaStreamSynchronize");
-    if (status_.ok()) std::memcpy(tokens, staging_->data(), static_cast<size_t>(bytes));
+    if (status_.ok()) std::memcpy(tokens, staging_->data(), static_cast<size_t>(token_bytes));
   }
 
   void CopyToHost(const Tensor& x, float* host) override {
@@ -374,7 +415,8 @@ class CudaBackend : public Backend {
   StepArrays arrays_;
   Scratch selected_;        ///< [decode rows, kv_heads, max_selected]
   Scratch workspace_;       ///< of decode attention
-  Scratch chosen_;          ///< tokens
+  Scratch chosen_;          ///< choices, and the tokens that they make
+  Scratch weights_;         ///< of choices, [choices, vocab]
   Scratch probes_;          ///< of recall, and what they found
   int moved_ = 0;           ///< how often one of them has moved
   DecodeAttention decode_;  ///< the last one

@@ -42,10 +42,10 @@ struct Norm {
 };
 
 __global__ void __launch_bounds__(kNormThreads) RmsNorm(const __grid_constant__ Norm call) {
+  LetNextKernelStart();
   const float* row = call.x + blockIdx.x * call.x_stride;
   bf16* to = call.out + blockIdx.x * call.out_stride;
   WaitForPreviousKernel();
-  LetNextKernelStart();
   float squares = 0;
   for (int c = threadIdx.x; c < call.columns; c += kNormThreads) squares += row[c] * row[c];
   const float scale = rsqrtf(BlockSum(squares) / static_cast<float>(call.columns) + call.epsilon);
@@ -58,6 +58,7 @@ __global__ void __launch_bounds__(kNormThreads) RmsNorm(const __grid_constant__ 
 constexpr int kNormVectors = 4;  // of a thread
 
 __global__ void __launch_bounds__(kNormThreads) RmsNormVectors(const __grid_constant__ Norm call) {
+  LetNextKernelStart();
   const auto* row = reinterpret_cast<const float4*>(call.x + blockIdx.x * call.x_stride);
   const auto* weight = reinterpret_cast<const float4*>(call.weight);
   auto* to = reinterpret_cast<uint2*>(call.out + blockIdx.x * call.out_stride);
@@ -68,7 +69,6 @@ __global__ void __launch_bounds__(kNormThreads) RmsNormVectors(const __grid_cons
     if (at * 4 < call.columns) weights[i] = weight[at];
   }
   WaitForPreviousKernel();
-  LetNextKernelStart();
   float4 values[kNormVectors];
   float squares = 0;
 #pragma unroll
@@ -104,8 +104,8 @@ struct Activation {
 __device__ float Silu(float x) { return x / (1 + __expf(-x)); }
 
 __global__ void SwiGlu(const __grid_constant__ Activation call) {
-  WaitForPreviousKernel();
   LetNextKernelStart();
+  WaitForPreviousKernel();
   const int row = blockIdx.x / call.pieces;
   const int c = blockIdx.x % call.pieces * kThreads + threadIdx.x;
   if (c >= call.columns) return;
@@ -116,8 +116,8 @@ __global__ void SwiGlu(const __grid_constant__ Activation call) {
 
 // Eight columns a thread.
 __global__ void SwiGluVectors(const __grid_constant__ Activation call) {
-  WaitForPreviousKernel();
   LetNextKernelStart();
+  WaitForPreviousKernel();
   const int row = blockIdx.x / call.pieces;
   const int c = 8 * (blockIdx.x % call.pieces * kThreads + threadIdx.x);
   if (c >= call.columns) return;
@@ -147,31 +147,6 @@ __global__ void GatherRows(const float* x, int64_t x_stride, const int32_t* rows
 __global__ void AddBias(const float* bias, int columns, float* out, int64_t stride) {
   const int c = blockIdx.y * kThreads + threadIdx.x;
   if (c < columns) out[blockIdx.x * stride + c] += bias[c];
-}
-
-// A logit and its token as one number: the larger logit, then the lower token is larger. NaN is
-// larger than all.
-__device__ unsigned long long Rank(float logit, int token) {
-  const unsigned bits = __float_as_uint(logit);
-  const unsigned ordered =
-      isnan(logit) ? 0xffffffff : bits ^ (bits >> 31 ? 0xffffffff : 0x80000000);
-  return static_cast<unsigned long long>(ordered) << 32 | ~static_cast<unsigned>(token);
-}
-
-__global__ void __launch_bounds__(kNormThreads)
-    ChooseGreedily(const float* logits, int64_t stride, int columns, int32_t* tokens) {
-  __shared__ unsigned long long of_warps[kNormThreads / 32];
-  const float* row = logits + blockIdx.x * stride;
-  unsigned long long best = 0;
-#pragma unroll 8
-  for (int c = threadIdx.x; c < columns; c += kNormThreads) best = max(best, Rank(row[c], c));
-  for (int lane = 16; lane > 0; lane /= 2) best = max(best, __shfl_xor_sync(kFullWarp, best, lane));
-  if (threadIdx.x % 32 == 0) of_warps[threadIdx.x / 32] = best;
-  __syncthreads();
-  if (threadIdx.x > 0) return;
-  for (const unsigned long long other : of_warps) best = max(best, other);
-  const auto token = static_cast<int>(~static_cast<unsigned>(best));
-  tokens[blockIdx.x] = isfinite(row[token]) ? token : -1;
 }
 
 template <typename T>
@@ -215,12 +190,6 @@ cudaError_t LaunchGatherRows(const Tensor& x, const int32_t* rows, const Tensor&
                              cudaStream_t stream) {
   GatherRows<<<out.rows, kThreads, 0, stream>>>(
       As<float>(x), x.stride, rows, static_cast<int>(out.columns), As<float>(out), out.stride);
-  return cudaGetLastError();
-}
-
-cudaError_t LaunchChooseGreedily(const Tensor& logits, int32_t* tokens, cudaStream_t stream) {
-  ChooseGreedily<<<logits.rows, kNormThreads, 0, stream>>>(
-      As<float>(logits), logits.stride, static_cast<int>(logits.columns), tokens);
   return cudaGetLastError();
 }
 

@@ -26,10 +26,6 @@ cudaError_t LaunchSwiGlu(const Tensor& gate_up, const Tensor& out, cudaStream_t 
 cudaError_t LaunchGatherRows(const Tensor& x, const int32_t* rows, const Tensor& out,
                              cudaStream_t stream);
 
-/// tokens[t] = c of the largest logits[t, c], the first one among equals; -1 if it is not finite or
-/// one is NaN. logits fp32.
-cudaError_t LaunchChooseGreedily(const Tensor& logits, int32_t* tokens, cudaStream_t stream);
-
 /// out[t, n] += bias[n]; out fp32.
 cudaError_t LaunchAddBias(const float* bias, const Tensor& out, cudaStream_t stream);
 

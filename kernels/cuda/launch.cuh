@@ -12,7 +12,8 @@ __device__ inline void WaitForPreviousKernel() {
 #endif
 }
 
-/// Lets the next kernel of the stream take what this one leaves free of the device.
+/// Lets the next kernel of the stream take what this one leaves free of the device, best at once:
+/// it waits for all of this one, which waits for the one before.
 __device__ inline void LetNextKernelStart() {
 #if __CUDA_ARCH__ >= 900
   asm volatile("griddepcontrol.launch_dependents;");

@@ -26,47 +26,97 @@ __device__ float2 Rotation(float frequency, int position) {
   return rotation;
 }
 
-__device__ void Rotate(const Rope& rope, int position, int lane, float* head) {
-  for (int i = lane; i < rope.dim / 2; i += 32) {
-    const bool adjacent = rope.pairing == RopePairing::kAdjacent;
-    float& first = head[adjacent ? 2 * i : i];
-    float& second = head[adjacent ? 2 * i + 1 : i + rope.dim / 2];
-    const float2 rotation = Rotation(rope.frequencies[i], position);
-    const float a = first;
-    const float b = second;
-    first = a * rotation.x - b * rotation.y;
-    second = a * rotation.y + b * rotation.x;
-  }
-}
+// The rotations of a head's pairs that a lane computes: pair 32 i + lane.
+struct Rotations {
+  static constexpr int kPairs = kMaxHeadDim / 2 / 32;
+  float2 of_pair[kPairs];
 
-// Codes of the label of `key`, as of LabelCodec, to `codes` [width]. Lanes that share a dimension
-// divide the key among them.
-__device__ void Quantise(const RopeAndStore& call, int kv_head, int lane, const float* key,
-                         int* codes) {
-  const int width = call.label_width;
-  const float* basis = call.basis.key + int64_t{kv_head} * call.head_dim * width;
-  const int shares = width <= 16 ? 32 / width : 1;
-  const int dims = call.head_dim / shares;
-  for (int first = 0; first < width; first += 32) {
-    const int i = first + lane % (32 / shares);
-    const int share = lane / (32 / shares);
-    float label = 0;
-    if (i < width) {
+  __device__ Rotations(const Rope& rope, int position, int lane) {
+#pragma unroll
+    for (int i = 0; i < kPairs; ++i) {
+      const int pair = 32 * i + lane;
+      if (pair < rope.dim / 2) of_pair[i] = Rotation(rope.frequencies[pair], position);
+    }
+  }
+
+  __device__ void Apply(const Rope& rope, int lane, float* head) const {
+    const bool adjacent = rope.pairing == RopePairing::kAdjacent;
+#pragma unroll
+    for (int i = 0; i < kPairs; ++i) {
+      const int pair = 32 * i + lane;
+      if (pair >= rope.dim / 2) break;
+      float& first = head[adjacent ? 2 * pair : pair];
+      float& second = head[adjacent ? 2 * pair + 1 : pair + rope.dim / 2];
+      const float a = first;
+      const float b = second;
+      first = a * of_pair[i].x - b * of_pair[i].y;
+      second = a * of_pair[i].y + b * of_pair[i].x;
+    }
+  }
+};
+
+// A lane's part of a key's label. Lanes that share a dimension of the label divide the key's among
+// them. What of the basis the first ones need is read ahead, for no kernel writes it.
+template <bool kLabels>
+struct LabelPart {
+  static constexpr int kAhead = 32;  // dimensions of the key
+  int shares;
+  int share;
+  int first;  // dimension of the label; others follow at steps of 32
+  float ahead[kAhead];
+
+  __device__ LabelPart(const RopeAndStore& call, int kv_head, int lane)
+      : shares(call.label_width <= 16 ? 32 / call.label_width : 1),
+        share(lane / (32 / shares)),
+        first(lane % (32 / shares)) {
+    const float* basis = Basis(call, kv_head);
+#pragma unroll
+    for (int j = 0; j < kAhead; ++j) {
+      const int c = j * shares + share;
+      ahead[j] = first < call.label_width && c < call.head_dim ? basis[c * call.label_width] : 0;
+    }
+  }
+
+  // Of the lane's first dimension.
+  __device__ const float* Basis(const RopeAndStore& call, int kv_head) const {
+    return call.basis.key + int64_t{kv_head} * call.head_dim * call.label_width + first;
+  }
+
+  // Codes of the label of `key`, as of LabelCodec, to `codes` [width].
+  __device__ void Quantise(const RopeAndStore& call, int kv_head, const float* key,
+                           int* codes) const {
+    const int width = call.label_width;
+    const float* basis = Basis(call, kv_head);
+    const int dims = call.head_dim / shares;
+    for (int i = first; i - first < width; i += 32, basis += 32) {
+      float label = 0;
+      if (i < width) {
+        const bool is_first = i == first;
+#pragma unroll
+        for (int j = 0; j < kAhead; ++j) {
+          if (is_first && j < dims) label += ahead[j] * key[j * shares + share];
+        }
 #pragma unroll 16
-      for (int j = 0; j < dims; ++j) {
-        const int c = j * shares + share;
-        label += basis[c * width + i] * key[c];
+        for (int j = is_first ? kAhead : 0; j < dims; ++j) {
+          const int c = j * shares + share;
+          label += basis[c * width] * key[c];
+        }
+      }
+      for (int step = 32 / shares; step < 32; step *= 2) {
+        label += __shfl_xor_sync(kFullWarp, label, step);
+      }
+      if (i < width && share == 0) {
+        label += call.basis.offset[kv_head * width + i];
+        codes[i] = min(max(__float2int_rn(label), 0), 15);
       }
     }
-    for (int step = 32 / shares; step < 32; step *= 2) {
-      label += __shfl_xor_sync(kFullWarp, label, step);
-    }
-    if (i < width && share == 0) {
-      label += call.basis.offset[kv_head * width + i];
-      codes[i] = min(max(__float2int_rn(label), 0), 15);
-    }
   }
-}
+};
+
+template <>
+struct LabelPart<false> {
+  __device__ LabelPart(const RopeAndStore&, int, int) {}
+};
 
 __device__ void StoreLabel(const int* codes, int width, int slot, int lane, std::byte* block) {
   if (width == 4) {
@@ -85,9 +135,11 @@ struct Call : RopeAndStore {
   int pieces;  ///< of a row, each a block
 };
 
+template <bool kLabels>
 __global__ void __launch_bounds__(kThreads) Store(const __grid_constant__ Call call) {
   __shared__ __align__(16) float heads[kWarps][kMaxHeadDim];
   __shared__ int labels[kWarps][kMaxLabelWidth];
+  LetNextKernelStart();
   const int warp = threadIdx.x / 32;
   const int lane = threadIdx.x % 32;
   const int row = blockIdx.x / call.pieces;
@@ -98,27 +150,22 @@ __global__ void __launch_bounds__(kThreads) Store(const __grid_constant__ Call c
   float* head = heads[warp];
   auto* memory = reinterpret_cast<float4*>(static_cast<float*>(call.qkv.data) +
                                            row * call.qkv.stride + index * head_dim);
+  const bool is_query = index < call.heads;
   const bool is_value = index >= call.heads + call.kv_heads;
   const int position = call.positions[row];
   const int block = call.block_tables[int64_t{call.sequences[row]} * call.max_blocks +
                                       position / call.block_tokens];
-  const int kv_head = (index - call.heads) % call.kv_heads;
-  if (call.labels != nullptr && index >= call.heads && !is_value) {
-    const int elements = head_dim * call.label_width;
-    const float* basis = call.basis.key + int64_t{kv_head} * elements;
-    for (int i = lane * 32; i < elements; i += 32 * 32) {  // a line of the cache each
-      asm volatile("prefetch.global.L2 [%0];" ::"l"(basis + i));
-    }
-  }
+  const int kv_head = is_query ? 0 : (index - call.heads) % call.kv_heads;
+  const Rotations rotations(call.rope, position, lane);
+  const LabelPart<kLabels> part(call, kv_head, lane);
   WaitForPreviousKernel();
-  LetNextKernelStart();
   if (lane < quads) reinterpret_cast<float4*>(head)[lane] = memory[lane];
   __syncwarp();
   if (!is_value) {
-    Rotate(call.rope, position, lane, head);
+    rotations.Apply(call.rope, lane, head);
     __syncwarp();
     if (lane < quads) memory[lane] = reinterpret_cast<const float4*>(head)[lane];
-    if (index < call.heads) return;
+    if (is_query) return;
   }
 
   const int slot = position % call.block_tokens;
@@ -133,11 +180,13 @@ __global__ void __launch_bounds__(kThreads) Store(const __grid_constant__ Call c
     reinterpret_cast<uint2*>(stored)[lane] = {reinterpret_cast<const uint32_t&>(low),
                                               reinterpret_cast<const uint32_t&>(high)};
   }
-  if (is_value || call.labels == nullptr) return;
-  Quantise(call, kv_head, lane, head, labels[warp]);
-  __syncwarp();
-  StoreLabel(labels[warp], call.label_width, slot, lane,
-             call.labels + head_block * (call.block_tokens * call.label_width / 2));
+  if constexpr (kLabels) {
+    if (is_value) return;
+    part.Quantise(call, kv_head, head, labels[warp]);
+    __syncwarp();
+    StoreLabel(labels[warp], call.label_width, slot, lane,
+               call.labels + head_block * (call.block_tokens * call.label_width / 2));
+  }
 }
 
 }  // namespace
@@ -145,7 +194,7 @@ __global__ void __launch_bounds__(kThreads) Store(const __grid_constant__ Call c
 cudaError_t LaunchRopeAndStore(const RopeAndStore& call, cudaStream_t stream) {
   const int heads = call.heads + 2 * call.kv_heads;
   const int pieces = (heads + kWarps - 1) / kWarps;
-  return LaunchEarly(Store,
+  return LaunchEarly(call.labels != nullptr ? Store<true> : Store<false>,
                      {.blocks = static_cast<int>(call.qkv.rows) * pieces, .threads = kThreads},
                      CurrentDeviceTraits().capability_major, stream, Call{call, pieces});
 }

@@ -57,12 +57,10 @@ __device__ __forceinline__ void Store(__nv_bfloat16* at, float value, bool) {
   *at = __float2bfloat16_rn(value);
 }
 
-// kTiles tiles of 8 rows of x.
-template <int kTiles, typename Out>
-__global__ void __launch_bounds__(kThreads, kTiles > 2 ? 1 : 2)
-    Multiply(const __grid_constant__ ThinProduct call) {
-  constexpr int kRows = 8 * kTiles;
-  __shared__ float sums[kWarps][kRows][kBlockRows + 1];
+template <typename Out>
+__global__ void __launch_bounds__(kThreads, 2) Multiply(const __grid_constant__ ThinProduct call) {
+  __shared__ float sums[kWarps][kMaxThinRows][kBlockRows + 1];
+  LetNextKernelStart();
   const int warp = threadIdx.x / 32;
   const int lane = threadIdx.x % 32;
   const int group = lane / 4;  // row of w, of x
@@ -74,11 +72,7 @@ __global__ void __launch_bounds__(kThreads, kTiles > 2 ? 1 : 2)
     const int row = min(first_output + group + 8 * half, call.outputs - 1);
     w[half] = call.w + int64_t{row} * call.columns + column;
   }
-  const __nv_bfloat16* x[kTiles];
-#pragma unroll
-  for (int n = 0; n < kTiles; ++n) {
-    x[n] = call.x + min(group + 8 * n, call.rows - 1) * call.x_stride + column;
-  }
+  const __nv_bfloat16* x = call.x + min(group, call.rows - 1) * call.x_stride + column;
 
   const auto inside = [&](int chunk) { return column + chunk * (kWarps * kChunk) < call.columns; };
   uint4 weights[kAhead][2];
@@ -95,9 +89,8 @@ __global__ void __launch_bounds__(kThreads, kTiles > 2 ? 1 : 2)
   };
   load(0);
   WaitForPreviousKernel();
-  LetNextKernelStart();
 
-  float sum[kTiles][4] = {};
+  float sum[4] = {};
   for (int first = 0; inside(first); first += kAhead) {
     uint4 current[kAhead][2];
 #pragma unroll
@@ -110,25 +103,17 @@ __global__ void __launch_bounds__(kThreads, kTiles > 2 ? 1 : 2)
     for (int i = 0; i < kAhead; ++i) {
       const uint4 low = current[i][0];
       const uint4 high = current[i][1];
-#pragma unroll
-      for (int n = 0; n < kTiles; ++n) {
-        uint4 factor = {0, 0, 0, 0};
-        if (inside(first + i)) {
-          factor = *reinterpret_cast<const uint4*>(x[n] + (first + i) * (kWarps * kChunk));
-        }
-        MultiplyAdd(sum[n], low.x, high.x, low.y, high.y, factor.x, factor.y);
-        MultiplyAdd(sum[n], low.z, high.z, low.w, high.w, factor.z, factor.w);
+      uint4 factor = {0, 0, 0, 0};
+      if (inside(first + i)) {
+        factor = *reinterpret_cast<const uint4*>(x + (first + i) * (kWarps * kChunk));
       }
+      MultiplyAdd(sum, low.x, high.x, low.y, high.y, factor.x, factor.y);
+      MultiplyAdd(sum, low.z, high.z, low.w, high.w, factor.z, factor.w);
     }
   }
 
 #pragma unroll
-  for (int n = 0; n < kTiles; ++n) {
-#pragma unroll
-    for (int i = 0; i < 4; ++i) {
-      sums[warp][n * 8 + lane % 4 * 2 + i % 2][group + i / 2 * 8] = sum[n][i];
-    }
-  }
+  for (int i = 0; i < 4; ++i) sums[warp][lane % 4 * 2 + i % 2][group + i / 2 * 8] = sum[i];
   __syncthreads();
   for (int i = threadIdx.x; i < call.rows * kBlockRows; i += kThreads) {
     const int row = i / kBlockRows;
@@ -146,10 +131,7 @@ template <typename Out>
 cudaError_t Launch(const ThinProduct& call, cudaStream_t stream) {
   const LaunchShape shape{.blocks = (call.outputs + kBlockRows - 1) / kBlockRows,
                           .threads = kThreads};
-  const auto kernel = call.rows <= 8    ? Multiply<1, Out>
-                      : call.rows <= 16 ? Multiply<2, Out>
-                                        : Multiply<4, Out>;
-  return LaunchEarly(kernel, shape, CurrentDeviceTraits().capability_major, stream, call);
+  return LaunchEarly(Multiply<Out>, shape, CurrentDeviceTraits().capability_major, stream, call);
 }
 
 }  // namespace

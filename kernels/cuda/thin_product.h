@@ -7,7 +7,7 @@
 namespace winnow::cuda {
 
 /// Rows that LaunchThinProduct takes, at most. More are better left to cuBLAS.
-inline constexpr int kMaxThinRows = 32;
+inline constexpr int kMaxThinRows = 8;
 
 /// True if LaunchThinProduct computes products of these shapes.
 bool IsThinProduct(const Tensor& x, const Tensor& out);

@@ -7,7 +7,7 @@
 #include <utility>
 
 #include "engine/request_check.h"
-#include "kernels/logits.h"
+#include "kernels/cpu/token_chooser.h"
 
 namespace winnow {
 namespace {
@@ -32,9 +32,12 @@ uint64_t HashHistory(std::span<const int32_t> history) {
 
 }  // namespace
 
-std::vector<int32_t> LetterTokenizer::Encode(std::string_view text, bool, bool) const {
+std::vector<int32_t> LetterTokenizer::EncodeSegments(std::span<const TextSegment> segments,
+                                                     bool) const {
   std::vector<int32_t> tokens;
-  for (const char c : text) tokens.push_back(c - 'a');
+  for (const TextSegment& segment : segments) {
+    for (const char c : segment.text) tokens.push_back(c - 'a');
+  }
   return tokens;
 }
 
@@ -64,15 +67,20 @@ KvTraffic HistoryModel::Traffic(const Selection& selection, int context) const {
   return traffic;
 }
 
-absl::Status HistoryModel::ForwardGreedy(const StepBatch& batch, std::span<int32_t> tokens,
-                                         std::span<float> recalls) {
-  ++greedy_steps_;
+absl::Status HistoryModel::ForwardAndChoose(const StepBatch& batch,
+                                            std::span<const TokenChoice> choices,
+                                            std::span<int32_t> tokens, std::span<float> logits,
+                                            std::span<float> recalls) {
+  if (logits.empty()) ++steps_without_logits_;
   const auto vocab = static_cast<size_t>(vocab_);
-  std::vector<float> logits(tokens.size() * vocab);
-  const absl::Status status = Forward(batch, logits, recalls);
-  for (size_t i = 0; i < tokens.size(); ++i) {
-    tokens[i] = GreedyToken(std::span(logits).subspan(i * vocab, vocab));
+  std::vector<float> all(batch.logit_rows.size() * vocab);
+  const absl::Status status = Forward(batch, all, recalls);
+  cpu::TokenChooser chooser;
+  for (size_t i = 0; i < choices.size(); ++i) {
+    const auto row = static_cast<size_t>(choices[i].row);
+    tokens[i] = chooser.Choose(std::span(all).subspan(row * vocab, vocab), choices[i]);
   }
+  if (!logits.empty()) std::ranges::copy(all, logits.begin());
   return status;
 }
 
@@ -209,23 +217,21 @@ RecordingSink::Continuation ReferenceContinuation(const Request& request, int in
   RecordingSink::Continuation result;
   std::vector<int32_t> history = request.prompt_tokens;
   TokenHistory seen(request.sampling, request.prompt_tokens);
-  Sampler sampler;
+  cpu::TokenChooser chooser;
   while (!result.finish_reason) {
     const std::vector<float> logits = model.LogitsAfter(history);
     int32_t token;
-    if (request.sampling.temperature == 0 && request.sampling.logit_bias.empty() &&
-        seen.output_counts().empty()) {
+    if (request.sampling.temperature == 0 && seen.edits().empty()) {
       token = static_cast<int32_t>(std::ranges::max_element(logits) - logits.begin());
     } else {
       const auto position = static_cast<int>(result.tokens.size());
-      token = sampler
-                  .Choose(logits, request.sampling, seen,
-                          UniformAt(*request.sampling.seed, index, position))
-                  .value();
+      token =
+          chooser.Choose(logits, MakeChoice(0, request.sampling, seen,
+                                            UniformAt(*request.sampling.seed, index, position)));
     }
     history.push_back(token);
     seen.Append(token);
-    result.tokens.push_back(request.logprobs ? sampler.Describe(logits, token, request.top_logprobs)
+    result.tokens.push_back(request.logprobs ? Describe(logits, token, request.top_logprobs)
                                              : OutputToken{token, std::nullopt, {}});
     if (std::ranges::count(request.stop_token_ids, token) > 0) {
       result.finish_reason = FinishReason::kStop;

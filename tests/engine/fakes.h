@@ -25,8 +25,8 @@ class LetterTokenizer : public Tokenizer {
  public:
   explicit LetterTokenizer(int32_t vocab) : vocab_(vocab) {}
 
-  std::vector<int32_t> Encode(std::string_view text, bool parse_special,
-                              bool add_bos) const override;
+  std::vector<int32_t> EncodeSegments(std::span<const TextSegment> segments,
+                                      bool add_bos) const override;
   std::string TokenBytes(int32_t token, bool render_special) const override;
   int32_t vocab_size() const override { return vocab_; }
   int32_t bos_token() const override { return -1; }
@@ -46,8 +46,9 @@ class HistoryModel : public ForwardPass {
 
   absl::Status Forward(const StepBatch& batch, std::span<float> logits,
                        std::span<float> recalls) override;
-  absl::Status ForwardGreedy(const StepBatch& batch, std::span<int32_t> tokens,
-                             std::span<float> recalls) override;
+  absl::Status ForwardAndChoose(const StepBatch& batch, std::span<const TokenChoice> choices,
+                                std::span<int32_t> tokens, std::span<float> logits,
+                                std::span<float> recalls) override;
   absl::Status CopyBlock(int32_t from, int32_t to, int tokens) override;
   int vocab() const override { return vocab_; }
   AttentionShape attention_shape() const override { return {2, 3}; }
@@ -66,8 +67,8 @@ class HistoryModel : public ForwardPass {
   int corruptions() const { return corruptions_; }
   int64_t tokens_computed() const { return tokens_computed_; }
   int max_rows() const { return max_rows_; }
-  /// Calls of ForwardGreedy.
-  int greedy_steps() const { return greedy_steps_; }
+  /// Steps of which no logits were wanted.
+  int steps_without_logits() const { return steps_without_logits_; }
 
   /// Called at the start of Forward: a returned error is the device's.
   std::function<absl::Status(const StepBatch&)> before_forward;
@@ -90,7 +91,7 @@ class HistoryModel : public ForwardPass {
   int corruptions_ = 0;
   int64_t tokens_computed_ = 0;
   int max_rows_ = 0;
-  int greedy_steps_ = 0;
+  int steps_without_logits_ = 0;
 };
 
 /// Keeps what it gets. Has room unless told otherwise.

@@ -11,6 +11,8 @@
 #include <random>
 #include <vector>
 
+#include "kernels/cpu/token_chooser.h"
+
 namespace winnow {
 namespace {
 
@@ -78,16 +80,20 @@ std::vector<double> ReferenceProbabilities(const std::vector<float>& logits,
   return probabilities;
 }
 
+int32_t Choose(const std::vector<float>& logits, const SamplingParams& params,
+               const TokenHistory& history, double uniform) {
+  return cpu::TokenChooser().Choose(logits, MakeChoice(0, params, history, uniform));
+}
+
 /// The share of each token when `uniform` runs through a fine grid over [0, 1).
 std::vector<double> Shares(const std::vector<float>& logits, const SamplingParams& params,
                            const TokenHistory& history, int grid) {
-  Sampler sampler;
   std::vector<double> shares(logits.size(), 0.0);
   for (int i = 0; i < grid; ++i) {
-    const auto token = sampler.Choose(logits, params, history, (i + 0.5) / grid);
-    EXPECT_TRUE(token.ok()) << token.status();
-    if (!token.ok()) break;
-    shares[static_cast<size_t>(*token)] += 1.0 / grid;
+    const int32_t token = Choose(logits, params, history, (i + 0.5) / grid);
+    EXPECT_GE(token, 0);
+    if (token < 0) break;
+    shares[static_cast<size_t>(token)] += 1.0 / grid;
   }
   return shares;
 }
@@ -190,15 +196,13 @@ TEST(SamplerTest, FiltersKeepTheLowestIdsOfEqualTokens) {
 }
 
 TEST(SamplerTest, GreedyTakesTheLargestLogitAndTheLowestIdAmongEquals) {
-  Sampler sampler;
   const SamplingParams params = With([](SamplingParams& p) { p.temperature = 0; });
   const TokenHistory history(params, {});
-  EXPECT_EQ(*sampler.Choose(std::vector<float>{-3, 2, 5, 5, 1}, params, history, 0.99), 2);
-  EXPECT_EQ(*sampler.Choose(std::vector<float>{-kInfinity, -7}, params, history, 0), 1);
+  EXPECT_EQ(Choose({-3, 2, 5, 5, 1}, params, history, 0.99), 2);
+  EXPECT_EQ(Choose({-kInfinity, -7}, params, history, 0), 1);
 }
 
 TEST(SamplerTest, GreedyHeedsBiasAndPenalties) {
-  Sampler sampler;
   SamplingParams params = With([](SamplingParams& p) {
     p.logit_bias = {{0, -kInfinity}};
     p.frequency_penalty = 1;
@@ -207,56 +211,51 @@ TEST(SamplerTest, GreedyHeedsBiasAndPenalties) {
   TokenHistory history(params, {});
   history.Append(1);
   history.Append(1);
-  EXPECT_EQ(*sampler.Choose(std::vector<float>{9, 4, 2.5f, 1}, params, history, 0), 2);
+  EXPECT_EQ(Choose({9, 4, 2.5f, 1}, params, history, 0), 2);
 }
 
 TEST(SamplerTest, TinyTemperatureIsGreedy) {
   std::mt19937 random(3);
   const std::vector<float> logits = RandomLogits(random, 100, 1);
   const auto best = std::ranges::max_element(logits) - logits.begin();
-  Sampler sampler;
   for (const float temperature : {1e-4f, 1e-20f, 1e-44f}) {
     SamplingParams params;
     params.temperature = temperature;
     const TokenHistory history(params, {});
     for (const double uniform : {0.0, 0.5, 0.999999}) {
-      EXPECT_EQ(*sampler.Choose(logits, params, history, uniform), best);
+      EXPECT_EQ(Choose(logits, params, history, uniform), best);
     }
   }
 }
 
 TEST(SamplerTest, NeverChoosesABannedTokenAtTheEdgesOfTheDraw) {
-  Sampler sampler;
   const SamplingParams params = With([](SamplingParams& p) {
     p.logit_bias = {{0, -kInfinity}, {3, -kInfinity}};
   });
   const TokenHistory history(params, {});
   const std::vector<float> logits = {1, 1, 1, 1};
-  EXPECT_EQ(*sampler.Choose(logits, params, history, 0), 1);
-  EXPECT_EQ(*sampler.Choose(logits, params, history, std::nextafter(1.0, 0.0)), 2);
+  EXPECT_EQ(Choose(logits, params, history, 0), 1);
+  EXPECT_EQ(Choose(logits, params, history, std::nextafter(1.0, 0.0)), 2);
 }
 
 TEST(SamplerTest, LogitsThatAreNoNumbersAreAnError) {
-  Sampler sampler;
   for (const float temperature : {0.0f, 1.0f}) {
     SamplingParams params;
     params.temperature = temperature;
     const TokenHistory history(params, {});
-    EXPECT_EQ(sampler.Choose(std::vector<float>{1, NAN, 2}, params, history, 0).status().code(),
-              absl::StatusCode::kInternal);
-    EXPECT_EQ(sampler.Choose(std::vector<float>{1, kInfinity}, params, history, 0).status().code(),
-              absl::StatusCode::kInternal);
+    EXPECT_EQ(Choose({1, NAN, 2}, params, history, 0), kLogitsNotFinite);
+    EXPECT_EQ(Choose({1, kInfinity}, params, history, 0), kLogitsNotFinite);
+    EXPECT_EQ(Choose({-kInfinity, -kInfinity}, params, history, 0), kLogitsNotFinite);
   }
 }
 
 TEST(SamplerTest, BanningEveryTokenIsAnError) {
-  Sampler sampler;
   const SamplingParams params = With([](SamplingParams& p) {
     p.logit_bias = {{0, -kInfinity}, {1, -kInfinity}};
   });
-  EXPECT_EQ(
-      sampler.Choose(std::vector<float>{1, 2}, params, TokenHistory(params, {}), 0).status().code(),
-      absl::StatusCode::kInvalidArgument);
+  EXPECT_EQ(Choose({1, 2}, params, TokenHistory(params, {}), 0), kNoTokenLeft);
+  EXPECT_EQ(NoChoice(kNoTokenLeft).code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_EQ(NoChoice(kLogitsNotFinite).code(), absl::StatusCode::kInternal);
 }
 
 TEST(SamplerTest, LogprobsAreThoseOfTheUnmodifiedLogits) {
@@ -272,8 +271,7 @@ TEST(SamplerTest, LogprobsAreThoseOfTheUnmodifiedLogits) {
   std::ranges::stable_sort(order, std::greater<>(),
                            [&](int32_t token) { return logits[static_cast<size_t>(token)]; });
 
-  Sampler sampler;
-  const OutputToken described = sampler.Describe(logits, 123, 20);
+  const OutputToken described = Describe(logits, 123, 20);
   EXPECT_EQ(described.token, 123);
   EXPECT_NEAR(*described.logprob, exact(123), 1e-5);
   ASSERT_EQ(described.top_logprobs.size(), 20u);
@@ -284,8 +282,7 @@ TEST(SamplerTest, LogprobsAreThoseOfTheUnmodifiedLogits) {
 }
 
 TEST(SamplerTest, TopLogprobsNameTheLowestIdsFirstAmongEqualsAndStopAtTheVocabulary) {
-  Sampler sampler;
-  const OutputToken described = sampler.Describe(std::vector<float>{0, 1, 1}, 0, 20);
+  const OutputToken described = Describe(std::vector<float>{0, 1, 1}, 0, 20);
   std::vector<int32_t> tokens;
   for (const TokenLogprob& top : described.top_logprobs) tokens.push_back(top.token);
   EXPECT_THAT(tokens, ElementsAre(1, 2, 0));
@@ -347,10 +344,9 @@ TEST(SamplerTest, TokensDrawnAlongASequenceFollowTheDistribution) {
   });
   const TokenHistory history(params, {});
   const std::vector<double> expected = ReferenceProbabilities(logits, params, {}, {});
-  Sampler sampler;
   std::vector<int> counts(logits.size(), 0);
   for (int i = 0; i < kDraws; ++i) {
-    ++counts[static_cast<size_t>(*sampler.Choose(logits, params, history, UniformAt(1234, 2, i)))];
+    ++counts[static_cast<size_t>(Choose(logits, params, history, UniformAt(1234, 2, i)))];
   }
   double chi_square = 0;
   for (size_t token = 0; token < logits.size(); ++token) {

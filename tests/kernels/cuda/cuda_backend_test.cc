@@ -8,12 +8,14 @@
 #include <cmath>
 #include <memory>
 #include <numeric>
+#include <random>
 #include <span>
 #include <tuple>
 #include <vector>
 
 #include "gtest/gtest.h"
 #include "kernels/cpu/cpu_backend.h"
+#include "kernels/cpu/token_chooser.h"
 #include "tests/kernels/reference.h"
 
 namespace winnow::test {
@@ -244,12 +246,71 @@ TEST_F(CudaBackendTest, GreedyChoicesAreTheFirstOfTheLargestFiniteLogits) {
   logits[3 * kVocab + kVocab - 1] = INFINITY;
   for (int c = 0; c < kVocab; ++c) logits[4 * kVocab + c] = -INFINITY;
   logits[5 * kVocab + kVocab - 1] = 50;
+  std::vector<TokenChoice> choices(6);
+  for (int row = 0; row < 6; ++row) choices[row].row = 10 + row;
   std::vector<int32_t> tokens(6, -7);
-  backend_->ChooseGreedily(Put(logits, kVocab), tokens.data());
+  backend_->ChooseTokens(Put(logits, kVocab), 10, choices, tokens.data());
   Sync();
   const auto second = logits.begin() + kVocab;
   const auto largest = static_cast<int32_t>(std::max_element(second, second + kVocab) - second);
-  EXPECT_EQ(tokens, (std::vector<int32_t>{700, largest, -1, -1, -1, kVocab - 1}));
+  EXPECT_EQ(tokens, (std::vector<int32_t>{700, largest, kLogitsNotFinite, kLogitsNotFinite,
+                                          kLogitsNotFinite, kVocab - 1}));
+}
+
+// What the CPU chooses is tested against double precision (tests/engine/sampling_test.cc).
+TEST_F(CudaBackendTest, ChoosesTheTokensThatTheCpuChooses) {
+  for (const int vocab : {5, 700, 32003, 128256}) {
+    std::mt19937 random(static_cast<unsigned>(vocab));
+    const auto real = [&](float low, float high) {
+      return std::uniform_real_distribution<float>(low, high)(random);
+    };
+    const auto half = [&] { return random() % 2 == 0; };
+    constexpr int kRows = 8;
+    std::vector<float> logits;
+    for (int row = 0; row < kRows; ++row) {
+      const float spread = real(0.2f, 6);
+      for (const float x : RandomFloats(vocab, random)) logits.push_back(x * spread);
+      // Equal logits, which ids tell apart.
+      for (int i = 0; i < vocab / 3; ++i) logits[row * vocab + random() % vocab] = spread;
+    }
+    std::vector<TokenChoice> choices;
+    std::vector<std::vector<LogitEdit>> edits;
+    for (int i = 0; i < 64; ++i) {
+      TokenChoice choice;
+      choice.row = i / (64 / kRows);  // several of a row
+      choice.temperature = i % 16 == 0 ? 0 : real(0.1f, 2.5f);
+      if (half()) choice.top_k = static_cast<int>(1 + random() % (half() ? 40 : vocab));
+      if (half()) choice.top_p = real(0.05f, 0.999f);
+      if (half()) choice.min_p = real(0, 0.3f);
+      choice.uniform = i % 8 == 1 ? 0 : i % 8 == 2 ? std::nextafter(1.0, 0.0) : real(0, 1);
+      choice.repetition_penalty = real(0.5f, 2);
+      choice.presence_penalty = real(-2, 2);
+      choice.frequency_penalty = real(-1, 1);
+      std::vector<LogitEdit>& of_choice = edits.emplace_back();
+      for (int token = 0; half() && token < vocab; token += 1 + static_cast<int>(random() % 40)) {
+        of_choice.push_back(
+            {token, half() ? real(-4, 4) : -INFINITY, static_cast<int32_t>(random() % 5) - 1});
+      }
+      choices.push_back(choice);
+    }
+    for (size_t i = 0; i < choices.size(); ++i) choices[i].edits = edits[i];
+    edits.back().clear();
+    for (int token = 0; token < vocab; ++token) edits.back().push_back({token, -INFINITY, -1});
+    choices.back().edits = edits.back();  // nothing is left
+
+    const Tensor rows = Put(logits, vocab);
+    std::vector<int32_t> tokens(choices.size(), -7);
+    backend_->ChooseTokens(rows, 0, choices, tokens.data());
+    Sync();
+    cpu::TokenChooser chooser;
+    for (size_t i = 0; i < choices.size(); ++i) {
+      const std::span<const float> row(&logits[choices[i].row * vocab], vocab);
+      EXPECT_EQ(tokens[i], chooser.Choose(row, choices[i]))
+          << "vocabulary " << vocab << ", choice " << i;
+    }
+    EXPECT_EQ(tokens.back(), kNoTokenLeft);
+    EXPECT_EQ(Get(rows), logits);  // which other choices of the same rows need
+  }
 }
 
 TEST_F(CudaBackendTest, AllocatingMoreThanThereIsSaysWhatIsNeededAndFree) {
