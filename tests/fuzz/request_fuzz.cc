@@ -70,8 +70,8 @@ void CheckAccepted(const Request& request, const ServedModel& model) {
                                  .max_running_sequences = kMaxSequences};
   WINNOW_CHECK(CheckRequest(request, options, model.tokenizer->vocab_size()).ok());
   WINNOW_CHECK(static_cast<int>(request.prompt_tokens.size()) + request.max_tokens <= kContext);
-  WINNOW_CHECK(request.n <= kMaxContinuations);
-  WINNOW_CHECK(request.stop.size() <= static_cast<size_t>(kMaxStopStrings));
+  WINNOW_CHECK(request.n <= model.limits.n);
+  WINNOW_CHECK(request.stop.size() <= static_cast<size_t>(model.limits.stop_strings));
   for (const std::string& stop : request.stop) {
     WINNOW_CHECK(!stop.empty() && stop.size() <= static_cast<size_t>(kMaxStopStringBytes));
   }
@@ -79,7 +79,7 @@ void CheckAccepted(const Request& request, const ServedModel& model) {
   WINNOW_CHECK(request.top_logprobs >= 0 && request.top_logprobs <= kMaxTopLogprobs);
   WINNOW_CHECK(request.cache_salt.size() <= kMaxSaltBytes);
   const SamplingParams& sampling = request.sampling;
-  WINNOW_CHECK(sampling.logit_bias.size() <= static_cast<size_t>(kMaxLogitBiasEntries));
+  WINNOW_CHECK(sampling.logit_bias.size() <= static_cast<size_t>(model.limits.logit_bias_entries));
   WINNOW_CHECK(sampling.temperature >= 0 && sampling.temperature <= 100);
   WINNOW_CHECK(sampling.top_k >= 0);
   WINNOW_CHECK(sampling.top_p > 0 && sampling.top_p <= 1);
