@@ -13,12 +13,18 @@ Engine::Engine(const EngineOptions& options, ForwardPass& forward, const Tokeniz
       vocab_(forward.vocab()),
       observer_(observer),
       core_(options, forward, tokenizer, observer),
-      mailbox_(options.max_waiting_requests),
+      mailbox_(Admission(options)),
       thread_([this] { Loop(); }) {}
 
 Engine::~Engine() {
   mailbox_.Stop();
   thread_.join();
+}
+
+absl::Status Engine::CheckOutline(const Request& outline) {
+  absl::Status status = mailbox_.CheckOutline(outline, absl::Now());
+  if (!status.ok()) observer_.OnRejected(status);
+  return status;
 }
 
 absl::Status Engine::Submit(Request request, RequestSink* sink) {
@@ -39,6 +45,13 @@ bool Engine::drained() const { return drained_.load(std::memory_order_acquire); 
 
 bool Engine::healthy() const { return healthy_.load(std::memory_order_acquire); }
 
+Engine::Activity Engine::activity() const {
+  std::lock_guard lock(activity_mutex_);
+  Activity activity = activity_;
+  activity.step = core_.step_tokens();
+  return activity;
+}
+
 void Engine::Loop() {
   bool busy = core_.Step();  // computes nothing yet, but reports the empty pool
   bool draining = false;
@@ -56,8 +69,18 @@ void Engine::Loop() {
       core_.EndAll(absl::CancelledError("the engine was stopped"));
       return;
     }
+    {
+      std::lock_guard lock(activity_mutex_);
+      activity_.in_step = true;
+      activity_.step_begin = absl::Now();
+    }
     busy = core_.Step();
-    mailbox_.SetUnadmitted(core_.unadmitted_requests());
+    {
+      std::lock_guard lock(activity_mutex_);
+      activity_.in_step = false;
+      activity_.gauges = core_.gauges();
+    }
+    mailbox_.SetAdmission(core_.admission());
     healthy_.store(core_.healthy(), std::memory_order_release);
     drained_.store(draining && core_.requests() == 0, std::memory_order_release);
   }

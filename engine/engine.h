@@ -2,8 +2,10 @@
 
 #include <atomic>
 #include <cstdint>
+#include <mutex>
 #include <thread>
 
+#include "absl/base/thread_annotations.h"
 #include "absl/status/status.h"
 #include "absl/time/time.h"
 #include "engine/engine_core.h"
@@ -27,10 +29,15 @@ class Engine {
          EngineObserver& observer);
   ~Engine();
 
+  /// What Submit would say, as far as that is known without the prompt: so that a server that is
+  /// busy enough does not read prompts only to refuse them. Of `outline`, the priority, the client,
+  /// the deadline, max_tokens and n count.
+  absl::Status CheckOutline(const Request& outline);
+
   /// Queues a request. The engine calls `sink` until OnFinished, also when the request is
   /// cancelled; it must stay alive until then. Errors (sink never called): RESOURCE_EXHAUSTED when
-  /// the queue is full, UNAVAILABLE while draining, INVALID_ARGUMENT when the prompt with
-  /// max_tokens can never fit the KV pool.
+  /// Admission refuses it (Refusal), UNAVAILABLE while draining, INVALID_ARGUMENT when the prompt
+  /// with max_tokens can never fit the KV pool.
   absl::Status Submit(Request request, RequestSink* sink);
 
   /// Ends a request within one step; its sink gets OnFinished with CANCELLED. Unknown ids are
@@ -50,6 +57,15 @@ class Engine {
   /// False when the device failed (then every request ends with UNAVAILABLE).
   bool healthy() const;
 
+  /// What the engine thread is doing.
+  struct Activity {
+    bool in_step = false;
+    absl::Time step_begin;
+    EngineCore::StepTokens step;  ///< what it computes, or computed last
+    EngineGauges gauges;          ///< after the step before
+  };
+  Activity activity() const;
+
  private:
   void Loop();
 
@@ -60,6 +76,8 @@ class Engine {
   Mailbox mailbox_;
   std::atomic<bool> drained_{false};
   std::atomic<bool> healthy_{true};
+  mutable std::mutex activity_mutex_;
+  Activity activity_ ABSL_GUARDED_BY(activity_mutex_);
   std::thread thread_;  ///< last: it uses all the others
 };
 

@@ -17,6 +17,7 @@ struct EngineCore::ActiveRequest {
   RequestSink* sink = nullptr;
   absl::Time submitted;
   bool admitted = false;                             ///< a step has computed some of it
+  RequestLoad load;                                  ///< what it counts in the queue until then
   std::vector<std::unique_ptr<Sequence>> sequences;  ///< [n]
   std::vector<absl::Time> last_token;                ///< [n]
   RequestSummary summary;
@@ -37,6 +38,7 @@ EngineCore::EngineCore(const EngineOptions& options, ForwardPass& forward,
       clock_(std::move(clock)),
       pool_(options.kv_blocks, options.block_tokens),
       scheduler_(options, pool_),
+      admission_(options),
       step_builder_(forward.attention_shape()),
       seeds_(std::random_device{}()) {}
 
@@ -58,6 +60,8 @@ void EngineCore::Submit(Request request, RequestSink* sink, absl::Time submitted
                                                            max_length, options_.recall));
   }
   active->last_token.resize(active->sequences.size());
+  active->load = admission_.LoadOf(kept);
+  admission_.Add(kept, active->load);
 
   // The first continuation computes the prompt, then the others fork from it.
   Sequence& first = *active->sequences.front();
@@ -65,7 +69,29 @@ void EngineCore::Submit(Request request, RequestSink* sink, absl::Time submitted
   scheduler_.Add(first);
   const auto [entry, is_new] = requests_.emplace(kept.id, std::move(active));
   WINNOW_CHECK(is_new);
-  if (!healthy_) End(entry, absl::UnavailableError("the device has failed"));
+  if (!healthy_) return End(entry, absl::UnavailableError("the device has failed"));
+  ShedOverflow(entry->second->request);
+}
+
+// Ends waiting requests until no more wait than may; the newcomer's own end ends it too.
+void EngineCore::ShedOverflow(const Request& newcomer) {
+  const uint64_t id = newcomer.id;
+  while (requests_.contains(id) && admission_.Overfull()) {
+    const Admission::Lane lane = admission_.GivesWay(newcomer);
+    auto youngest = requests_.end();
+    for (auto it = requests_.begin(); it != requests_.end(); ++it) {
+      const ActiveRequest& active = *it->second;
+      if (active.admitted || active.request.priority != lane.priority ||
+          active.request.client != lane.client) {
+        continue;
+      }
+      if (youngest == requests_.end() ||
+          active.sequences.front()->arrival() > youngest->second->sequences.front()->arrival()) {
+        youngest = it;
+      }
+    }
+    Shed(youngest, ShedReason::kDisplaced, "the queue is full, and others have precedence");
+  }
 }
 
 void EngineCore::Cancel(uint64_t request_id) {
@@ -80,18 +106,27 @@ void EngineCore::EndAll(const absl::Status& status) {
 bool EngineCore::Step() {
   ended_.clear();
   EndExpired();
+  EndOverdue();
   PauseSlowReaders();
 
   const absl::Time begin = clock_();
-  const Schedule schedule = scheduler_.Form();
+  const Schedule schedule = scheduler_.Form(
+      [&](const Sequence& sequence, bool alone) { return MayStart(sequence, alone, begin); });
 #ifndef NDEBUG
   CheckInvariants();
 #endif
   NoteScheduled(schedule, begin);
   if (schedule.chunks.empty()) {
-    ReportGauges();
+    NoteLoad();
     return false;
   }
+  StepStats stats;
+  std::map<int, int> prefill_tokens;  // by priority
+  for (const ScheduledChunk& chunk : schedule.chunks) {
+    (chunk.decode ? stats.decode_tokens : stats.prefill_tokens) += chunk.count;
+    if (!chunk.decode) prefill_tokens[chunk.sequence->priority()] += chunk.count;
+  }
+  step_tokens_.store({stats.prefill_tokens, stats.decode_tokens}, std::memory_order_relaxed);
   const StepBatch batch = step_builder_.Build(schedule.chunks);
   const size_t vocab = static_cast<size_t>(forward_.vocab());
   recalls_.resize(batch.recall_probes.size());
@@ -105,7 +140,6 @@ bool EngineCore::Step() {
   const absl::Time scheduled = clock_();
   absl::Status status = forward_.ForwardAndChoose(batch, choices_, chosen_, logits_, recalls_);
   const absl::Time computed = clock_();
-  StepStats stats;
   if (status.ok()) NoteAttention(schedule, stats);
   size_t row = 0;  // of the logits
   std::span<const int32_t> chosen = chosen_;
@@ -124,14 +158,16 @@ bool EngineCore::Step() {
   if (!status.ok()) Fail(status);
 
   stats.sequences = batch.sequences();
-  for (const ScheduledChunk& chunk : schedule.chunks) {
-    (chunk.decode ? stats.decode_tokens : stats.prefill_tokens) += chunk.count;
-  }
   stats.schedule_seconds = absl::ToDoubleSeconds(scheduled - begin);
   stats.forward_seconds = absl::ToDoubleSeconds(computed - scheduled);
-  stats.sample_seconds = absl::ToDoubleSeconds(clock_() - computed);
+  const absl::Time end = clock_();
+  stats.sample_seconds = absl::ToDoubleSeconds(end - computed);
+  if (healthy_) {
+    admission_.mutable_costs().NoteStep(prefill_tokens, stats.decode_tokens,
+                                        absl::ToDoubleSeconds(end - begin));
+  }
   observer_.OnStep(stats);
-  ReportGauges();
+  NoteLoad();
   return true;
 }
 
@@ -140,11 +176,6 @@ absl::Time EngineCore::NextDeadline() const {
   absl::Time next = drain_limit_;
   for (const auto& [id, active] : requests_) next = std::min(next, active->request.deadline);
   return next;
-}
-
-int EngineCore::unadmitted_requests() const {
-  return static_cast<int>(
-      std::ranges::count_if(requests_, [](const auto& entry) { return !entry.second->admitted; }));
 }
 
 void EngineCore::EndExpired() {
@@ -159,6 +190,68 @@ void EngineCore::EndExpired() {
       End(entry, absl::DeadlineExceededError("the request's deadline has passed"));
     }
   }
+}
+
+// Drops waiting requests that would be ended by their deadline even if they were started now: what
+// they cost would be lost. When nothing runs before them they are let try.
+void EngineCore::EndOverdue() {
+  const StepCosts& costs = admission_.costs();
+  if (!costs.known()) return;
+  const absl::Time now = clock_();
+  for (auto it = requests_.begin(); it != requests_.end();) {
+    const auto entry = it++;
+    const ActiveRequest& active = *entry->second;
+    if (active.admitted || active.request.deadline == absl::InfiniteFuture()) continue;
+    const Sequence& first = *active.sequences.front();
+    const auto running = std::ranges::count_if(scheduler_.running(), [&](const Sequence* other) {
+      return other->priority() <= first.priority();
+    });
+    const double seconds =
+        costs.PrefillSeconds(active.load.prompt_tokens) +
+        RemainingTokens(first) * costs.DecodeSeconds(static_cast<double>(running + 1));
+    if (running == 0 || now + absl::Seconds(seconds) < active.request.deadline) continue;
+    Shed(entry, ShedReason::kOverdue, "the request's deadline has come out of reach");
+  }
+}
+
+// Expected tokens until the sequence's end.
+double EngineCore::RemainingTokens(const Sequence& sequence) const {
+  const int limit = sequence.max_length() - sequence.prompt_length();
+  const double expected = admission_.costs().ExpectedTokens(sequence.request(), limit);
+  return std::max(1.0, expected - sequence.generated());
+}
+
+// Whether a sequence would end in time if it were started now, unless it has been before, and would
+// not keep a running one from that. All steps are taken to decode for as many sequences as would
+// run then, after the prompts are computed. Sequences that will be late in any case hold up nobody,
+// and those of lower priority none of a higher one.
+bool EngineCore::MayStart(const Sequence& sequence, bool alone, absl::Time now) const {
+  const StepCosts& costs = admission_.costs();
+  const auto& running = scheduler_.running();
+  const auto resting = [](const Sequence& s) { return s.paused() && s.decoding(); };
+  const int priority = sequence.request().priority;  // promotion takes from nobody
+  double prompts = 0;
+  int sequences = 0;
+  for (const Sequence* other : running) {
+    if (resting(*other) || (alone && other->priority() > priority)) continue;
+    if (!other->decoding()) prompts += other->pending();
+    sequences += 1 + other->forks();
+  }
+  if (sequences == 0 || !costs.known()) return true;
+  const double seconds_without = costs.PrefillSeconds(prompts);
+  const double step_without = costs.DecodeSeconds(sequences);
+  const double seconds = costs.PrefillSeconds(prompts + sequence.pending());
+  const double step = costs.DecodeSeconds(sequences + 1 + sequence.forks());
+  const auto in_time = [&](const Sequence& s, double prompt_seconds, double step_seconds) {
+    return s.request().deadline == absl::InfiniteFuture() ||
+           now + absl::Seconds(prompt_seconds + RemainingTokens(s) * step_seconds) <
+               s.request().deadline;
+  };
+  return (sequence.started() || in_time(sequence, seconds, step)) &&
+         std::ranges::all_of(running, [&](const Sequence* other) {
+           return resting(*other) || other->priority() > priority ||
+                  in_time(*other, seconds, step) || !in_time(*other, seconds_without, step_without);
+         });
 }
 
 void EngineCore::PauseSlowReaders() {
@@ -176,6 +269,7 @@ void EngineCore::NoteScheduled(const Schedule& schedule, absl::Time now) {
   for (const ScheduledChunk& chunk : schedule.chunks) {
     ActiveRequest& active = *requests_.at(chunk.sequence->request().id);
     if (std::exchange(active.admitted, true)) continue;
+    admission_.Remove(active.request, active.load);
     active.summary.queue_seconds = absl::ToDoubleSeconds(now - active.submitted);
     active.summary.cached_tokens = chunk.begin;
   }
@@ -285,7 +379,11 @@ absl::Status EngineCore::Take(ActiveRequest& active, Sequence& sequence, int32_t
 
   Output output = sequence.Append(request.logprobs ? Describe(logits, choice, request.top_logprobs)
                                                    : OutputToken{choice, std::nullopt, {}});
-  if (output.finish_reason) scheduler_.Remove(sequence);
+  if (output.finish_reason) {
+    scheduler_.Remove(sequence);
+    admission_.mutable_costs().NoteEnd(request, sequence.generated(),
+                                       sequence.max_length() - sequence.prompt_length());
+  }
   active.sink->OnOutput(std::move(output));
   return absl::OkStatus();
 }
@@ -293,6 +391,7 @@ absl::Status EngineCore::Take(ActiveRequest& active, Sequence& sequence, int32_t
 void EngineCore::End(Requests::iterator entry, const absl::Status& status) {
   std::unique_ptr<ActiveRequest> active = std::move(entry->second);
   requests_.erase(entry);
+  if (!active->admitted) admission_.Remove(active->request, active->load);
   for (const auto& sequence : active->sequences) {
     if (sequence->state() == Sequence::State::kFinished) continue;
     scheduler_.Remove(*sequence);
@@ -320,11 +419,31 @@ void EngineCore::Fail(const absl::Status& status) {
       absl::StrCat("the device has failed: ", std::string(status.message()))));
 }
 
-void EngineCore::ReportGauges() {
-  EngineGauges gauges;
+void EngineCore::Shed(Requests::iterator entry, ShedReason reason, const std::string& message) {
+  const Request& request = entry->second->request;
+  End(entry, Refusal(reason, message, admission_.EstimatedWait(request.priority, request.client)));
+}
+
+void EngineCore::NoteLoad() {
+  RunningLoad running;
+  for (const Sequence* sequence : scheduler_.running()) {
+    const double sequences = 1 + sequence->forks();
+    running.levels[sequence->priority()] +=
+        {0, sequences, static_cast<double>(sequence->decoding() ? 0 : sequence->pending()),
+         sequences * (sequence->generated() + RemainingTokens(*sequence))};
+  }
+  for (const Sequence* sequence : scheduler_.running()) {
+    running.client_sequences[sequence->request().client] += 1 + sequence->forks();
+  }
+  running.stands = scheduler_.stands();
+  admission_.SetRunning(std::move(running));
+
+  EngineGauges& gauges = gauges_ = {};
   for (const auto& [id, active] : requests_) {
     ++(active->Running() ? gauges.running_requests : gauges.waiting_requests);
   }
+  gauges.waiting_prompt_tokens = static_cast<int>(admission_.waiting().prompt_tokens);
+  gauges.estimated_wait_seconds = absl::ToDoubleSeconds(admission_.EstimatedWait(0, ""));
   gauges.kv_blocks_used = pool_.used_blocks();
   gauges.kv_blocks_total = pool_.total_blocks();
   observer_.OnGauges(gauges);

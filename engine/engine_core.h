@@ -1,5 +1,6 @@
 #pragma once
 
+#include <atomic>
 #include <cstdint>
 #include <functional>
 #include <map>
@@ -11,10 +12,12 @@
 #include "absl/status/status.h"
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
+#include "engine/admission.h"
 #include "engine/cache/block_pool.h"
 #include "engine/engine_options.h"
 #include "engine/model/forward_pass.h"
 #include "engine/observer.h"
+#include "engine/refusal.h"
 #include "engine/request.h"
 #include "engine/sampling.h"
 #include "engine/scheduler.h"
@@ -37,8 +40,9 @@ class EngineCore {
   ~EngineCore();
 
   /// Takes a request that its caller handed in at `submitted`. The sink gets OnFinished in every
-  /// case, at once with UNAVAILABLE if the device has failed. REQUIRES: CheckRequest approves it
-  /// and no other request has its id.
+  /// case, at once with UNAVAILABLE if the device has failed. When the queue is overfull then,
+  /// waiting requests end with a Refusal, perhaps this one. REQUIRES: CheckRequest and
+  /// Admission::Check approve it and no other request has its id.
   void Submit(Request request, RequestSink* sink, absl::Time submitted);
 
   /// Ends the request with CANCELLED; its blocks are free on return. Ignores unknown ids.
@@ -58,10 +62,18 @@ class EngineCore {
   absl::Time NextDeadline() const;
 
   int requests() const { return static_cast<int>(requests_.size()); }
-  /// Requests that no step has computed yet.
-  int unadmitted_requests() const;
+  /// What may wait, and what does: requests that no step has computed yet.
+  const Admission& admission() const { return admission_; }
   /// False once the device has failed.
   bool healthy() const { return healthy_; }
+  /// Prompt and generated tokens of the step that is computed, or was last. For any thread.
+  struct StepTokens {
+    int32_t prefill = 0;
+    int32_t decode = 0;
+  };
+  StepTokens step_tokens() const { return step_tokens_.load(std::memory_order_relaxed); }
+  /// As of the last step.
+  const EngineGauges& gauges() const { return gauges_; }
   const BlockPool& pool() const { return pool_; }
   /// See Scheduler::CheckInvariants.
   void CheckInvariants() const { scheduler_.CheckInvariants(); }
@@ -77,7 +89,11 @@ class EngineCore {
   using Requests = std::map<uint64_t, std::unique_ptr<ActiveRequest>>;
 
   void EndExpired();
+  void EndOverdue();
+  void ShedOverflow(const Request& newcomer);
   void PauseSlowReaders();
+  double RemainingTokens(const Sequence& sequence) const;
+  bool MayStart(const Sequence& sequence, bool alone, absl::Time now) const;
   void NoteScheduled(const Schedule& schedule, absl::Time now);
   void NoteAttention(const Schedule& schedule, StepStats& stats);
   absl::Status HandOut(const ScheduledChunk& chunk, const NextTokens& next);
@@ -86,8 +102,9 @@ class EngineCore {
   absl::Status Take(ActiveRequest& active, Sequence& sequence, int32_t choice,
                     std::span<const float> logits);
   void End(Requests::iterator entry, const absl::Status& status);
+  void Shed(Requests::iterator entry, ShedReason reason, const std::string& message);
   void Fail(const absl::Status& status);
-  void ReportGauges();
+  void NoteLoad();
 
   const EngineOptions options_;
   ForwardPass& forward_;
@@ -97,6 +114,7 @@ class EngineCore {
 
   BlockPool pool_;
   Scheduler scheduler_;
+  Admission admission_;
   StepBuilder step_builder_;
   std::vector<TokenChoice> choices_;  ///< of the step
   std::vector<int32_t> chosen_;       ///< [choices]
@@ -110,6 +128,8 @@ class EngineCore {
   std::mt19937_64 seeds_;  ///< for requests that bring none
   absl::Time drain_limit_ = absl::InfiniteFuture();
   bool healthy_ = true;
+  EngineGauges gauges_;
+  std::atomic<StepTokens> step_tokens_{};
 };
 
 }  // namespace winnow

@@ -11,8 +11,10 @@ struct EngineOptions {
   int max_context = 0;             ///< tokens of one sequence, prompt and continuation
   int max_step_tokens = 512;       ///< rows of one step: decode tokens first, then prefill chunks
   int max_running_sequences = 64;  ///< sequences that own KV blocks at the same time
-  int max_waiting_requests = 256;  ///< admission queue; one more is refused
-  RecallOptions recall;            ///< how selections are watched
+  int max_waiting_requests = 256;  ///< that have not been started
+  /// Prompt tokens of these, unless it is a single request.
+  int max_waiting_tokens = 1 << 17;
+  RecallOptions recall;  ///< how selections are watched
 };
 
 }  // namespace winnow

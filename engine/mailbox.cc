@@ -2,20 +2,28 @@
 
 #include <utility>
 
-#include "absl/strings/str_cat.h"
-
 namespace winnow {
+
+absl::Status Mailbox::CheckOutline(const Request& outline, absl::Time now) {
+  std::lock_guard lock(mutex_);
+  absl::Status status = Check(outline, now);
+  if (!status.ok()) admission_.NoteOffered(outline, now);  // else Submit does
+  return status;
+}
 
 absl::Status Mailbox::Submit(Request request, RequestSink* sink, absl::Time now) {
   std::lock_guard lock(mutex_);
-  if (closed_) return absl::UnavailableError("the server is shutting down");
-  if (unadmitted_ + static_cast<int>(messages_.submissions.size()) >= max_waiting_requests_) {
-    return absl::ResourceExhaustedError(
-        absl::StrCat("the queue is full: ", max_waiting_requests_, " requests are waiting"));
-  }
+  admission_.NoteOffered(request, now);
+  if (absl::Status status = Check(request, now); !status.ok()) return status;
+  admission_.Add(request, admission_.LoadOf(request));
   messages_.submissions.push_back({std::move(request), sink, now});
   posted_.notify_one();
   return absl::OkStatus();
+}
+
+absl::Status Mailbox::Check(const Request& request, absl::Time now) const {
+  if (closed_) return absl::UnavailableError("the server is shutting down");
+  return admission_.Check(request, now);
 }
 
 void Mailbox::Cancel(uint64_t request_id) {
@@ -49,13 +57,16 @@ Messages Mailbox::Take(absl::Time until) {
   if (until > absl::InfinitePast()) {
     posted_.wait_until(lock, absl::ToChronoTime(until), [this] { return HasMessages(); });
   }
-  unadmitted_ += static_cast<int>(messages_.submissions.size());
   return std::exchange(messages_, {});
 }
 
-void Mailbox::SetUnadmitted(int requests) {
+void Mailbox::SetAdmission(Admission admission) {
   std::lock_guard lock(mutex_);
-  unadmitted_ = requests;
+  admission.SetOffered(std::move(admission_));
+  admission_ = std::move(admission);
+  for (const Submission& submission : messages_.submissions) {
+    admission_.Add(submission.request, admission_.LoadOf(submission.request));
+  }
 }
 
 bool Mailbox::HasMessages() const {

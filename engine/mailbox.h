@@ -4,11 +4,13 @@
 #include <cstdint>
 #include <mutex>
 #include <optional>
+#include <utility>
 #include <vector>
 
 #include "absl/base/thread_annotations.h"
 #include "absl/status/status.h"
 #include "absl/time/time.h"
+#include "engine/admission.h"
 #include "engine/request.h"
 
 namespace winnow {
@@ -30,13 +32,15 @@ struct Messages {
 };
 
 /// The one queue into the engine: many threads post, the engine thread takes. Submissions are
-/// bounded together with those that the engine has taken but not admitted yet; the other messages
-/// always get through.
+/// bounded together with those that wait in the engine already; the other messages always get
+/// through.
 class Mailbox {
  public:
-  explicit Mailbox(int max_waiting_requests) : max_waiting_requests_(max_waiting_requests) {}
+  explicit Mailbox(Admission admission) : admission_(std::move(admission)) {}
 
-  /// RESOURCE_EXHAUSTED when max_waiting_requests wait already, UNAVAILABLE after Drain or Stop.
+  /// What Submit would say of a request that lacks its prompt, at best.
+  absl::Status CheckOutline(const Request& outline, absl::Time now);
+  /// Posts the request. A Refusal as Admission::Check decides, UNAVAILABLE after Drain or Stop.
   absl::Status Submit(Request request, RequestSink* sink, absl::Time now);
   void Cancel(uint64_t request_id);
   void Wake();
@@ -46,18 +50,19 @@ class Mailbox {
   /// Takes everything, after waiting for a message until `until`. Engine thread only.
   Messages Take(absl::Time until);
 
-  /// How many of the submissions taken so far are not admitted yet. Engine thread only.
-  void SetUnadmitted(int requests);
+  /// What waits of the submissions taken so far, and what runs. Engine thread only.
+  void SetAdmission(Admission admission);
 
  private:
+  absl::Status Check(const Request& request, absl::Time now) const
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   bool HasMessages() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
-  const int max_waiting_requests_;
   // Not an absl::Mutex: ThreadSanitizer cannot see the locks of a distribution's Abseil.
   std::mutex mutex_;
   std::condition_variable posted_;  ///< there is a message
   Messages messages_ ABSL_GUARDED_BY(mutex_);
-  int unadmitted_ ABSL_GUARDED_BY(mutex_) = 0;
+  Admission admission_ ABSL_GUARDED_BY(mutex_);  ///< with the submissions among the messages
   bool closed_ ABSL_GUARDED_BY(mutex_) = false;
 };
 

@@ -44,6 +44,8 @@ struct Request {
   /// Requests share the keys and values of common prefixes only with those of the same salt.
   std::string cache_salt;
   bool render_special = false;  ///< spell control tokens in the text
+  int priority = 0;             ///< lower ones come first
+  std::string client;           ///< who asks: clients of a priority are served alike
   absl::Time deadline = absl::InfiniteFuture();
 };
 

@@ -1,6 +1,7 @@
 #include "engine/scheduler.h"
 
 #include <algorithm>
+#include <limits>
 #include <unordered_map>
 #include <utility>
 
@@ -14,6 +15,12 @@ namespace {
 
 bool Resting(const Sequence& sequence) { return sequence.paused() && sequence.decoding(); }
 
+// Whether a running sequence makes room for one that waits. Promotion protects, but takes from
+// nobody: else a promoted sequence could take from an older one that was started before it.
+bool GivesWay(const Sequence& running, const Sequence& waiting) {
+  return Resting(running) || running.priority() > waiting.request().priority;
+}
+
 }  // namespace
 
 Scheduler::Scheduler(const EngineOptions& options, BlockPool& pool)
@@ -22,14 +29,14 @@ Scheduler::Scheduler(const EngineOptions& options, BlockPool& pool)
 void Scheduler::Add(Sequence& sequence) {
   WINNOW_CHECK(sequence.state() == State::kNew);
   sequence.set_state(State::kWaiting);
-  waiting_.insert(&sequence);
+  waiting_.Add(sequence);
 }
 
-Schedule Scheduler::Form() {
+Schedule Scheduler::Form(const MayStart& may_start) {
   Schedule schedule;
   rows_left_ = options_.max_step_tokens;
 
-  // Making room may preempt any younger sequence: look for the next one only afterwards.
+  // Making room may preempt any later sequence: look for the next one only afterwards.
   for (auto it = running_.begin(); it != running_.end() && rows_left_ > 0;) {
     Sequence& sequence = **it;
     if (!sequence.paused() && sequence.decoding() && MakeRoomToDecode(sequence, schedule)) {
@@ -38,31 +45,55 @@ Schedule Scheduler::Form() {
     it = running_.upper_bound(&sequence);
   }
 
-  for (auto it = running_.begin(); it != running_.end() && rows_left_ > 0; ++it) {
-    if (!(*it)->decoding()) ScheduleChunk(**it, schedule);
-  }
+  StartWaiting(may_start, schedule);
+  SchedulePrompts(std::numeric_limits<int>::max(), schedule);
+  return schedule;
+}
 
-  for (auto it = waiting_.begin(); it != waiting_.end() && rows_left_ > 0;) {
-    Sequence& sequence = **it;
-    if (sequence.paused()) {
-      ++it;
-      continue;
+// Schedules running prompts of this and higher priorities.
+void Scheduler::SchedulePrompts(int priority, Schedule& schedule) {
+  for (Sequence* sequence : running_) {
+    if (rows_left_ == 0 || sequence->priority() > priority) break;
+    if (!sequence->decoding() && !prompts_scheduled_.contains(sequence)) {
+      SchedulePrompt(*sequence, schedule);
     }
+  }
+}
+
+void Scheduler::SchedulePrompt(Sequence& sequence, Schedule& schedule) {
+  prompts_scheduled_.insert(&sequence);
+  ScheduleChunk(sequence, schedule);
+}
+
+void Scheduler::StartWaiting(const MayStart& may_start, Schedule& schedule) {
+  stands_.reset();
+  prompts_scheduled_.clear();
+  while (Sequence* next = waiting_.Next()) {
+    Sequence& sequence = *next;
+    SchedulePrompts(sequence.priority(), schedule);
+    if (rows_left_ == 0) break;
+    // Who has just given way does not come back within the step.
+    const bool gave_way = std::ranges::find(schedule.preempted, next) != schedule.preempted.end();
     TakePrefix(sequence);
-    if (!MakeRoomToAdmit(sequence, schedule)) {
+    if (gave_way || !MakeRoomToStart(sequence, may_start, schedule)) {
       ReleaseBlocks(sequence);
+      stands_ = sequence.priority();
       break;
     }
-    it = waiting_.erase(it);
+    waiting_.NoteTurn(sequence);
+    waiting_.Remove(sequence);
     running_.insert(&sequence);
+    if (!sequence.started()) {
+      waiting_.Serve(sequence.request().client, kPromptTokenService * sequence.pending());
+    }
+    sequence.set_started();
     sequence.set_state(State::kRunning);
     sequence.set_admitted_length(sequence.length());
     while (std::ssize(sequence.blocks()) < pool_.BlocksFor(sequence.length())) {
       sequence.mutable_blocks().push_back(pool_.Allocate());
     }
-    ScheduleChunk(sequence, schedule);
+    SchedulePrompt(sequence, schedule);
   }
-  return schedule;
 }
 
 // Gives a waiting sequence the blocks that are known already, which then stay while room is made
@@ -102,6 +133,7 @@ void Scheduler::ScheduleChunk(Sequence& sequence, Schedule& schedule) {
                              .count = count,
                              .decode = sequence.decoding(),
                              .wants_logits = count == sequence.pending()});
+  if (sequence.decoding()) waiting_.Serve(sequence.request().client, kDecodeTokenService);
 }
 
 // Gives a decoding sequence the block that its next token needs, if it needs one. False if it was
@@ -109,8 +141,9 @@ void Scheduler::ScheduleChunk(Sequence& sequence, Schedule& schedule) {
 bool Scheduler::MakeRoomToDecode(Sequence& sequence, Schedule& schedule) {
   if (pool_.BlocksFor(sequence.length()) == static_cast<int>(sequence.blocks().size())) return true;
   while (pool_.free_blocks() == 0) {
-    Sequence* victim = YoungestResting();
-    if (victim == nullptr) victim = *running_.rbegin();
+    const auto resting = std::find_if(running_.rbegin(), running_.rend(),
+                                      [](const Sequence* s) { return Resting(*s); });
+    Sequence* victim = resting != running_.rend() ? *resting : *running_.rbegin();
     Preempt(*victim, schedule);
     if (victim == &sequence) return false;
   }
@@ -118,31 +151,52 @@ bool Scheduler::MakeRoomToDecode(Sequence& sequence, Schedule& schedule) {
   return true;
 }
 
-// Whether a waiting sequence can run now, with its forks; preempts resting sequences if that helps.
-bool Scheduler::MakeRoomToAdmit(const Sequence& sequence, Schedule& schedule) {
+// Whether a waiting sequence can run now, with its forks; preempts others if that helps.
+bool Scheduler::MakeRoomToStart(const Sequence& sequence, const MayStart& may_start,
+                                Schedule& schedule) {
+  if (!may_start(sequence, /*alone=*/true)) return false;
   const int slots = 1 + sequence.forks();
   // One more block than its tokens take, for each continuation, so that it is not preempted at
   // once.
   const int blocks = std::min(pool_.BlocksFor(sequence.length()) + slots, pool_.total_blocks()) -
                      static_cast<int>(sequence.blocks().size());
-  const int blocks_missing = blocks - pool_.free_blocks();
-  const int slots_missing = SlotsTaken() + slots - options_.max_running_sequences;
-  if (blocks_missing <= 0 && slots_missing <= 0) return true;
-
-  const auto resting = std::ranges::count_if(running_, [](const auto* s) { return Resting(*s); });
-  if (resting == 0 || slots_missing > resting || blocks_missing > BlocksHeldByRestingOnly()) {
-    return false;
+  int blocks_missing = blocks - pool_.free_blocks();
+  int slots_missing = SlotsTaken() + slots - options_.max_running_sequences;
+  std::unordered_map<int32_t, int> owners;  // of blocks, among those that give way
+  for (const Sequence* other : running_) {
+    if (!GivesWay(*other, sequence)) continue;
+    slots_missing -= 1 + other->forks();
+    for (const int32_t block : other->blocks()) {
+      if (++owners[block] == pool_.owners(block)) --blocks_missing;
+    }
   }
-  while (pool_.free_blocks() < blocks || SlotsTaken() + slots > options_.max_running_sequences) {
-    Preempt(*YoungestResting(), schedule);
+  if (blocks_missing > 0 || slots_missing > 0) return false;
+  while (pool_.free_blocks() < blocks || SlotsTaken() + slots > options_.max_running_sequences ||
+         !may_start(sequence, /*alone=*/false)) {
+    Preempt(*LastToGiveWay(sequence), schedule);
   }
   return true;
 }
 
+// Resting sequences first, then those of the lowest priority, youngest first.
+Sequence* Scheduler::LastToGiveWay(const Sequence& to) const {
+  const auto last = [this](auto condition) {
+    const auto it = std::find_if(running_.rbegin(), running_.rend(), condition);
+    return it == running_.rend() ? nullptr : *it;
+  };
+  Sequence* resting = last([](const Sequence* s) { return Resting(*s); });
+  return resting != nullptr ? resting : last([&](const Sequence* s) { return GivesWay(*s, to); });
+}
+
 void Scheduler::Preempt(Sequence& sequence, Schedule& schedule) {
   ReleaseBlocks(sequence);
+  std::erase_if(schedule.chunks, [&](const ScheduledChunk& chunk) {
+    if (chunk.sequence != &sequence) return false;
+    rows_left_ += chunk.count;
+    return true;
+  });
   running_.erase(&sequence);
-  waiting_.insert(&sequence);
+  waiting_.Add(sequence);
   sequence.set_state(State::kWaiting);
   schedule.preempted.push_back(&sequence);
 }
@@ -151,6 +205,8 @@ std::optional<BlockCopy> Scheduler::Fork(Sequence& parent, Sequence& child) {
   WINNOW_CHECK(parent.state() == State::kRunning && parent.pending() == 0);
   WINNOW_CHECK(child.state() == State::kNew && child.length() == parent.length());
   parent.set_forks(parent.forks() - 1);
+  child.set_started();
+  child.Promote(parent.priority());
 
   const int last_tokens = parent.length() % pool_.block_tokens();
   if (last_tokens > 0 && pool_.free_blocks() == 0) {
@@ -175,7 +231,7 @@ std::optional<BlockCopy> Scheduler::Fork(Sequence& parent, Sequence& child) {
 
 void Scheduler::Remove(Sequence& sequence) {
   ReleaseBlocks(sequence);
-  waiting_.erase(&sequence);
+  if (sequence.state() == State::kWaiting) waiting_.Remove(sequence);
   running_.erase(&sequence);
   sequence.set_state(State::kFinished);
 }
@@ -186,12 +242,6 @@ void Scheduler::ReleaseBlocks(Sequence& sequence) {
   std::for_each(blocks.rbegin(), blocks.rend(), [this](int32_t block) { pool_.Release(block); });
   sequence.set_computed(0);
   sequence.set_prefix_position({});
-}
-
-Sequence* Scheduler::YoungestResting() const {
-  const auto it = std::find_if(running_.rbegin(), running_.rend(),
-                               [](const Sequence* sequence) { return Resting(*sequence); });
-  return it == running_.rend() ? nullptr : *it;
 }
 
 int Scheduler::SlotsTaken() const {
@@ -219,23 +269,11 @@ void Scheduler::CheckInvariants() const {
   for (int32_t block = 0; block < pool_.total_blocks(); ++block) {
     WINNOW_CHECK(owners[static_cast<size_t>(block)] == pool_.owners(block));
   }
-  for (const Sequence* sequence : waiting_) {
-    WINNOW_CHECK(sequence->state() == State::kWaiting);
-    WINNOW_CHECK(sequence->blocks().empty() && sequence->computed() == 0);
-  }
+  waiting_.ForEach([](const Sequence& sequence) {
+    WINNOW_CHECK(sequence.state() == State::kWaiting);
+    WINNOW_CHECK(sequence.blocks().empty() && sequence.computed() == 0);
+  });
   WINNOW_CHECK(SlotsTaken() <= options_.max_running_sequences);
-}
-
-// Blocks that would be free without the resting sequences.
-int Scheduler::BlocksHeldByRestingOnly() const {
-  std::unordered_map<int32_t, int> resting_owners;
-  for (const Sequence* sequence : running_) {
-    if (!Resting(*sequence)) continue;
-    for (const int32_t block : sequence->blocks()) ++resting_owners[block];
-  }
-  return static_cast<int>(
-      std::count_if(resting_owners.begin(), resting_owners.end(),
-                    [&](const auto& entry) { return entry.second == pool_.owners(entry.first); }));
 }
 
 }  // namespace winnow

@@ -1,13 +1,16 @@
 #pragma once
 
+#include <functional>
 #include <optional>
 #include <set>
+#include <unordered_set>
 #include <vector>
 
 #include "engine/cache/block_pool.h"
 #include "engine/cache/prefix_cache.h"
 #include "engine/engine_options.h"
 #include "engine/sequence.h"
+#include "engine/waiting_queue.h"
 
 namespace winnow {
 
@@ -35,24 +38,26 @@ struct BlockCopy {
 /// Decides what each step computes, and which sequences own KV blocks.
 ///
 /// Sequences wait or run. A running one owns the blocks of all its tokens, a waiting one owns none.
-/// Both lists are ordered by age, and age decides everything:
-///   - A step takes the running sequences' decode tokens first, then prefill chunks, then admits
-///     waiting sequences, each oldest first, until it has max_step_tokens rows.
-///   - The oldest waiting sequence is admitted when there are blocks for all its tokens and one
-///   more;
-///     younger ones never overtake it.
-///   - A decode that needs a block when none is free takes one from the youngest running sequence
+/// Running ones are ordered by priority, then by age; WaitingQueue says who of those that wait is
+/// next.
+///   - A step takes the running sequences' decode tokens first, then prompts, each in order, until
+///     it has max_step_tokens rows.
+///   - The next waiting sequence is started when the step has a row left for it, and there are
+///     blocks for all its tokens and one more, and deadlines allow it; no other overtakes it.
+///     Running ones of lower priority give way to it.
+///   - A decode that needs a block when none is free takes one from the last running sequence
 ///     (perhaps itself), which gives up all its blocks and waits again, to be recomputed.
-/// So the oldest sequence always goes on, and every sequence gets to be the oldest: none starves.
+/// So the first sequence always goes on. Every sequence gets to be the first, because those of the
+/// highest priority do as they get older, and others are promoted to it: none starves.
 ///
 /// An admitted sequence begins behind the full blocks of its prefix that are known already
 /// (PrefixCache). Prompts are computed densely, whatever the policy of what is generated: only
 /// blocks of prompt tokens, and those of dense sequences, can be known.
 ///
 /// A paused sequence (slow reader) that has nothing to do but to decode rests. It keeps its blocks
-/// while nobody needs them, but is the first to lose them, and while it waits younger ones do
-/// overtake it: it stops only itself. One that is computing its past goes on until it has chosen a
-/// token, so that readers who falter now and then cannot keep each other from ever getting on.
+/// while nobody needs them, but is the first to lose them, and while it waits others do overtake
+/// it: it stops only itself. One that is computing its past goes on until it has chosen a token, so
+/// that readers who falter now and then cannot keep each other from ever getting on.
 class Scheduler {
  public:
   /// REQUIRES: `pool` outlives the scheduler.
@@ -62,9 +67,13 @@ class Scheduler {
   /// pool.
   void Add(Sequence& sequence);
 
+  /// Whether a sequence may be started now; the prompt's known prefix is counted
+  /// as computed. With `alone`, running ones of lower priority are taken to have given way.
+  using MayStart = std::function<bool(const Sequence& sequence, bool alone)>;
+
   /// Forms the next step and assigns its blocks. The caller computes it, and reports each chunk by
   /// NoteComputed.
-  Schedule Form();
+  Schedule Form(const MayStart& may_start);
 
   /// Takes note that a chunk's keys and values are stored. REQUIRES: its sequence is running.
   void NoteComputed(const ScheduledChunk& chunk);
@@ -78,32 +87,35 @@ class Scheduler {
   /// Takes a sequence out for good, in whatever state it is.
   void Remove(Sequence& sequence);
 
+  const std::set<Sequence*, ComesBefore>& running() const { return running_; }
+  /// The priority of the sequence that was next in the last step and could not be started, if any.
+  std::optional<int> stands() const { return stands_; }
+
   /// Ends the process if a block leaked, or is shared by sequences that could write it. Debug
   /// builds call it in every step.
   void CheckInvariants() const;
 
  private:
-  struct OldestFirst {
-    bool operator()(const Sequence* a, const Sequence* b) const { return a->OlderThan(*b); }
-  };
-  using Queue = std::set<Sequence*, OldestFirst>;
-
+  void SchedulePrompts(int priority, Schedule& schedule);
+  void SchedulePrompt(Sequence& sequence, Schedule& schedule);
+  void StartWaiting(const MayStart& may_start, Schedule& schedule);
   void ScheduleChunk(Sequence& sequence, Schedule& schedule);
   bool MakeRoomToDecode(Sequence& sequence, Schedule& schedule);
   void TakePrefix(Sequence& sequence);
-  bool MakeRoomToAdmit(const Sequence& sequence, Schedule& schedule);
+  bool MakeRoomToStart(const Sequence& sequence, const MayStart& may_start, Schedule& schedule);
   void Preempt(Sequence& sequence, Schedule& schedule);
   void ReleaseBlocks(Sequence& sequence);
-  Sequence* YoungestResting() const;
+  Sequence* LastToGiveWay(const Sequence& to) const;
   int SlotsTaken() const;
-  int BlocksHeldByRestingOnly() const;
 
   const EngineOptions options_;
   BlockPool& pool_;
   PrefixCache prefix_cache_;
-  Queue waiting_;
-  Queue running_;
-  int rows_left_ = 0;  ///< of the step being formed
+  WaitingQueue waiting_;
+  std::set<Sequence*, ComesBefore> running_;
+  int rows_left_ = 0;                                ///< of the step being formed
+  std::unordered_set<Sequence*> prompts_scheduled_;  ///< in this step, of running sequences
+  std::optional<int> stands_;
 };
 
 }  // namespace winnow

@@ -20,10 +20,12 @@ Sequence::Sequence(const Request& request, const Tokenizer& tokenizer, int64_t a
       // A continuation goes on after the prompt's text: a leading space is meant.
       detokenizer_(tokenizer, request.render_special, /*at_text_start=*/false),
       stop_matcher_(request.stop),
-      attention_(request.attention, recall, prompt_length()) {}
+      attention_(request.attention, recall, prompt_length()),
+      priority_(request.priority) {}
 
-bool Sequence::OlderThan(const Sequence& other) const {
-  return std::tie(arrival_, index_) < std::tie(other.arrival_, other.index_);
+bool Sequence::Before(const Sequence& other) const {
+  return std::tie(priority_, arrival_, index_) <
+         std::tie(other.priority_, other.arrival_, other.index_);
 }
 
 Output Sequence::Append(OutputToken token) {

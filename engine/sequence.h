@@ -31,13 +31,19 @@ class Sequence {
   const Request& request() const { return request_; }
   int index() const { return index_; }
 
-  /// Whether this sequence came earlier, or has the lower index in the same request.
-  bool OlderThan(const Sequence& other) const;
+  int64_t arrival() const { return arrival_; }
+  /// The request's, or a better one.
+  int priority() const { return priority_; }
+  void Promote(int priority) { priority_ = priority; }
+  /// Whether this sequence has the lower priority value, or came earlier, or has the lower index in
+  /// the same request.
+  bool Before(const Sequence& other) const;
 
   std::span<const int32_t> tokens() const { return tokens_; }  ///< prompt, then generated ones
   int length() const { return static_cast<int>(tokens_.size()); }
   int prompt_length() const { return static_cast<int>(request_.prompt_tokens.size()); }
   int generated() const { return length() - prompt_length(); }
+  int max_length() const { return max_length_; }
 
   /// Tokens whose keys and values are stored: the first ones.
   int computed() const { return computed_; }
@@ -70,6 +76,9 @@ class Sequence {
   // The scheduler's.
   State state() const { return state_; }
   void set_state(State state) { state_ = state; }
+  /// Whether it has ever been running, or its request's first sequence has.
+  bool started() const { return started_; }
+  void set_started() { started_ = true; }
   /// The reader is slow: no further tokens until it has caught up.
   bool paused() const { return paused_; }
   void set_paused(bool paused) { paused_ = paused; }
@@ -103,12 +112,19 @@ class Sequence {
   SequenceAttention attention_;
 
   State state_ = State::kNew;
+  int priority_;
+  bool started_ = false;
   bool paused_ = false;
   int computed_ = 0;
   int admitted_length_ = 0;
   int forks_ = 0;
   std::vector<int32_t> blocks_;
   PrefixPosition prefix_position_;
+};
+
+/// Orders sequences by Sequence::Before.
+struct ComesBefore {
+  bool operator()(const Sequence* a, const Sequence* b) const { return a->Before(*b); }
 };
 
 }  // namespace winnow

@@ -64,10 +64,16 @@ struct LayerSelector {
   int32_t min_context = 0;                ///< shorter contexts stay dense
 };
 
+/// So much of a uniform budget, in tokens, every KV head gets whatever its weight; weights spread
+/// what is beyond. They are found at long contexts, where a small share is still many tokens, and a
+/// head that looks up single tokens needs so many of them at short contexts, too.
+inline constexpr float kEvenBudget = 64;
+
 /// Tokens that KV head `kv_head` of a row attends to, of the `context` up to and including its own:
-/// the whole context where the row is dense, else ceil(weight fraction context) or ceil(weight
-/// budget_tokens), at least the sinks and the window. constexpr, so that devices can compute it,
-/// too.
+/// the whole context where the row is dense, else of u = fraction context, or u = budget_tokens,
+/// ceil(e + weight (u - e)) with e = min(u, kEvenBudget), so that heads of mean weight 1 have u on
+/// average; at least the sinks and the window. Weights are finite. constexpr, so that devices can
+/// compute it, too.
 constexpr int32_t BudgetTokens(const Selection& selection, const LayerSelector& layer, int kv_head,
                                int32_t context) {
   if (selection.kind == SelectionKind::kAll || context < layer.min_context) return context;
@@ -76,8 +82,10 @@ constexpr int32_t BudgetTokens(const Selection& selection, const LayerSelector& 
   const float uniform = selection.budget_tokens > 0
                             ? static_cast<float>(selection.budget_tokens)
                             : selection.fraction * static_cast<float>(context);
+  const float even = std::min(uniform, kEvenBudget);
   // The limit comes before the cast, which a larger number would overflow.
-  const float wanted = std::min(std::ceil(uniform * weight), static_cast<float>(context));
+  const float wanted =
+      std::min(std::ceil(even + weight * (uniform - even)), static_cast<float>(context));
   return std::min(context, std::max(static_cast<int32_t>(wanted), layer.sinks + layer.window));
 }
 

@@ -41,10 +41,10 @@ absl::StatusOr<std::vector<int32_t>> EncodeCase(const std::string& prompt, const
   if (!file.chat) {
     return absl::InvalidArgumentError("--ask chat: the model has no chat template that is known");
   }
-  const absl::StatusOr<std::string> rendered =
+  const absl::StatusOr<std::vector<TextSegment>> rendered =
       file.chat->Render({{.role = "user", .content = prompt}});
   if (!rendered.ok()) return rendered.status();
-  return tokenizer.Encode(*rendered, /*parse_special=*/true, file.chat->adds_bos());
+  return tokenizer.EncodeSegments(*rendered, file.chat->adds_bos());
 }
 
 /// The first --limit cases of the file. INVALID_ARGUMENT names the line at fault.

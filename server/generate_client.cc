@@ -1,18 +1,17 @@
 #include <algorithm>
 #include <chrono>
 #include <cstdio>
-#include <fstream>
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <optional>
-#include <sstream>
 #include <string>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
-#include "grpcpp/create_channel.h"
+#include "server/client_options.h"
 #include "server/commands.h"
+#include "server/file.h"
 #include "server/flags.h"
 #include "server/response.h"
 #include "winnow/v1/generation.grpc.pb.h"
@@ -21,7 +20,7 @@ namespace winnow {
 namespace {
 
 struct GenerateFlags {
-  std::string address = "127.0.0.1:50051";
+  ClientOptions client;
   std::string model;
   std::string prompt;
   std::string prompt_file;
@@ -38,12 +37,13 @@ struct GenerateFlags {
   std::string policy;
   std::optional<double> sparsity;
   std::optional<int> budget_tokens;
+  int priority = 0;
   double timeout_seconds = 0;
   bool json = false;
 };
 
 void Declare(FlagSet& set, GenerateFlags& flags) {
-  set.Add("address", &flags.address, "HOST:PORT", "Where the server listens.");
+  DeclareClientFlags(set, flags.client);
   set.Add("model", &flags.model, "NAME", "The model to use. Default: the one that is served.");
   set.Add("prompt", &flags.prompt, "TEXT", "What to continue. Required, unless there is a file.");
   set.Add("prompt-file", &flags.prompt_file, "FILE",
@@ -68,6 +68,8 @@ void Declare(FlagSet& set, GenerateFlags& flags) {
   set.Add("sparsity", &flags.sparsity, "N", "Attend to one token in N. Default: the server's.");
   set.Add("budget-tokens", &flags.budget_tokens, "TOKENS",
           "Attend to so many tokens, whatever the context.");
+  set.Add("priority", &flags.priority, "LEVEL",
+          "Lower ones come first, down to what the server allows.");
   set.Add("timeout", &flags.timeout_seconds, "SECONDS", "Deadline of the call; 0 is none.",
           {0, 1e6});
   set.Add("json", &flags.json, "", "Print one JSON object at the end instead of the text.");
@@ -100,6 +102,7 @@ v1::GenerateRequest MakeRequest(const GenerateFlags& flags) {
   if (flags.budget_tokens) attention->set_budget_tokens(*flags.budget_tokens);
   if (flags.max_tokens) request.mutable_stop()->set_max_tokens(*flags.max_tokens);
   request.mutable_stop()->set_ignore_eos(flags.ignore_eos);
+  request.set_priority(flags.priority);
   for (const std::string& stop : flags.stop) request.mutable_stop()->add_strings(stop);
   return request;
 }
@@ -172,9 +175,11 @@ void PrintSparsity(const v1::Sparsity& sparsity) {
 
 /// Streams the completion, printing the text as it comes unless `json`.
 absl::StatusOr<Completion> Stream(const GenerateFlags& flags) {
-  auto stub = v1::GenerationService::NewStub(
-      grpc::CreateChannel(flags.address, grpc::InsecureChannelCredentials()));
+  const absl::StatusOr<Connection> connection = Connection::Open(flags.client);
+  if (!connection.ok()) return connection.status();
+  const auto stub = v1::GenerationService::NewStub(connection->channel());
   grpc::ClientContext call;
+  connection->Authorize(call);
   if (flags.timeout_seconds > 0) {
     call.set_deadline(
         std::chrono::system_clock::now() +
@@ -199,7 +204,7 @@ absl::StatusOr<Completion> Stream(const GenerateFlags& flags) {
   std::fflush(stdout);  // what follows goes to stderr
   if (const grpc::Status status = reader->Finish(); !status.ok()) {
     return absl::Status(static_cast<absl::StatusCode>(status.error_code()),
-                        flags.address + ": " + status.error_message());
+                        flags.client.address + ": " + status.error_message());
   }
   return completion;
 }
@@ -216,12 +221,9 @@ int RunGenerate(std::span<const std::string> arguments) {
     return 2;
   }
   if (!flags.prompt_file.empty()) {
-    std::ifstream file(flags.prompt_file);
-    std::stringstream text;
-    if (!(text << file.rdbuf())) {
-      return Fail(set, absl::NotFoundError("can't read the file " + flags.prompt_file));
-    }
-    flags.prompt = text.str() + flags.prompt;
+    const absl::StatusOr<std::string> text = ReadFile(flags.prompt_file);
+    if (!text.ok()) return Fail(set, text.status());
+    flags.prompt = *text + flags.prompt;
   }
   const absl::StatusOr<Completion> completion = Stream(flags);
   if (!completion.ok()) return Fail(set, completion.status());

@@ -1,10 +1,12 @@
 #include "server/grpc_service.h"
 
+#include <iterator>
 #include <optional>
 #include <string>
 #include <utility>
 #include <vector>
 
+#include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
 #include "grpcpp/server_context.h"
@@ -14,6 +16,7 @@
 #include "server/response.h"
 #include "server/status_mapping.h"
 #include "server/stream.h"
+#include "server/trace_context.h"
 
 namespace winnow {
 namespace {
@@ -25,6 +28,22 @@ absl::Time DeadlineOf(const grpc::CallbackServerContext& call) {
   const auto deadline = call.deadline();
   return deadline == std::chrono::system_clock::time_point::max() ? absl::InfiniteFuture()
                                                                   : absl::FromChrono(deadline);
+}
+
+/// Where the call belongs in its caller's trace, if it says so once and correctly.
+std::optional<TraceContext> TraceOf(const grpc::CallbackServerContext& call) {
+  const auto [first, last] = call.client_metadata().equal_range("traceparent");
+  if (first == last || std::next(first) != last) return std::nullopt;
+  return ParseTraceparent({first->second.data(), first->second.size()});
+}
+
+/// "stop.strings[2] n": what log lines may say of a request, unlike what its fields hold.
+std::string FieldNames(const std::vector<FieldViolation>& violations) {
+  std::string names;
+  for (const FieldViolation& violation : violations) {
+    absl::StrAppend(&names, names.empty() ? "" : " ", violation.field);
+  }
+  return names;
 }
 
 /// What the streaming and the unary call have in common: validation, the engine's stream of
@@ -42,22 +61,44 @@ class GenerationCall : public Reactor {
   ~GenerationCall() override { --context_.open_calls; }
 
   void Start(const grpc::CallbackServerContext& call, const v1::GenerateRequest& message) {
+    if (std::optional<TraceContext> trace = TraceOf(call)) {
+      trace_id_ = std::move(trace->trace_id);
+      span_id_ = std::move(trace->span_id);
+    }
+    client_.identity = PeerAddress(call);  // until it is known better
+    absl::StatusOr<Client> client = context_.authenticator.Authenticate(call);
+    if (!client.ok()) return Refuse(ToGrpcStatus(client.status()), client.status().message());
+    client_ = *std::move(client);
     if (absl::Status status = CheckModelName(message.model(), context_.model); !status.ok()) {
-      return Refuse(ToGrpcStatus(status));
+      return Refuse(ToGrpcStatus(status), "model");
+    }
+    deadline_ = DeadlineOf(call);
+    Request outline = Outline(message);
+    outline.client = client_.identity;
+    outline.deadline = deadline_;
+    if (absl::Status status = context_.engine.CheckOutline(outline); !status.ok()) {
+      return Refuse(ToGrpcStatus(status), status.message());
     }
     Request request;
     const std::vector<FieldViolation> violations =
         ValidateGenerate(message, context_.model, &request);
-    if (!violations.empty()) return Refuse(BadRequest(violations));
+    if (!violations.empty()) return Refuse(BadRequest(violations), FieldNames(violations));
     request.id = request_id_ = ++context_.last_request_id;
-    request.deadline = deadline_ = DeadlineOf(call);
+    request.client = std::move(outline.client);
+    request.deadline = deadline_;
     unfinished_ = request.n;
+    const auto prompt_tokens = static_cast<int64_t>(request.prompt_tokens.size());
+    if (client_.quota != nullptr) {
+      const auto refusal = client_.quota->Begin(prompt_tokens, started_);
+      if (refusal.has_value()) return Refuse(OverQuota(*refusal), "over the client's quota");
+    }
 
     stream_.emplace(
         request.n, kStreamCapacity, [this] { context_.delivery.Post([this] { Deliver(); }); },
         [engine = &context_.engine] { engine->Wake(); });
     if (absl::Status status = context_.engine.Submit(std::move(request), &*stream_); !status.ok()) {
-      return Refuse(ToGrpcStatus(status));
+      if (client_.quota != nullptr) client_.quota->End(-prompt_tokens, absl::Now());
+      return Refuse(ToGrpcStatus(status), status.message());
     }
     Deliver();
   }
@@ -68,6 +109,8 @@ class GenerationCall : public Reactor {
  protected:
   /// Writes out what the stream has; once it has nothing, the stream calls this again.
   virtual void Deliver() = 0;
+  /// Whether the call was ended because its client has stopped reading.
+  virtual bool CutOff() const { return false; }
 
   RequestStream& stream() { return *stream_; }
   ServiceContext& context() { return context_; }
@@ -90,9 +133,12 @@ class GenerationCall : public Reactor {
   /// The status to end the call with once the engine is done with it.
   grpc::Status Ended(const RequestSummary& summary) {
     absl::Status status = summary.status;
-    if (absl::IsCancelled(status) && ExpiredAtClient()) {
+    if (absl::IsCancelled(status) && CutOff()) {
+      status = absl::AbortedError("the client has stopped reading");
+    } else if (absl::IsCancelled(status) && ExpiredAtClient()) {
       status = absl::DeadlineExceededError("the call's deadline has passed");
     }
+    if (client_.quota != nullptr) client_.quota->End(summary.generated_tokens, absl::Now());
     for (; unfinished_ > 0; --unfinished_) {
       context_.metrics.OnContinuation(FinishReason::kCancelled);
     }
@@ -101,6 +147,9 @@ class GenerationCall : public Reactor {
     Log(LogLevel::kInfo, "request",
         {{"method", method_},
          {"id", request_id_},
+         {"client", client_.identity},
+         {"trace_id", trace_id_},
+         {"span_id", span_id_},
          {"code", CodeName(result.error_code())},
          {"prompt_tokens", summary.prompt_tokens},
          {"cached_tokens", summary.cached_tokens},
@@ -121,19 +170,26 @@ class GenerationCall : public Reactor {
     return deadline_ - absl::Now() < absl::Milliseconds(50) + (deadline_ - started_) / 50;
   }
 
-  /// Ends a call that the engine never took.
-  void Refuse(grpc::Status status) {
+  /// Ends a call that the engine never took. `reason` goes into the log and holds nothing of what
+  /// the request says.
+  void Refuse(grpc::Status status, absl::string_view reason) {
     context_.metrics.OnCall(method_, CodeName(status.error_code()));
     Log(LogLevel::kInfo, "refused",
         {{"method", method_},
+         {"client", client_.identity},
+         {"trace_id", trace_id_},
+         {"span_id", span_id_},
          {"code", CodeName(status.error_code())},
-         {"error", status.error_message()}});
+         {"reason", std::string(reason)}});
     this->Finish(std::move(status));
   }
 
   ServiceContext& context_;
   const char* method_;
-  uint64_t request_id_ = 0;  ///< 0 is no request's: cancelling it does nothing
+  Client client_;
+  std::optional<std::string> trace_id_;
+  std::optional<std::string> span_id_;  ///< the caller's
+  uint64_t request_id_ = 0;             ///< 0 is no request's: cancelling it does nothing
   absl::Time started_ = absl::Now();
   absl::Time deadline_ = absl::InfiniteFuture();
   int unfinished_ = 0;  ///< continuations that have neither stopped nor reached their length
@@ -142,9 +198,11 @@ class GenerationCall : public Reactor {
 
 class StreamingCall final : public GenerationCall<grpc::ServerWriteReactor<v1::GenerateResponse>> {
  public:
-  using GenerationCall::GenerationCall;
+  StreamingCall(ServiceContext& context, const char* method, grpc::CallbackServerContext& call)
+      : GenerationCall(context, method), writes_(context.slow_readers, call) {}
 
   void OnWriteDone(bool ok) override {
+    writes_.OnWriteDone();
     if (!ok) {  // the client is gone
       stream().DiscardOutputs();
       OnCancel();
@@ -158,6 +216,7 @@ class StreamingCall final : public GenerationCall<grpc::ServerWriteReactor<v1::G
     if (!batch.has_value()) return;
     response_.Clear();
     Append(*batch, &response_);
+    if (response_.outputs_size() > 0) writes_.OnWrite();
     if (!batch->summary.has_value()) {
       StartWrite(&response_);
     } else if (response_.outputs_size() == 0) {
@@ -167,7 +226,10 @@ class StreamingCall final : public GenerationCall<grpc::ServerWriteReactor<v1::G
     }
   }
 
+  bool CutOff() const override { return writes_.cut_off(); }
+
   v1::GenerateResponse response_;
+  SlowReaders::Watch writes_;
 };
 
 class UnaryCall final : public GenerationCall<grpc::ServerUnaryReactor> {
@@ -195,6 +257,13 @@ grpc::ServerUnaryReactor* Reply(grpc::CallbackServerContext* call, ServiceContex
   return reactor;
 }
 
+/// Whether the client may call, and this server serves the model that the call names.
+absl::Status CheckCall(const grpc::CallbackServerContext& call, const std::string& model,
+                       const ServiceContext& context) {
+  const absl::StatusOr<Client> client = context.authenticator.Authenticate(call);
+  return client.ok() ? CheckModelName(model, context.model) : client.status();
+}
+
 v1::ChatFamily ToProto(ChatFamily family) {
   switch (family) {
     case ChatFamily::kChatMl:
@@ -215,7 +284,7 @@ v1::ChatFamily ToProto(ChatFamily family) {
 
 grpc::ServerWriteReactor<v1::GenerateResponse>* GenerationServiceImpl::Generate(
     grpc::CallbackServerContext* call, const v1::GenerateRequest* request) {
-  auto* reactor = new StreamingCall(context_, "Generate");
+  auto* reactor = new StreamingCall(context_, "Generate", *call);
   reactor->Start(*call, *request);
   return reactor;
 }
@@ -232,7 +301,7 @@ grpc::ServerUnaryReactor* TokenizerServiceImpl::Tokenize(grpc::CallbackServerCon
                                                          const v1::TokenizeRequest* request,
                                                          v1::TokenizeResponse* response) {
   const char* const method = "Tokenize";
-  if (absl::Status status = CheckModelName(request->model(), context_.model); !status.ok()) {
+  if (absl::Status status = CheckCall(*call, request->model(), context_); !status.ok()) {
     return Reply(call, context_, method, ToGrpcStatus(status));
   }
   std::vector<int32_t> tokens;
@@ -249,7 +318,7 @@ grpc::ServerUnaryReactor* TokenizerServiceImpl::Detokenize(grpc::CallbackServerC
                                                            const v1::DetokenizeRequest* request,
                                                            v1::DetokenizeResponse* response) {
   const char* const method = "Detokenize";
-  if (absl::Status status = CheckModelName(request->model(), context_.model); !status.ok()) {
+  if (absl::Status status = CheckCall(*call, request->model(), context_); !status.ok()) {
     return Reply(call, context_, method, ToGrpcStatus(status));
   }
   const auto violations = ValidateDetokenize(*request, context_.model);
@@ -267,7 +336,7 @@ grpc::ServerUnaryReactor* ModelServiceImpl::GetModel(grpc::CallbackServerContext
                                                      v1::Model* response) {
   const char* const method = "GetModel";
   const ServedModel& model = context_.model;
-  if (absl::Status status = CheckModelName(request->model(), model); !status.ok()) {
+  if (absl::Status status = CheckCall(*call, request->model(), context_); !status.ok()) {
     return Reply(call, context_, method, ToGrpcStatus(status));
   }
   response->set_name(model.name);
@@ -290,12 +359,15 @@ grpc::ServerUnaryReactor* ModelServiceImpl::GetModel(grpc::CallbackServerContext
   support->set_min_sparsity(attention.min_sparsity);
   support->set_max_sparsity(attention.max_sparsity);
   v1::RequestLimits* limits = response->mutable_limits();
+  limits->set_prompt_tokens(MaxPromptTokens(model));
   limits->set_n(MaxContinuations(model));
-  limits->set_stop_strings(kMaxStopStrings);
+  limits->set_stop_strings(model.limits.stop_strings);
   limits->set_stop_string_bytes(kMaxStopStringBytes);
   limits->set_stop_token_ids(kMaxStopTokenIds);
   limits->set_top_logprobs(kMaxTopLogprobs);
-  limits->set_logit_bias_entries(kMaxLogitBiasEntries);
+  limits->set_logit_bias_entries(model.limits.logit_bias_entries);
+  limits->set_min_priority(model.min_priority);
+  limits->set_max_priority(kMaxPriority);
   return Reply(call, context_, method, grpc::Status::OK);
 }
 

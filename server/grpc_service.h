@@ -4,9 +4,11 @@
 #include <cstdint>
 
 #include "engine/engine.h"
+#include "server/auth.h"
 #include "server/delivery_thread.h"
 #include "server/metrics_exporter.h"
 #include "server/served_model.h"
+#include "server/slow_readers.h"
 #include "winnow/v1/generation.grpc.pb.h"
 #include "winnow/v1/model.grpc.pb.h"
 #include "winnow/v1/tokenizer.grpc.pb.h"
@@ -18,6 +20,8 @@ struct ServiceContext {
   const ServedModel& model;
   Engine& engine;
   MetricsExporter& metrics;
+  const Authenticator& authenticator;
+  SlowReaders slow_readers = {};
   std::atomic<uint64_t> last_request_id{0};
   std::atomic<int> open_calls{0};  ///< generation calls whose responses are not out yet
   DeliveryThread delivery{};       ///< writes what the engine has put into streams

@@ -30,14 +30,17 @@ const char* LevelName(LogLevel level) {
   return "";
 }
 
+/// In ASCII alone, so that nothing in it can control a terminal.
 std::string Quoted(std::string_view text) {
-  return nlohmann::json(text).dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
+  return nlohmann::json(text).dump(-1, ' ', /*ensure_ascii=*/true,
+                                   nlohmann::json::error_handler_t::replace);
 }
 
 /// logfmt leaves plain words without quotes.
 std::string LogfmtWord(std::string_view text) {
-  const bool plain = !text.empty() && text.find_first_of(" =\"\\") == std::string_view::npos &&
-                     std::all_of(text.begin(), text.end(), [](char c) { return c > 0x20; });
+  const bool plain =
+      !text.empty() && text.find_first_of(" =\"\\") == std::string_view::npos &&
+      std::all_of(text.begin(), text.end(), [](char c) { return c > 0x20 && c < 0x7F; });
   return plain ? std::string(text) : Quoted(text);
 }
 
@@ -72,6 +75,7 @@ std::string FormatLogLine(LogFormat format, std::string_view time, LogLevel leve
                           std::string_view event, std::initializer_list<LogField> fields) {
   std::string line;
   const auto append = [&](const LogField& field) {
+    if (std::holds_alternative<std::monostate>(field.value)) return;
     const std::string value = ValueText(field.value, format);
     if (format == LogFormat::kJson) {
       line += (line.empty() ? "{" : ",") + Quoted(field.key) + ":" + value;

@@ -3,6 +3,7 @@
 #include <concepts>
 #include <cstdint>
 #include <initializer_list>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <variant>
@@ -14,12 +15,15 @@ enum class LogFormat { kLogfmt, kJson };
 
 /// One named value of a log line.
 struct LogField {
-  using Value = std::variant<std::string_view, int64_t, double, bool>;
+  /// monostate: the line goes without the field.
+  using Value = std::variant<std::monostate, std::string_view, int64_t, double, bool>;
 
   LogField(std::string_view key, std::string_view value) : key(key), value(value) {}
   LogField(std::string_view key, const std::string& value)
       : key(key), value(std::string_view(value)) {}
   LogField(std::string_view key, const char* value) : key(key), value(std::string_view(value)) {}
+  LogField(std::string_view key, const std::optional<std::string>& value)
+      : key(key), value(value ? Value(std::string_view(*value)) : Value()) {}
   LogField(std::string_view key, bool value) : key(key), value(value) {}
   LogField(std::string_view key, std::integral auto value)
       : key(key), value(static_cast<int64_t>(value)) {}

@@ -3,6 +3,7 @@
 #include <exception>
 
 #include "absl/strings/str_cat.h"
+#include "engine/refusal.h"
 #include "prometheus/text_serializer.h"
 #include "server/version.h"
 
@@ -68,6 +69,12 @@ MetricsExporter::MetricsExporter(const std::string& model, const std::string& ar
   running_requests_ = &Gauges(r, "winnow_requests_running", "Requests that steps compute.").Add({});
   waiting_requests_ =
       &Gauges(r, "winnow_requests_waiting", "Requests in the admission queue.").Add({});
+  waiting_prompt_tokens_ =
+      &Gauges(r, "winnow_waiting_prompt_tokens", "Prompt tokens in the admission queue.").Add({});
+  estimated_wait_seconds_ =
+      &Gauges(r, "winnow_estimated_wait_seconds",
+              "Time that a request which came now would wait for its turn, estimated.")
+           .Add({});
   auto& blocks = Gauges(r, "winnow_kv_blocks", "KV blocks of the pool by state.");
   kv_blocks_used_ = &blocks.Add({{"state", "used"}});
   kv_blocks_free_ = &blocks.Add({{"state", "free"}});
@@ -128,6 +135,11 @@ MetricsExporter::MetricsExporter(const std::string& model, const std::string& ar
                         "Valid requests that the engine refused, by gRPC status code.");
   rejected_->Add({{"code", "RESOURCE_EXHAUSTED"}});
   rejected_->Add({{"code", "UNAVAILABLE"}});
+  shed_ = &Counters(r, "winnow_requests_shed_total",
+                    "Requests that were refused or dropped for lack of capacity, by reason.");
+  for (const ShedReason reason : kShedReasons) {
+    shed_->Add({{"reason", std::string(ShedReasonName(reason))}});
+  }
   auto& finished = Counters(r, "winnow_continuations_total", "Continuations by how they ended.");
   finished_stop_ = &finished.Add({{"finish_reason", "stop"}});
   finished_length_ = &finished.Add({{"finish_reason", "length"}});
@@ -180,6 +192,8 @@ void MetricsExporter::OnStep(const StepStats& stats) {
 void MetricsExporter::OnGauges(const EngineGauges& gauges) {
   running_requests_->Set(gauges.running_requests);
   waiting_requests_->Set(gauges.waiting_requests);
+  waiting_prompt_tokens_->Set(gauges.waiting_prompt_tokens);
+  estimated_wait_seconds_->Set(gauges.estimated_wait_seconds);
   kv_blocks_used_->Set(gauges.kv_blocks_used);
   kv_blocks_free_->Set(gauges.kv_blocks_total - gauges.kv_blocks_used);
   label_cache_bytes_->Set(static_cast<double>(gauges.kv_blocks_used * label_block_bytes_));
@@ -192,6 +206,7 @@ void MetricsExporter::OnGauges(const EngineGauges& gauges) {
 }
 
 void MetricsExporter::OnFinished(const RequestSummary& summary) {
+  CountShed(summary.status);
   request_seconds_->Observe(summary.total_seconds);
   prompt_tokens_->Increment(summary.prompt_tokens);
   cached_tokens_->Increment(summary.cached_tokens);
@@ -206,6 +221,13 @@ void MetricsExporter::OnPreempted() { preemptions_->Increment(); }
 
 void MetricsExporter::OnRejected(const absl::Status& status) {
   rejected_->Add({{"code", absl::StatusCodeToString(status.code())}}).Increment();
+  CountShed(status);
+}
+
+void MetricsExporter::CountShed(const absl::Status& status) {
+  const std::optional<RefusalDetails> refusal = DetailsOf(status);
+  if (!refusal.has_value()) return;
+  shed_->Add({{"reason", std::string(ShedReasonName(refusal->reason))}}).Increment();
 }
 
 void MetricsExporter::OnCall(std::string_view method, std::string_view code) {

@@ -57,6 +57,9 @@ class MetricsExporter final : public EngineObserver {
     prometheus::Histogram* sample;
   };
 
+  /// Counts a status that is a Refusal.
+  void CountShed(const absl::Status& status);
+
   /// Copies of gauges under vLLM's names.
   struct InferenceExtensionGauges {
     prometheus::Gauge* running_requests;
@@ -73,6 +76,8 @@ class MetricsExporter final : public EngineObserver {
   prometheus::Histogram* itl_seconds_;
   prometheus::Gauge* running_requests_;
   prometheus::Gauge* waiting_requests_;
+  prometheus::Gauge* waiting_prompt_tokens_;
+  prometheus::Gauge* estimated_wait_seconds_;
   prometheus::Gauge* kv_blocks_used_;
   prometheus::Gauge* kv_blocks_free_;
   prometheus::Counter* prompt_tokens_;
@@ -93,6 +98,7 @@ class MetricsExporter final : public EngineObserver {
   std::optional<InferenceExtensionGauges> inference_extension_;
   StepHistograms step_seconds_[kStepKinds];
   prometheus::Family<prometheus::Counter>* rejected_;
+  prometheus::Family<prometheus::Counter>* shed_;
   prometheus::Family<prometheus::Counter>* calls_;
   prometheus::Counter* finished_stop_;
   prometheus::Counter* finished_length_;

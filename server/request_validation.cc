@@ -10,11 +10,22 @@
 namespace winnow {
 namespace {
 
-/// Collects violations of one request.
+/// Statuses travel in headers, of which clients take 8 KiB: what quotes the request is cut short.
+constexpr size_t kMaxDescriptionBytes = 300;
+
+/// The text, cut between characters if it is long.
+std::string Shortened(std::string text) {
+  if (text.size() <= kMaxDescriptionBytes) return text;
+  size_t end = kMaxDescriptionBytes;
+  while (end > 0 && (text[end] & 0xC0) == 0x80) --end;
+  return text.substr(0, end) + "...";
+}
+
+/// Collects violations of one request: at most one or two for each field.
 class Checker {
  public:
   void Violation(std::string field, std::string description) {
-    violations_.push_back({std::move(field), std::move(description)});
+    violations_.push_back({std::move(field), Shortened(std::move(description))});
   }
 
   /// NaN fails every check.
@@ -59,12 +70,12 @@ std::vector<int32_t> ChatTokens(const v1::ChatMessages& chat, const ServedModel&
   for (const v1::ChatMessage& message : chat.messages()) {
     messages.push_back({message.role(), message.content()});
   }
-  const absl::StatusOr<std::string> text = model.chat->Render(messages);
-  if (!text.ok()) {
-    checker.Violation("chat.messages", std::string(text.status().message()));
+  const absl::StatusOr<std::vector<TextSegment>> prompt = model.chat->Render(messages);
+  if (!prompt.ok()) {
+    checker.Violation("chat.messages", std::string(prompt.status().message()));
     return {};
   }
-  return model.tokenizer->Encode(*text, /*parse_special=*/true, model.chat->adds_bos());
+  return model.tokenizer->EncodeSegments(*prompt, model.chat->adds_bos());
 }
 
 void ReadPrompt(const v1::GenerateRequest& in, const ServedModel& model, Checker& checker,
@@ -101,6 +112,9 @@ void ReadPrompt(const v1::GenerateRequest& in, const ServedModel& model, Checker
     checker.Violation(
         field, absl::StrCat("the prompt has ", prompt, " tokens; with a context of ",
                             model.context_tokens, " it may have ", model.context_tokens - 1));
+  } else if (prompt > MaxPromptTokens(model)) {
+    checker.Violation(field, absl::StrCat("the prompt has ", prompt, " tokens; here it may have ",
+                                          MaxPromptTokens(model)));
   } else if (explicit_max && out->max_tokens > left) {
     checker.Violation("stop.max_tokens",
                       absl::StrCat("must be at most ", left, ", what a prompt of ", prompt,
@@ -112,8 +126,9 @@ void ReadPrompt(const v1::GenerateRequest& in, const ServedModel& model, Checker
   }
 }
 
-void ReadSampling(const v1::SamplingParams& in, int32_t vocab_size, Checker& checker,
+void ReadSampling(const v1::SamplingParams& in, const ServedModel& model, Checker& checker,
                   SamplingParams* out) {
+  const int32_t vocab_size = model.tokenizer->vocab_size();
   if (in.has_temperature()) out->temperature = in.temperature();
   if (in.has_top_k()) out->top_k = in.top_k();
   if (in.has_top_p()) out->top_p = in.top_p();
@@ -138,7 +153,7 @@ void ReadSampling(const v1::SamplingParams& in, int32_t vocab_size, Checker& che
   checker.InRange("sampling.frequency_penalty", out->frequency_penalty, -2.0f, 2.0f);
 
   checker.AtMost("sampling.logit_bias", static_cast<int>(in.logit_bias().size()),
-                 kMaxLogitBiasEntries, "entries");
+                 model.limits.logit_bias_entries, "entries");
   out->logit_bias.assign(in.logit_bias().begin(), in.logit_bias().end());
   // Maps have no order; the same request must always be the same to the engine.
   std::sort(out->logit_bias.begin(), out->logit_bias.end());
@@ -156,17 +171,19 @@ void ReadSampling(const v1::SamplingParams& in, int32_t vocab_size, Checker& che
   }
 }
 
-void ReadStop(const v1::StopConditions& in, int32_t vocab_size, Checker& checker, Request* out) {
-  checker.AtMost("stop.strings", in.strings_size(), kMaxStopStrings, "strings");
+void ReadStop(const v1::StopConditions& in, const ServedModel& model, Checker& checker,
+              Request* out) {
+  checker.AtMost("stop.strings", in.strings_size(), model.limits.stop_strings, "strings");
   for (int i = 0; i < in.strings_size(); ++i) {
     const size_t bytes = in.strings(i).size();
     if (bytes >= 1 && bytes <= kMaxStopStringBytes) continue;
     checker.Violation(
         absl::StrCat("stop.strings[", i, "]"),
         absl::StrCat("must be 1 to ", kMaxStopStringBytes, " bytes long, has ", bytes));
+    break;
   }
   checker.AtMost("stop.token_ids", in.token_ids_size(), kMaxStopTokenIds, "tokens");
-  checker.KnownTokens("stop.token_ids", in.token_ids(), vocab_size);
+  checker.KnownTokens("stop.token_ids", in.token_ids(), model.tokenizer->vocab_size());
   out->stop.assign(in.strings().begin(), in.strings().end());
   out->stop_token_ids.assign(in.token_ids().begin(), in.token_ids().end());
   out->ignore_eos = in.ignore_eos();
@@ -222,21 +239,33 @@ void ReadAttention(const v1::AttentionPolicy& in, const ServedModel& model, Chec
 absl::Status CheckModelName(const std::string& name, const ServedModel& model) {
   if (name.empty() || name == model.name) return absl::OkStatus();
   return absl::NotFoundError(
-      absl::StrCat("model \"", name, "\" is not served here, \"", model.name, "\" is"));
+      absl::StrCat("model \"", Shortened(name), "\" is not served here, \"", model.name, "\" is"));
 }
 
 int MaxContinuations(const ServedModel& model) {
-  return std::min(kMaxContinuations, model.max_sequences);
+  return std::min(model.limits.n, model.max_sequences);
+}
+
+int MaxPromptTokens(const ServedModel& model) {
+  const int context = model.context_tokens - 1;
+  return model.limits.prompt_tokens > 0 ? std::min(model.limits.prompt_tokens, context) : context;
+}
+
+Request Outline(const v1::GenerateRequest& in) {
+  Request outline;
+  outline.priority = in.priority();
+  outline.n = std::clamp(in.has_n() ? in.n() : 1, 1, kMaxContinuations);
+  outline.max_tokens = std::max(1, in.stop().max_tokens());
+  outline.ignore_eos = in.stop().ignore_eos();
+  return outline;
 }
 
 std::vector<FieldViolation> ValidateGenerate(const v1::GenerateRequest& in,
                                              const ServedModel& model, Request* out) {
-  const int32_t vocab_size = model.tokenizer->vocab_size();
   Checker checker;
   ReadPrompt(in, model, checker, out);
-  ReadSampling(in.sampling(), vocab_size, checker, &out->sampling);
-  ReadStop(in.stop(), vocab_size, checker, out);
-
+  ReadSampling(in.sampling(), model, checker, &out->sampling);
+  ReadStop(in.stop(), model, checker, out);
   ReadAttention(in.attention(), model, checker, &out->attention);
 
   if (in.has_n()) out->n = in.n();
@@ -247,6 +276,8 @@ std::vector<FieldViolation> ValidateGenerate(const v1::GenerateRequest& in,
   if (out->top_logprobs > 0 && !out->logprobs) {
     checker.Violation("top_logprobs", "needs logprobs to be true");
   }
+  out->priority = in.priority();
+  checker.InRange("priority", out->priority, model.min_priority, kMaxPriority);
   out->render_special = in.render_special();
   out->cache_salt = in.cache_salt();
   if (out->cache_salt.size() > kMaxSaltBytes) {

@@ -13,14 +13,13 @@
 
 namespace winnow {
 
-// Most that one request may ask for; ModelService.GetModel reports them.
-inline constexpr int kMaxContinuations = 16;
-inline constexpr int kMaxStopStrings = 16;
+// Most that one request may ask for, besides ServedModel::limits; ModelService.GetModel reports
+// both.
 inline constexpr int kMaxStopStringBytes = 256;
 inline constexpr int kMaxStopTokenIds = 64;
 inline constexpr int kMaxTopLogprobs = 20;
 inline constexpr size_t kMaxSaltBytes = 256;
-inline constexpr int kMaxLogitBiasEntries = 1024;
+inline constexpr int kMaxPriority = 100;
 /// Tokens that a request gets when it doesn't say, if the context leaves that many.
 inline constexpr int kDefaultMaxTokens = 256;
 
@@ -33,11 +32,16 @@ struct FieldViolation {
 /// NOT_FOUND unless `name` is empty or that of the served model.
 absl::Status CheckModelName(const std::string& name, const ServedModel& model);
 
-/// Continuations that a request may have.
+/// Continuations that a request may have, and tokens of its prompt.
 int MaxContinuations(const ServedModel& model);
+int MaxPromptTokens(const ServedModel& model);
 
-/// Turns the request into the engine's form, without id and deadline, and returns all that is wrong
-/// with it; `out` is complete only if that is nothing.
+/// What Engine::CheckOutline looks at, taken from the message unchecked: out-of-range values count
+/// as the nearest possible ones.
+Request Outline(const v1::GenerateRequest& in);
+
+/// Turns the request into the engine's form, without id, client and deadline, and returns all that
+/// is wrong with it; `out` is complete only if that is nothing.
 std::vector<FieldViolation> ValidateGenerate(const v1::GenerateRequest& in,
                                              const ServedModel& model, Request* out);
 

@@ -1,17 +1,18 @@
 #include "server/status_mapping.h"
 
 #include <algorithm>
+#include <optional>
 #include <string>
 
 #include "absl/strings/str_cat.h"
+#include "absl/time/time.h"
+#include "engine/refusal.h"
 #include "google/rpc/error_details.pb.h"
 #include "google/rpc/status.pb.h"
 
 namespace winnow {
 namespace {
 
-/// A full queue drains at the pace of whole requests; trying again sooner only adds load.
-constexpr int kRetryDelaySeconds = 1;
 /// Violations that the message spells; the details have all of them.
 constexpr size_t kSpelledViolations = 3;
 
@@ -29,10 +30,27 @@ grpc::Status WithDetails(grpc::StatusCode code, const std::string& message,
 grpc::Status ToGrpcStatus(const absl::Status& status) {
   const auto code = static_cast<grpc::StatusCode>(status.code());  // the same numbers
   const std::string message(status.message());
-  if (code != grpc::StatusCode::RESOURCE_EXHAUSTED) return grpc::Status(code, message);
+  const std::optional<RefusalDetails> refusal = DetailsOf(status);
+  if (!refusal.has_value()) return grpc::Status(code, message);
   google::rpc::RetryInfo retry;
-  retry.mutable_retry_delay()->set_seconds(kRetryDelaySeconds);
+  const auto delay = absl::ToInt64Milliseconds(refusal->retry_after);
+  retry.mutable_retry_delay()->set_seconds(delay / 1000);
+  retry.mutable_retry_delay()->set_nanos(static_cast<int32_t>(delay % 1000 * 1'000'000));
   return WithDetails(code, message, retry);
+}
+
+grpc::Status OverQuota(const ClientQuota::Refusal& refusal) {
+  google::rpc::RetryInfo retry;
+  const timespec delay = absl::ToTimespec(refusal.retry_after);
+  retry.mutable_retry_delay()->set_seconds(delay.tv_sec);
+  retry.mutable_retry_delay()->set_nanos(static_cast<int32_t>(delay.tv_nsec));
+  const std::string message =
+      refusal.too_many_requests
+          ? absl::StrCat("this client may have ", refusal.limits.requests,
+                         " requests at the same time")
+          : absl::StrCat("this client may take ", refusal.limits.tokens_per_minute,
+                         " tokens a minute");
+  return WithDetails(grpc::StatusCode::RESOURCE_EXHAUSTED, message, retry);
 }
 
 grpc::Status BadRequest(const std::vector<FieldViolation>& violations) {
@@ -66,10 +84,14 @@ std::string_view CodeName(grpc::StatusCode code) {
       return "DEADLINE_EXCEEDED";
     case grpc::StatusCode::NOT_FOUND:
       return "NOT_FOUND";
+    case grpc::StatusCode::UNAUTHENTICATED:
+      return "UNAUTHENTICATED";
     case grpc::StatusCode::RESOURCE_EXHAUSTED:
       return "RESOURCE_EXHAUSTED";
     case grpc::StatusCode::FAILED_PRECONDITION:
       return "FAILED_PRECONDITION";
+    case grpc::StatusCode::ABORTED:
+      return "ABORTED";
     case grpc::StatusCode::UNIMPLEMENTED:
       return "UNIMPLEMENTED";
     case grpc::StatusCode::INTERNAL:

@@ -5,6 +5,7 @@
 
 #include "absl/status/status.h"
 #include "grpcpp/support/status.h"
+#include "server/client_quota.h"
 #include "server/request_validation.h"
 
 namespace winnow {
@@ -12,11 +13,14 @@ namespace winnow {
 /// The same code and message as a gRPC status. RESOURCE_EXHAUSTED carries a google.rpc.RetryInfo.
 grpc::Status ToGrpcStatus(const absl::Status& status);
 
+/// RESOURCE_EXHAUSTED with the quota's limit in words, and a google.rpc.RetryInfo of when to retry.
+grpc::Status OverQuota(const ClientQuota::Refusal& refusal);
+
 /// INVALID_ARGUMENT whose details are a google.rpc.BadRequest with all violations and whose message
 /// spells the first ones. REQUIRES: `violations` is not empty.
 grpc::Status BadRequest(const std::vector<FieldViolation>& violations);
 
-/// "OK", "INVALID_ARGUMENT", ...
+/// "OK", "INVALID_ARGUMENT", ..., as gRPC spells them.
 std::string_view CodeName(grpc::StatusCode code);
 
 }  // namespace winnow

@@ -80,9 +80,14 @@ SERVICE = {
               "Calls that ended with another code than OK, per second. INVALID_ARGUMENT and CANCELLED are the "
               "client's doing.",
               ("{{code}}", rate("winnow_rpcs_total", 'code!="OK"', "code")), stack=True),
+        graph("Shed requests", "reqps",
+              "Requests per second that were refused or dropped for lack of capacity: the queue was full by requests or "
+              "prompt tokens, the deadline was out of reach on arrival or later (overdue), or a full queue gave the place "
+              "to another (displaced).",
+              ("{{reason}}", rate("winnow_requests_shed_total", by="reason")), stack=True),
         graph("Refused requests", "reqps",
-              "Valid requests that the engine refused, per second: RESOURCE_EXHAUSTED when its queue is full, "
-              "UNAVAILABLE when it drains.",
+              "Valid requests that the engine refused, per second: RESOURCE_EXHAUSTED under overload, UNAVAILABLE when "
+              "it drains.",
               ("{{code}}", rate("winnow_requests_rejected_total", by="code"))),
         graph("Continuations by end", "cps",
               "Continuations that ended, per second: stop and length are complete, cancelled ones are not.",
@@ -105,6 +110,10 @@ SERVICE = {
         graph("Time in the queue", "s",
               "Quantiles of the time from submission to the first step that computed the request.",
               *quantiles("winnow_request_queue_seconds", 0.5, 0.95, 0.99)),
+        graph("Estimated wait", "s", "Time that a request which came now would wait for its turn, by measured step times.",
+              ("{{instance}}", "winnow_estimated_wait_seconds{{S}}")),
+        graph("Waiting prompt tokens", "short", "Prompt tokens in the admission queue; --max-waiting-tokens bounds them.",
+              ("{{instance}}", "winnow_waiting_prompt_tokens{{S}}")),
         graph("Tokens of ended requests", "cps",
               "Tokens per second of requests that ended, by kind; cached ones are counted as prompt too.",
               ("{{kind}}", rate("winnow_tokens_total", by="kind"))),

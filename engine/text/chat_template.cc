@@ -22,30 +22,71 @@ constexpr std::string_view kEos = "</s>";
 /// Whitespace as Python, which templates are written for, has it.
 bool IsWhitespace(UChar32 c) { return c >= 0 && (u_isUWhiteSpace(c) || (c >= 0x1C && c <= 0x1F)); }
 
-std::string_view Trim(std::string_view text) {
-  size_t begin = 0, end = text.size();
-  while (begin < end) {
+std::string_view TrimStart(std::string_view text) {
+  size_t begin = 0;
+  while (begin < text.size()) {
     size_t next = begin;
     UChar32 c;
-    U8_NEXT(text.data(), next, end, c);
+    U8_NEXT(text.data(), next, text.size(), c);
     if (!IsWhitespace(c)) break;
     begin = next;
   }
-  while (end > begin) {
+  return text.substr(begin);
+}
+
+std::string_view TrimEnd(std::string_view text) {
+  size_t end = text.size();
+  while (end > 0) {
     size_t last = end - 1;
-    while (last > begin && U8_IS_TRAIL(text[last])) --last;
+    while (last > 0 && U8_IS_TRAIL(text[last])) --last;
     size_t next = last;
     UChar32 c;
     U8_NEXT(text.data(), next, end, c);
     if (next != end || !IsWhitespace(c)) break;
     end = last;
   }
-  return text.substr(begin, end - begin);
+  return text.substr(0, end);
 }
 
-std::string Content(std::string_view content, bool trims) {
-  return std::string(trims ? Trim(content) : content);
+std::string_view Trimmed(std::string_view text, bool trims) {
+  return trims ? TrimEnd(TrimStart(text)) : text;
 }
+
+/// A text under construction, of what the template writes and what messages say.
+class Segments {
+ public:
+  void Template(std::string_view text) { Append(text, /*parse_special=*/true); }
+  void Content(std::string_view text) { Append(text, /*parse_special=*/false); }
+  void Append(std::string_view text, bool parse_special) {
+    if (text.empty()) return;
+    if (segments_.empty() || segments_.back().parse_special != parse_special) {
+      segments_.push_back({.text = "", .parse_special = parse_special});
+    }
+    segments_.back().text += text;
+  }
+  void Append(const std::vector<TextSegment>& segments) {
+    for (const TextSegment& segment : segments) Append(segment.text, segment.parse_special);
+  }
+
+  /// Drops whitespace around the text.
+  void Trim() {
+    while (!segments_.empty()) {
+      segments_.front().text = TrimStart(segments_.front().text);
+      if (!segments_.front().text.empty()) break;
+      segments_.erase(segments_.begin());
+    }
+    while (!segments_.empty()) {
+      segments_.back().text = TrimEnd(segments_.back().text);
+      if (!segments_.back().text.empty()) break;
+      segments_.pop_back();
+    }
+  }
+
+  std::vector<TextSegment> Take() { return std::move(segments_); }
+
+ private:
+  std::vector<TextSegment> segments_;
+};
 
 /// The default system message of a ChatML template: spelled whole in one of its literals.
 std::optional<std::string> FindDefaultSystem(const JinjaOutline& outline) {
@@ -207,40 +248,49 @@ absl::Status ChatTemplate::CheckOrder(const std::vector<ChatMessage>& messages) 
   return absl::OkStatus();
 }
 
-absl::StatusOr<std::string> ChatTemplate::Render(const std::vector<ChatMessage>& messages) const {
+absl::StatusOr<std::vector<TextSegment>> ChatTemplate::Render(
+    const std::vector<ChatMessage>& messages) const {
   if (absl::Status status = CheckOrder(messages); !status.ok()) return status;
-  const auto system_text = [this](std::string_view content) {
-    return absl::StrCat(system_.open, Content(content, trims_system_), system_.close);
-  };
   const bool leads_with_system = messages.front().role == "system";
-  std::optional<std::string> system = default_system_;
-  if (leads_with_system) system = messages.front().content;
   // With alternating turns, a system message leads and moves into a user turn.
-  const bool moves_system = system_place_ != SystemPlace::kOwnTurn && system.has_value();
+  const bool moves_system =
+      system_place_ != SystemPlace::kOwnTurn && (leads_with_system || default_system_.has_value());
   const size_t first_turn = moves_system && leads_with_system ? 1 : 0;
   const size_t system_turn =
       system_place_ == SystemPlace::kLastUserTurn ? messages.size() - 1 : first_turn;
 
-  std::string prompt;
-  if (system && !leads_with_system && !moves_system) {
-    prompt = absl::StrCat(system_.open, system_preamble_, *system, system_.close);
+  Segments prompt;
+  if (default_system_ && !leads_with_system && !moves_system) {
+    prompt.Template(system_.open + system_preamble_ + *default_system_ + system_.close);
   }
   for (size_t i = first_turn; i < messages.size(); ++i) {
     const auto& [role, content] = messages[i];
     if (role == "system") {
-      absl::StrAppend(&prompt, system_.open, i == 0 ? system_preamble_ : std::string(),
-                      Content(content, trims_system_), system_.close);
+      prompt.Template(i == 0 ? system_.open + system_preamble_ : system_.open);
+      prompt.Content(Trimmed(content, trims_system_));
+      prompt.Template(system_.close);
     } else if (role == "assistant") {
-      absl::StrAppend(&prompt, assistant_.open, Content(content, trims_assistant_),
-                      assistant_.close);
+      prompt.Template(assistant_.open);
+      prompt.Content(Trimmed(content, trims_assistant_));
+      prompt.Template(assistant_.close);
     } else {
-      std::string text = content;
-      if (moves_system && i == system_turn) text.insert(0, system_text(*system));
-      absl::StrAppend(&prompt, i > first_turn ? later_user_prefix_ : std::string(), user_.open,
-                      Content(text, trims_user_), user_.close);
+      Segments text;
+      if (moves_system && i == system_turn) {
+        text.Template(system_.open);
+        text.Append(leads_with_system ? messages.front().content : *default_system_,
+                    /*parse_special=*/!leads_with_system);
+        text.Template(system_.close);
+      }
+      text.Content(content);
+      if (trims_user_) text.Trim();
+      if (i > first_turn) prompt.Template(later_user_prefix_);
+      prompt.Template(user_.open);
+      prompt.Append(text.Take());
+      prompt.Template(user_.close);
     }
   }
-  return prompt + generation_prompt_;
+  prompt.Template(generation_prompt_);
+  return prompt.Take();
 }
 
 }  // namespace winnow

@@ -7,6 +7,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "engine/text/tokenizer.h"
 
 namespace winnow {
 
@@ -27,10 +28,12 @@ class ChatTemplate {
   /// Recognises the family of a Jinja template. UNIMPLEMENTED when it is none of the known ones.
   static absl::StatusOr<ChatTemplate> FromJinja(std::string_view jinja);
 
-  /// The prompt text up to where the assistant's next answer starts, to be encoded with
-  /// `parse_special` and without a further BOS token unless `adds_bos()` says so. INVALID_ARGUMENT
-  /// for no messages, an unknown role, or an order that the family can't express.
-  absl::StatusOr<std::string> Render(const std::vector<ChatMessage>& messages) const;
+  /// The prompt text up to where the assistant's next answer starts, to be encoded without a
+  /// further BOS token unless `adds_bos()` says so. Control tokens are parsed in what the template
+  /// writes and not in the messages' contents, whose authors could end their turn and begin
+  /// another's. INVALID_ARGUMENT for no messages, an unknown role, or an order that the family
+  /// can't express.
+  absl::StatusOr<std::vector<TextSegment>> Render(const std::vector<ChatMessage>& messages) const;
 
   ChatFamily family() const { return family_; }
   /// Whether the tokenizer should still put BOS in front (the rendered text does not spell it).

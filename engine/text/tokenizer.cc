@@ -53,19 +53,27 @@ VocabularyTokenizer::VocabularyTokenizer(const Vocabulary& vocabulary,
       user_defined_(FindSpecialTokens(vocabulary, /*control=*/false)),
       all_special_(FindSpecialTokens(vocabulary, /*control=*/true)) {}
 
-std::vector<int32_t> VocabularyTokenizer::Encode(std::string_view text, bool parse_special,
-                                                 bool add_bos) const {
+std::vector<int32_t> VocabularyTokenizer::EncodeSegments(std::span<const TextSegment> segments,
+                                                         bool add_bos) const {
   std::vector<int32_t> tokens;
   if (add_bos && adds_bos_) tokens.push_back(bos_token_);
-  const SpecialTokens& special = parse_special ? all_special_ : user_defined_;
-  for (size_t begin = 0; begin < text.size();) {
-    const std::optional<SpecialTokens::Match> match = special.Find(text, begin);
-    const size_t end = match ? match->begin : text.size();
-    if (end > begin) EncodeText(text.substr(begin, end - begin), tokens);
-    if (!match) break;
-    tokens.push_back(match->token);
-    begin = end + match->length;
+  std::string text;  // since the last special token
+  const auto encode_text = [&] {
+    if (!text.empty()) EncodeText(text, tokens);
+    text.clear();
+  };
+  for (const TextSegment& segment : segments) {
+    const SpecialTokens& special = segment.parse_special ? all_special_ : user_defined_;
+    size_t begin = 0;
+    while (const std::optional<SpecialTokens::Match> match = special.Find(segment.text, begin)) {
+      text.append(segment.text, begin, match->begin - begin);
+      encode_text();
+      tokens.push_back(match->token);
+      begin = match->begin + match->length;
+    }
+    text.append(segment.text, begin);
   }
+  encode_text();
   return tokens;
 }
 

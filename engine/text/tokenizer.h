@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -10,6 +11,13 @@
 #include "engine/model/gguf.h"
 
 namespace winnow {
+
+/// A stretch of a text. Only where its author may be trusted with them, spellings of control tokens
+/// should become those tokens.
+struct TextSegment {
+  std::string text;
+  bool parse_special = false;
+};
 
 /// Text to token ids and back, as the model was trained. Immutable after creation and safe to use
 /// from several threads.
@@ -22,12 +30,18 @@ class Tokenizer {
   /// UNIMPLEMENTED the tokenizer model or pre-tokenizer that is not known.
   static absl::StatusOr<std::unique_ptr<Tokenizer>> FromGguf(const GgufFile& file);
 
-  /// Token ids of `text`, which is UTF-8 (invalid bytes are tokenized as bytes). With
-  /// `parse_special`, spellings of control tokens in the text (such as "<|im_end|>") become those
-  /// tokens; without, they are ordinary text. With `add_bos`, the beginning-of-sequence token is
-  /// put in front if the model wants one.
-  virtual std::vector<int32_t> Encode(std::string_view text, bool parse_special,
-                                      bool add_bos) const = 0;
+  /// Token ids of a text that is UTF-8 (invalid bytes are tokenized as bytes), given in stretches.
+  /// With `parse_special`, spellings of control tokens in a stretch (such as "<|im_end|>") become
+  /// those tokens; without, or when they reach across stretches, they are ordinary text. Otherwise
+  /// the text is tokenized as if it were in one piece. With `add_bos`, the beginning-of-sequence
+  /// token is put in front if the model wants one.
+  virtual std::vector<int32_t> EncodeSegments(std::span<const TextSegment> segments,
+                                              bool add_bos) const = 0;
+  /// The same for a text of one stretch.
+  std::vector<int32_t> Encode(std::string_view text, bool parse_special, bool add_bos) const {
+    const TextSegment segment = {std::string(text), parse_special};
+    return EncodeSegments({&segment, 1}, add_bos);
+  }
 
   /// The bytes that a token stands for, possibly a part of a UTF-8 character. Control tokens give
   /// their spelling if `render_special`, else nothing. REQUIRES: 0 <= token < vocab_size().

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -15,8 +16,8 @@ namespace winnow {
 /// model encodes what lies between.
 class VocabularyTokenizer : public Tokenizer {
  public:
-  std::vector<int32_t> Encode(std::string_view text, bool parse_special,
-                              bool add_bos) const override;
+  std::vector<int32_t> EncodeSegments(std::span<const TextSegment> segments,
+                                      bool add_bos) const override;
   std::string TokenBytes(int32_t token, bool render_special) const override;
 
   int32_t vocab_size() const override { return static_cast<int32_t>(token_bytes_.size()); }

@@ -23,10 +23,11 @@
 #include <immintrin.h>
 #endif
 
-HWY_BEFORE_NAMESPACE();
 #if HWY_TARGET == HWY_AVX3_DL
 // Every processor with the instructions of AVX3_DL has VNNI; Highway 1.0 does not name it.
-#pragma GCC target("avx512vnni")
+HWY_PUSH_ATTRIBUTES(HWY_TARGET_STR ",avx512vnni")
+#else
+HWY_BEFORE_NAMESPACE();
 #endif
 namespace winnow::cpu {
 namespace HWY_NAMESPACE {

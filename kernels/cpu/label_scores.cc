@@ -14,9 +14,10 @@
 #include "kernels/cpu/exp2-inl.h"
 #include "kernels/cpu/integer_dot-inl.h"
 
-HWY_BEFORE_NAMESPACE();
 #if HWY_TARGET == HWY_AVX3_DL
-#pragma GCC target("avx512vnni")
+HWY_PUSH_ATTRIBUTES(HWY_TARGET_STR ",avx512vnni")
+#else
+HWY_BEFORE_NAMESPACE();
 #endif
 namespace winnow::cpu {
 namespace HWY_NAMESPACE {

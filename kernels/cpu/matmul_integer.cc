@@ -2,6 +2,7 @@
 #include <cmath>
 
 #include "kernels/cpu/matmul.h"
+#include "kernels/cpu/matmul_amx.h"
 
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "kernels/cpu/matmul_integer.cc"
@@ -11,9 +12,10 @@
 #include "hwy/highway.h"
 #include "kernels/cpu/integer_dot-inl.h"
 
-HWY_BEFORE_NAMESPACE();
 #if HWY_TARGET == HWY_AVX3_DL
-#pragma GCC target("avx512vnni")
+HWY_PUSH_ATTRIBUTES(HWY_TARGET_STR ",avx512vnni")
+#else
+HWY_BEFORE_NAMESPACE();
 #endif
 namespace winnow::cpu {
 namespace HWY_NAMESPACE {
@@ -194,10 +196,13 @@ void QuantizeRow(const float* x, int64_t row, QuantizedRows* out) {
     }
     const float scale = hn::GetLane(hn::MaxOfLanes(d, largest)) / 127;
     const auto inverse = hn::Set(d, scale > 0 ? 1 / scale : 0);
+    const auto most = hn::Set(d, 127.0f);
     for (int half = 0; half < 2; ++half) {
       auto sum = hn::Zero(d32);
       for (int i = half * 16; i < half * 16 + 16; i += kStep) {
-        const auto code = hn::NearestInt(hn::Mul(hn::LoadU(d, x + i), inverse));
+        // Clamped for activations that are no numbers, as weights of any bytes make them.
+        const auto scaled = hn::Mul(hn::LoadU(d, x + i), inverse);
+        const auto code = hn::NearestInt(hn::Max(hn::Min(scaled, most), hn::Neg(most)));
         hn::StoreU(hn::DemoteTo(d8, code), d8, block->codes[r] + i);
         sum = hn::Add(sum, code);
       }
@@ -219,6 +224,8 @@ HWY_EXPORT(MatMulInteger);
 HWY_EXPORT(QuantizeRow);
 
 void MatMulInteger(const MatMulItem& item, const QuantizedRows& x) {
+  // Highway 1.0 has no target for tiles.
+  if (PaysWithTiles(item)) return MatMulTiles(item, x);
   HWY_DYNAMIC_DISPATCH(MatMulInteger)(item, x);
 }
 

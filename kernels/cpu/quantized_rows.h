@@ -8,8 +8,8 @@ namespace winnow::cpu {
 /// Columns of an activation row that share a scale.
 inline constexpr int kActivationBlock = 32;
 /// Rows of activations that lie together, so that a product finds those it computes side by side at
-/// fixed distances.
-inline constexpr int kActivationRows = 8;
+/// fixed distances: what a tile of AMX holds.
+inline constexpr int kActivationRows = 16;
 
 /// One block of columns of kActivationRows rows, as the integer products want them:
 ///   x[k] ~ scale * code[k], scale = max |x| / 127, codes -127..127.

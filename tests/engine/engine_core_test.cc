@@ -3,11 +3,15 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <memory>
 #include <numeric>
 #include <string>
 #include <vector>
 
+#include "engine/refusal.h"
 #include "engine/request_check.h"
+#include "engine/waiting_queue.h"
 #include "tests/engine/fakes.h"
 
 namespace winnow {
@@ -392,6 +396,112 @@ TEST(EngineCoreTest, YoungerRequestsDoNotOvertakeTheHeadOfTheQueue) {
   bench.RunToEnd();
 }
 
+TEST(EngineCoreTest, LowerPriorityValuesComeFirst) {
+  EngineOptions options = Options();
+  options.max_running_sequences = 1;
+  CoreBench bench(options);
+  std::vector<RecordingSink> sinks(4);
+  const int priorities[] = {0, 2, 1, -1};
+  for (uint64_t id = 0; id < 4; ++id) {
+    Request request = Greedy(id, Prompt(4), 3);
+    request.priority = priorities[id];
+    bench.Submit(request, sinks[id]);
+  }
+  bench.RunToEnd();
+  const auto began = [&](int i) { return sinks[static_cast<size_t>(i)].summary->queue_seconds; };
+  EXPECT_LT(began(3), began(0));
+  EXPECT_LT(began(0), began(2));
+  EXPECT_LT(began(2), began(1));
+}
+
+TEST(EngineCoreTest, ALowerPriorityGivesItsBlocksAndSlotToAHigherOne) {
+  EngineOptions options = Options(10);
+  options.max_running_sequences = 2;
+  CoreBench bench(options);
+  std::vector<RecordingSink> sinks(3);
+  std::vector<Request> requests;
+  for (uint64_t id = 0; id < 3; ++id) {
+    requests.push_back(Sampled(id, Prompt(8, static_cast<int>(id)), 12));
+    requests.back().priority = id == 2 ? 0 : 1;
+    bench.Submit(requests[id], sinks[id]);
+    bench.Step();
+    bench.Step();
+  }
+  EXPECT_EQ(sinks[2].continuations[0].tokens.size(), 2u) << "it did not wait";
+  bench.RunToEnd();
+  for (size_t i = 0; i < 3; ++i) ExpectAsReference(bench, requests[i], sinks[i]);
+  EXPECT_EQ(sinks[0].summary->preemptions, 0) << "the youngest of the priority gives way";
+  EXPECT_EQ(sinks[1].summary->preemptions, 1);
+}
+
+TEST(EngineCoreTest, AFloodOfHighPriorityDoesNotStarveTheOthers) {
+  EngineOptions options = Options();
+  options.max_running_sequences = 1;
+  CoreBench bench(options);
+  std::vector<RecordingSink> low(2);
+  std::vector<std::unique_ptr<RecordingSink>> high;
+  for (uint64_t id = 0; id < 2; ++id) {
+    Request request = Greedy(id, Prompt(4), 30);
+    request.priority = 1 + static_cast<int>(id);
+    bench.Submit(request, low[id]);
+  }
+  for (uint64_t id = 10; id < 60; ++id) {
+    high.push_back(std::make_unique<RecordingSink>());
+    bench.Submit(Greedy(id, Prompt(4), 3), *high.back());
+  }
+  while (!low[0].summary || !low[1].summary) ASSERT_TRUE(bench.Step());
+  const auto over =
+      std::ranges::count_if(high, [](const auto& s) { return s->summary.has_value(); });
+  EXPECT_GE(over, 2 * WaitingQueue::kPromotionInterval - 2);
+  EXPECT_LT(over, 2 * WaitingQueue::kPromotionInterval + 4);
+  bench.RunToEnd();
+}
+
+TEST(EngineCoreTest, ClientsTakeTurnsByTheServiceTheyGot) {
+  EngineOptions options = Options();
+  options.max_running_sequences = 1;
+  CoreBench bench(options);
+  struct Case {
+    const char* client;
+    int tokens;
+    RecordingSink sink{};
+  };
+  std::vector<Case> cases;
+  for (int i = 0; i < 4; ++i) cases.push_back({.client = "long", .tokens = 20});
+  for (int i = 0; i < 8; ++i) cases.push_back({.client = "short", .tokens = 4});
+  for (size_t i = 0; i < cases.size(); ++i) {
+    Request request = Greedy(i, Prompt(4), cases[i].tokens);
+    request.client = cases[i].client;
+    bench.Submit(request, cases[i].sink);
+  }
+  bench.RunToEnd();
+  std::vector<size_t> order(cases.size());
+  std::iota(order.begin(), order.end(), 0);
+  std::ranges::sort(order, {}, [&](size_t i) { return cases[i].sink.summary->queue_seconds; });
+  // One long request has 4 + 2 * 19 of service, a short one 4 + 2 * 3.
+  EXPECT_THAT(order, ElementsAre(0, 4, 5, 6, 7, 8, 1, 9, 10, 11, 2, 3));
+}
+
+TEST(EngineCoreTest, AnOverfullQueueDropsTheLastOfTheLongestLane) {
+  EngineOptions options = Options();
+  options.max_running_sequences = 1;
+  options.max_waiting_requests = 3;
+  CoreBench bench(options);
+  std::vector<RecordingSink> sinks(6);
+  const char* clients[] = {"a", "a", "a", "a", "b", "b"};
+  for (uint64_t id = 0; id < 6; ++id) {
+    Request request = Greedy(id, Prompt(4), 20);
+    request.client = clients[id];
+    bench.Submit(request, sinks[id]);
+    bench.Step();
+  }
+  EXPECT_EQ(DetailsOf(sinks[3].summary->status)->reason, ShedReason::kDisplaced);
+  EXPECT_FALSE(sinks[1].summary.has_value());
+  EXPECT_EQ(DetailsOf(sinks[5].summary->status)->reason, ShedReason::kDisplaced) << "two and two";
+  bench.RunToEnd();
+  for (const size_t id : {0, 1, 2, 4}) EXPECT_TRUE(sinks[id].summary->status.ok()) << id;
+}
+
 TEST(EngineCoreTest, CancelFreesBlocksAtOnceAndLeavesOthersAlone) {
   CoreBench bench(Options());
   RecordingSink first(2);
@@ -558,9 +668,9 @@ TEST(EngineCoreTest, GaugesTellRunningAndWaitingRequestsAndBlocks) {
   CoreBench bench(Options(8));
   std::vector<RecordingSink> sinks(3);
   for (uint64_t id = 0; id < 3; ++id) bench.Submit(Greedy(id, Prompt(14), 9), sinks[id]);
-  EXPECT_EQ(bench.core.unadmitted_requests(), 3);
+  EXPECT_EQ(bench.core.admission().waiting().requests, 3);
   bench.Step();
-  EXPECT_EQ(bench.core.unadmitted_requests(), 2);
+  EXPECT_EQ(bench.core.admission().waiting().requests, 2);
   EXPECT_EQ(bench.observer.gauges.running_requests, 1);
   EXPECT_EQ(bench.observer.gauges.waiting_requests, 2);
   EXPECT_EQ(bench.observer.gauges.kv_blocks_used, 4);

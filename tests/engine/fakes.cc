@@ -32,9 +32,12 @@ uint64_t HashHistory(std::span<const int32_t> history) {
 
 }  // namespace
 
-std::vector<int32_t> LetterTokenizer::Encode(std::string_view text, bool, bool) const {
+std::vector<int32_t> LetterTokenizer::EncodeSegments(std::span<const TextSegment> segments,
+                                                     bool) const {
   std::vector<int32_t> tokens;
-  for (const char c : text) tokens.push_back(c - 'a');
+  for (const TextSegment& segment : segments) {
+    for (const char c : segment.text) tokens.push_back(c - 'a');
+  }
   return tokens;
 }
 

@@ -12,9 +12,11 @@ namespace {
 /// A token is one byte, as in the byte fallback of real vocabularies; 0 ends a generation.
 class ByteTokenizer : public Tokenizer {
  public:
-  std::vector<int32_t> Encode(std::string_view text, bool, bool) const override {
+  std::vector<int32_t> EncodeSegments(std::span<const TextSegment> segments, bool) const override {
     std::vector<int32_t> tokens;
-    for (const char c : text) tokens.push_back(static_cast<unsigned char>(c));
+    for (const TextSegment& segment : segments) {
+      for (const char c : segment.text) tokens.push_back(static_cast<unsigned char>(c));
+    }
     return tokens;
   }
   std::string TokenBytes(int32_t token, bool render_special) const override {
@@ -117,10 +119,10 @@ TEST(SequenceTest, AgeIsArrivalThenIndex) {
   const Sequence a(request, tokenizer, 1, 1, 0, 100, RecallOptions{});
   const Sequence b(request, tokenizer, 2, 0, 0, 100, RecallOptions{});
   const Sequence c(request, tokenizer, 2, 1, 0, 100, RecallOptions{});
-  EXPECT_TRUE(a.OlderThan(b));
-  EXPECT_TRUE(b.OlderThan(c));
-  EXPECT_FALSE(c.OlderThan(a));
-  EXPECT_FALSE(a.OlderThan(a));
+  EXPECT_TRUE(a.Before(b));
+  EXPECT_TRUE(b.Before(c));
+  EXPECT_FALSE(c.Before(a));
+  EXPECT_FALSE(a.Before(a));
 }
 
 }  // namespace

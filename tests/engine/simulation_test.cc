@@ -1,16 +1,23 @@
-// The engine under random workloads: tiny pools, n > 1, cancellations, deadlines, slow readers.
-// Every continuation must be what the model answers to it alone, whatever else went on.
+// The engine under random workloads: tiny pools and queues, n > 1, cancellations, deadlines,
+// priorities, clients, slow readers, common prefixes, in virtual time and without threads. Every
+// continuation must be what the model answers to it alone, whatever else went on.
+//
+//     WINNOW_SIMULATION_SEEDS=1000000 simulation_test     more seeds than in a test run
+//     WINNOW_SIMULATION_SEED=17 simulation_test           only this one, which had failed
 
 #include <gtest/gtest.h>
 
 #include <algorithm>
 #include <csignal>
 #include <cstdio>
+#include <cstdlib>
+#include <map>
 #include <memory>
 #include <random>
 #include <string>
 #include <vector>
 
+#include "engine/refusal.h"
 #include "engine/request_check.h"
 #include "tests/engine/fakes.h"
 
@@ -24,19 +31,30 @@ enum class Reader { kQuick, kUnsteady, kStuck };
 
 struct Client {
   Request request;
+  int64_t arrival = -1;  ///< in the order of submission
+  absl::Time submitted_at;
   RecordingSink sink;
   Reader reader = Reader::kQuick;
   int arrival_step = 0;
   int cancel_step = -1;
   bool submitted = false;
+  bool refused = false;  ///< at once
 
   bool over() const { return sink.summary.has_value(); }
+  bool started() const { return sink.summary->queue_seconds > 0; }
+  absl::Time start() const { return submitted_at + absl::Seconds(sink.summary->queue_seconds); }
+  absl::Time end() const { return submitted_at + absl::Seconds(sink.summary->total_seconds); }
 };
 
 class Simulation {
  public:
   explicit Simulation(unsigned seed) : random_(seed), options_(RandomOptions()), bench_(options_) {
-    const int clients = Between(1, 12);
+    const int clients = OneIn(4) ? Between(10, 40) : Between(1, 12);
+    // Steps take time, or all estimates would be nothing.
+    bench_.model.before_forward = [this](const StepBatch& batch) {
+      bench_.now += absl::Milliseconds(100 + Between(10, 30) * batch.rows());
+      return absl::OkStatus();
+    };
     while (static_cast<int>(clients_.size()) < clients) AddClient();
   }
 
@@ -50,7 +68,10 @@ class Simulation {
     for (int step = 0; !AllOver(); ++step) {
       ASSERT_LT(step, bound) << "somebody starves";
       for (const auto& client : clients_) Act(*client, step);
+      bench_.now += absl::Milliseconds(1);  // who is started has waited
       const bool worked = bench_.Step();
+      ++steps_;
+      CheckBounds();
       ASSERT_EQ(bench_.model.corruptions(), 0);
       ASSERT_TRUE(worked || NobodyCouldGoOn()) << "idle at step " << step;
       if (!worked) ReleaseStuckReaders(step);
@@ -60,6 +81,13 @@ class Simulation {
 
   int preemptions() const { return bench_.observer.preemptions; }
   int cached_tokens() const { return cached_tokens_; }
+  int steps() const { return steps_; }
+  int shed(ShedReason reason) const {
+    return static_cast<int>(std::ranges::count_if(clients_, [&](const auto& client) {
+      const auto details = DetailsOf(client->sink.summary->status);
+      return details.has_value() && details->reason == reason;
+    }));
+  }
 
  private:
   int Between(int low, int high) { return std::uniform_int_distribution<int>(low, high)(random_); }
@@ -75,6 +103,8 @@ class Simulation {
     options.max_context = Between(4, 64);
     options.max_step_tokens = OneIn(4) ? Between(1, 4) : Between(8, 40);
     options.max_running_sequences = Between(1, 10);
+    if (OneIn(3)) options.max_waiting_requests = Between(1, 6);
+    if (OneIn(3)) options.max_waiting_tokens = Between(10, 200);
     return options;
   }
 
@@ -106,9 +136,12 @@ class Simulation {
     client->sink = RecordingSink(request.n);
     client->arrival_step = OneIn(2) ? 0 : Between(0, 60);
     if (OneIn(6)) client->cancel_step = client->arrival_step + Between(0, 40);
-    if (OneIn(6)) {
-      request.deadline = bench_.now + absl::Seconds(client->arrival_step + Between(0, 40));
+    if (OneIn(3)) {
+      request.deadline = bench_.now + absl::Seconds(2 * client->arrival_step + Between(0, 80));
     }
+    if (OneIn(2)) request.priority = Between(-1, 2);
+    request.client = Word(1);
+    if (OneIn(2)) request.client = "flood";
     client->reader = OneIn(4) ? Reader::kUnsteady : OneIn(6) ? Reader::kStuck : Reader::kQuick;
     clients_.push_back(std::move(client));
   }
@@ -121,7 +154,16 @@ class Simulation {
 
   void Act(Client& client, int step) {
     if (step == client.arrival_step) {
-      bench_.Submit(client.request, client.sink);
+      client.arrival = arrivals_++;
+      client.submitted_at = bench_.now;
+      const absl::Status refused = bench_.core.admission().Check(client.request, bench_.now);
+      if (refused.ok()) {
+        bench_.Submit(client.request, client.sink);
+      } else {
+        client.sink.summary.emplace().status = refused;
+        client.refused = true;
+        ++refused_;
+      }
       client.submitted = true;
     }
     if (step == client.cancel_step && client.submitted) {
@@ -132,6 +174,28 @@ class Simulation {
     }
     if (client.reader == Reader::kUnsteady) client.sink.has_room = OneIn(2);
     if (client.reader == Reader::kStuck && client.sink.outputs > 2) client.sink.has_room = false;
+  }
+
+  void CheckBounds() {
+    const RequestLoad& waiting = bench_.core.admission().waiting();
+    ASSERT_LE(waiting.requests, options_.max_waiting_requests);
+    ASSERT_TRUE(waiting.requests <= 1 || waiting.prompt_tokens <= options_.max_waiting_tokens);
+  }
+
+  // Of requests of one priority and client, none is started while an earlier one waits. Those whose
+  // readers falter may be passed over.
+  void CheckOrder() {
+    for (const auto& early : clients_) {
+      for (const auto& late : clients_) {
+        if (early->arrival >= late->arrival || early->reader != Reader::kQuick ||
+            early->request.priority != late->request.priority ||
+            early->request.client != late->request.client || !late->started()) {
+          continue;
+        }
+        ASSERT_LE(early->started() ? early->start() : early->end(), late->start())
+            << early->request.id << " before " << late->request.id;
+      }
+    }
   }
 
   bool AllOver() const {
@@ -159,6 +223,10 @@ class Simulation {
     for (const auto& client : clients_) {
       SCOPED_TRACE("request " + std::to_string(client->request.id));
       const RequestSummary& summary = *client->sink.summary;
+      if (client->refused) {
+        ASSERT_TRUE(DetailsOf(summary.status).has_value());
+        continue;
+      }
       preemptions += summary.preemptions;
       size_t generated = 0;
       for (int i = 0; i < client->request.n; ++i) {
@@ -169,16 +237,24 @@ class Simulation {
             ReferenceContinuation(client->request, i, options_, bench_.model, bench_.tokenizer));
       }
       ASSERT_EQ(static_cast<size_t>(summary.generated_tokens), generated);
-      ASSERT_TRUE(summary.status.ok() || client->cancel_step >= 0 ||
+      const auto refusal = DetailsOf(summary.status);
+      ASSERT_TRUE(summary.status.ok() || client->cancel_step >= 0 || refusal.has_value() ||
                   client->request.deadline != absl::InfiniteFuture())
           << summary.status;
+      if (refusal.has_value()) {
+        ASSERT_EQ(generated, 0u);
+        const bool by_deadline =
+            refusal->reason == ShedReason::kDeadline || refusal->reason == ShedReason::kOverdue;
+        ASSERT_TRUE(!by_deadline || client->request.deadline != absl::InfiniteFuture());
+      }
       ASSERT_LT(summary.cached_tokens, summary.prompt_tokens);
       cached_tokens_ += summary.cached_tokens;
       ASSERT_LE(summary.queue_seconds, summary.total_seconds);
       ASSERT_LE(summary.ttft_seconds, summary.total_seconds);
     }
+    CheckOrder();
     ASSERT_EQ(preemptions, bench_.observer.preemptions);
-    ASSERT_EQ(bench_.observer.finished.size(), clients_.size());
+    ASSERT_EQ(bench_.observer.finished.size() + static_cast<size_t>(refused_), clients_.size());
     ASSERT_EQ(bench_.core.pool().free_blocks(), options_.kv_blocks) << "leaked";
   }
 
@@ -210,24 +286,44 @@ class Simulation {
   std::vector<std::unique_ptr<Client>> clients_;
   CoreBench bench_;
   int cached_tokens_ = 0;
+  int64_t arrivals_ = 0;
+  int refused_ = 0;
+  int steps_ = 0;
 };
 
+unsigned Number(const char* variable, unsigned otherwise) {
+  const char* value = std::getenv(variable);
+  return value == nullptr ? otherwise : static_cast<unsigned>(std::atol(value));
+}
+
 TEST(SimulationTest, EveryContinuationIsTheOneThatItsRequestAloneWouldGet) {
-  constexpr unsigned kSeeds = 10'000;
+  const bool single = std::getenv("WINNOW_SIMULATION_SEED") != nullptr;
+  const unsigned first = Number("WINNOW_SIMULATION_SEED", 0);
+  const unsigned seeds = single ? 1 : Number("WINNOW_SIMULATION_SEEDS", 6'000);
   std::signal(SIGABRT, [](int) { std::fprintf(stderr, "seed %u\n", current_seed); });
+  int64_t steps = 0;
   int64_t preemptions = 0;
   int64_t cached_tokens = 0;
-  for (unsigned seed = 0; seed < kSeeds; ++seed) {
+  std::map<ShedReason, int> shed;
+  for (unsigned seed = first; seed < first + seeds; ++seed) {
     SCOPED_TRACE("seed " + std::to_string(seed));
     current_seed = seed;
     Simulation simulation(seed);
     simulation.Run();
     if (HasFailure()) return;
+    steps += simulation.steps();
     preemptions += simulation.preemptions();
     cached_tokens += simulation.cached_tokens();
+    for (const ShedReason reason : kShedReasons) shed[reason] += simulation.shed(reason);
   }
-  EXPECT_GT(preemptions, kSeeds) << "the workloads are too easy";
-  EXPECT_GT(cached_tokens, kSeeds);
+  std::printf("%u seeds, %lld steps, %lld preemptions\n", seeds, static_cast<long long>(steps),
+              static_cast<long long>(preemptions));
+  if (single) return;
+  EXPECT_GT(preemptions, seeds) << "the workloads are too easy";
+  EXPECT_GT(cached_tokens, seeds);
+  for (const ShedReason reason : kShedReasons) {
+    EXPECT_GT(shed[reason], seeds / 100) << ShedReasonName(reason);
+  }
 }
 
 }  // namespace

@@ -41,7 +41,7 @@ struct Generation {
 };
 
 /// The deadline of calls that should not expire: a server that hangs fails a test, not stops it.
-inline constexpr absl::Duration kCallLimit = absl::Seconds(90);
+inline constexpr absl::Duration kCallLimit = absl::Seconds(240);
 
 /// A streaming call under way.
 class Stream {

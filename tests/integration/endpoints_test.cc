@@ -106,6 +106,10 @@ TEST_F(EndpointsTest, AnInvalidRequestNamesAllFieldsAtFault) {
               testing::ElementsAre("text"));
 }
 
+TEST_F(EndpointsTest, AMessageThatIsTooLargeIsRefused) {
+  EXPECT_EQ(CodeOf(Greedy(std::string(5 << 20, 'x'), 1)), grpc::StatusCode::RESOURCE_EXHAUSTED);
+}
+
 TEST_F(EndpointsTest, AModelThatIsNotServedIsNotFound) {
   v1::GenerateRequest request = Greedy("x", 1);
   request.set_model("other");

@@ -1,8 +1,10 @@
 // Start, load, drain and end of the real server.
 
 #include <gmock/gmock.h>
+#include <grpcpp/create_channel.h>
 #include <gtest/gtest.h>
 
+#include <atomic>
 #include <filesystem>
 #include <fstream>
 #include <iostream>
@@ -110,8 +112,8 @@ TEST_F(LifecycleTest, SigtermLetsRunningStreamsFinishAndRefusesNewOnes) {
 TEST_F(LifecycleTest, DrainingEndsWhatOutlivesItsLimit) {
   ASSERT_NO_FATAL_FAILURE(
       Start({"--max-context", "2048", "--kv-tokens", "4096", "--drain-seconds", "0.3"}));
-  Stream long_one(*generation_, Greedy("The history of bread begins", 2000));
-  v1::GenerateRequest wide = Greedy("A list of cities:", 1000);
+  Stream long_one(*generation_, Greedy("The history of bread begins", 600));
+  v1::GenerateRequest wide = Greedy("A list of cities:", 600);
   wide.set_logprobs(true);
   wide.set_top_logprobs(20);
   Stream unread(*generation_, wide);
@@ -146,29 +148,201 @@ TEST_F(LifecycleTest, AnIdleServerStopsServingAtOnceThoughClientsAreConnected) {
   EXPECT_EQ(server_->Wait(kExitLimit), 0) << server_->Log();
 }
 
-TEST_F(LifecycleTest, AFullQueueRefusesWithADelayAndWhatWaitsMayExpire) {
+TEST_F(LifecycleTest, AFullQueueRefusesWithADelay) {
   ASSERT_NO_FATAL_FAILURE(Start({"--max-context", "2048", "--kv-tokens", "4096", "--max-running",
                                  "1", "--max-waiting", "1"}));
   Stream running(*generation_, Greedy("The history of bread begins", 1500));
   ASSERT_TRUE(running.ReadTokens(1));
-  Generation waiting;
-  std::thread waiter([&] {
-    Stream stream(*generation_, Greedy("x", 5), absl::Seconds(1.5));
-    waiting = stream.Finish();
-  });
+  grpc::ClientContext waiting_call;  // without a deadline
+  v1::GenerateResponse waiting;
+  grpc::Status waiting_status;
+  std::thread waiter(
+      [&] { waiting_status = generation_->Complete(&waiting_call, Greedy("x", 5), &waiting); });
   EXPECT_TRUE(server_->MetricBecomes("winnow_requests_waiting", 1));
   const Generation refused = Complete(*generation_, Greedy("x", 1));
   EXPECT_EQ(refused.status.error_code(), grpc::StatusCode::RESOURCE_EXHAUSTED)
       << refused.status.error_message();
   EXPECT_GT(RetryDelay(refused.status), absl::ZeroDuration());
-  waiter.join();
-  EXPECT_EQ(waiting.status.error_code(), grpc::StatusCode::DEADLINE_EXCEEDED);
-  EXPECT_EQ(waiting.tokens(), 0);
-  EXPECT_TRUE(server_->MetricBecomes("winnow_requests_waiting", 0));
+  EXPECT_EQ(server_->Metric("winnow_requests_shed_total{reason=\"queue_requests\"}"), 1);
   running.Cancel();
+  waiter.join();
+  EXPECT_TRUE(waiting_status.ok()) << waiting_status.error_message();
   running.Finish();
   EXPECT_TRUE(server_->BecomesIdle());
   EXPECT_TRUE(Generate(*generation_, Greedy("x", 1)).status.ok());
+}
+
+TEST_F(LifecycleTest, LimitsAreThoseOfTheFlags) {
+  ASSERT_NO_FATAL_FAILURE(Start({"--max-context", "512", "--kv-tokens", "1024",
+                                 "--max-prompt-tokens", "100", "--max-n", "2", "--max-stop-strings",
+                                 "1", "--max-logit-bias", "0", "--max-message-bytes", "2000"}));
+  v1::GenerateRequest request = Greedy("", 1);
+  request.set_n(3);
+  for (const char* stop : {"a", "b"}) request.mutable_stop()->add_strings(stop);
+  (*request.mutable_sampling()->mutable_logit_bias())[1] = 1;
+  request.mutable_tokens()->mutable_ids()->Resize(101, 5);
+  const Generation refused = Generate(*generation_, request);
+  EXPECT_EQ(refused.status.error_code(), grpc::StatusCode::INVALID_ARGUMENT);
+  EXPECT_THAT(ViolatedFields(refused.status),
+              testing::UnorderedElementsAre("tokens", "n", "stop.strings", "sampling.logit_bias"));
+  EXPECT_EQ(Complete(*generation_, Greedy(std::string(2000, 'x'), 1)).status.error_code(),
+            grpc::StatusCode::RESOURCE_EXHAUSTED);
+  const auto stub = v1::ModelService::NewStub(Connect(server_->address()));
+  grpc::ClientContext call;
+  v1::Model model;
+  ASSERT_TRUE(stub->GetModel(&call, v1::GetModelRequest(), &model).ok());
+  EXPECT_EQ(model.limits().prompt_tokens(), 100);
+  EXPECT_EQ(model.limits().n(), 2);
+  EXPECT_EQ(model.limits().stop_strings(), 1);
+  EXPECT_EQ(model.limits().logit_bias_entries(), 0);
+}
+
+TEST_F(LifecycleTest, AConnectionCarriesNoMoreStreamsThanTheLimit) {
+  ASSERT_NO_FATAL_FAILURE(
+      Start({"--max-context", "2048", "--kv-tokens", "4096", "--max-streams-per-connection", "1"}));
+  EXPECT_TRUE(Generate(*generation_, Greedy("x", 1)).status.ok());  // the client knows the limit
+  Stream running(*generation_, Greedy("The history of bread begins", 2000));
+  ASSERT_TRUE(running.ReadTokens(1));
+  Stream waiting(*generation_, Greedy("x", 1), absl::Seconds(1));
+  EXPECT_EQ(waiting.Finish().status.error_code(), grpc::StatusCode::DEADLINE_EXCEEDED);
+  const auto other = v1::GenerationService::NewStub(Connect(server_->address()));
+  EXPECT_TRUE(Generate(*other, Greedy("x", 1)).status.ok());
+  running.Cancel();
+  running.Finish();
+  EXPECT_TRUE(Generate(*generation_, Greedy("x", 1)).status.ok());
+}
+
+/// Clients that make one request after the other, each on a connection of its own, and retry what
+/// was refused before it ran.
+class SteadyClients {
+ public:
+  SteadyClients(const std::string& address, int count) {
+    grpc::ChannelArguments arguments;
+    arguments.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);
+    arguments.SetServiceConfigJSON(R"({"methodConfig": [{"name": [{}], "retryPolicy": {
+        "maxAttempts": 5, "initialBackoff": "0.1s", "maxBackoff": "1s", "backoffMultiplier": 2,
+        "retryableStatusCodes": ["UNAVAILABLE"]}}]})");
+    for (int i = 0; i < count; ++i) {
+      threads_.emplace_back([this, address, arguments] {
+        const auto stub = v1::GenerationService::NewStub(
+            grpc::CreateCustomChannel(address, grpc::InsecureChannelCredentials(), arguments));
+        while (!stopping_) {
+          const grpc::Status status = Complete(*stub, Greedy("x", 3)).status;
+          ++requests_;
+          if (status.ok()) continue;
+          ++failures_;
+          ADD_FAILURE() << status.error_code() << ": " << status.error_message();
+        }
+      });
+    }
+  }
+  /// Returns once that many requests more were answered.
+  void Await(int requests) const {
+    const int end = requests_ + requests;
+    while (requests_ < end) absl::SleepFor(absl::Milliseconds(5));
+  }
+  int Stop() {
+    stopping_ = true;
+    for (std::thread& thread : threads_) thread.join();
+    threads_.clear();
+    return requests_;
+  }
+  int failures() const { return failures_; }
+
+ private:
+  std::atomic<bool> stopping_ = false;
+  std::atomic<int> requests_ = 0;
+  std::atomic<int> failures_ = 0;
+  std::vector<std::thread> threads_;
+};
+
+TEST_F(LifecycleTest, ServersInTurnOnOnePortLoseNoRequest) {
+  std::vector<std::string> flags = {"--max-context",
+                                    "512",
+                                    "--kv-tokens",
+                                    "2048",
+                                    "--reuse-port",
+                                    "--max-connection-age-seconds",
+                                    "1",
+                                    "--lame-duck-seconds",
+                                    "3"};
+  ASSERT_NO_FATAL_FAILURE(Start(flags));
+  flags.insert(flags.end(), {"--address", server_->address()});
+  SteadyClients clients(server_->address(), 8);
+  clients.Await(50);
+  for (int turn = 0; turn < 3; ++turn) {
+    auto successor = ServerProcess::Start(flags);
+    ASSERT_TRUE(successor.ok()) << successor.status();
+    server_->Terminate();
+    EXPECT_EQ(server_->Wait(kExitLimit), 0) << server_->Log();
+    server_ = *std::move(successor);
+    clients.Await(50);
+  }
+  const int requests = clients.Stop();
+  EXPECT_EQ(clients.failures(), 0) << "of " << requests;
+  std::cout << requests << " requests while three servers took over from each other\n";
+}
+
+TEST_F(LifecycleTest, AClientThatStopsReadingIsCutOffAndOthersAreNot) {
+  ASSERT_NO_FATAL_FAILURE(
+      Start({"--max-context", "2048", "--kv-tokens", "4096", "--slow-reader-seconds", "1"}));
+  v1::GenerateRequest wide = Greedy("A list of cities:", 2000);
+  wide.set_logprobs(true);
+  wide.set_top_logprobs(20);
+  Stream unread(*generation_, wide);
+  ASSERT_TRUE(unread.ReadTokens(1));
+  EXPECT_TRUE(server_->MetricBecomes("winnow_rpcs_total{code=\"ABORTED\",method=\"Generate\"}", 1,
+                                     absl::Seconds(60)));
+  EXPECT_TRUE(server_->BecomesIdle());
+  const Generation& cut = unread.Finish();
+  EXPECT_EQ(cut.status.error_code(), grpc::StatusCode::ABORTED) << cut.status.error_message();
+  EXPECT_THAT(cut.status.error_message(), testing::HasSubstr("read nothing for 1 seconds"));
+  EXPECT_TRUE(Generate(*generation_, Greedy("x", 20)).status.ok());
+}
+
+TEST_F(LifecycleTest, RefusesAtOnceWhatCannotEndBeforeItsDeadline) {
+  ASSERT_NO_FATAL_FAILURE(
+      Start({"--max-context", "2048", "--kv-tokens", "4096", "--max-running", "1"}));
+  Stream running(*generation_, Greedy("The history of bread begins", 1500));
+  ASSERT_TRUE(running.ReadTokens(10));
+  Stream late(*generation_, Greedy("x", 5), absl::Seconds(1));
+  const absl::Time begin = absl::Now();
+  const Generation& refused = late.Finish();
+  EXPECT_LT(absl::Now() - begin, absl::Seconds(1)) << "not by its deadline";
+  EXPECT_EQ(refused.status.error_code(), grpc::StatusCode::RESOURCE_EXHAUSTED)
+      << refused.status.error_message();
+  EXPECT_GT(RetryDelay(refused.status), absl::ZeroDuration());
+  EXPECT_EQ(server_->Metric("winnow_requests_shed_total{reason=\"deadline\"}"), 1);
+  running.Cancel();
+  running.Finish();
+}
+
+TEST_F(LifecycleTest, PrioritiesAreWithinTheOperatorsLimits) {
+  ASSERT_NO_FATAL_FAILURE(
+      Start({"--max-context", "512", "--kv-tokens", "1024", "--min-priority", "-2"}));
+  for (const auto& [priority, ok] : {std::pair(-3, false), {-2, true}, {100, true}, {101, false}}) {
+    v1::GenerateRequest request = Greedy("x", 1);
+    request.set_priority(priority);
+    const Generation generation = Generate(*generation_, request);
+    EXPECT_EQ(generation.status.ok(), ok) << priority;
+    EXPECT_EQ(ViolatedFields(generation.status),
+              ok ? std::vector<std::string>() : std::vector<std::string>{"priority"});
+  }
+}
+
+TEST_F(LifecycleTest, AStepBeyondItsTimeoutEndsTheServerForItsSupervisor) {
+  // No prompt of 1500 tokens is computed in 20 ms.
+  ASSERT_NO_FATAL_FAILURE(Start({"--max-context", "2048", "--kv-tokens", "4096",
+                                 "--max-step-tokens", "2048", "--step-timeout", "0.02"}));
+  std::string prompt;
+  for (int i = 0; i < 1500; ++i) prompt += " word";
+  const Generation generation = Generate(*generation_, Greedy(prompt, 20));
+  EXPECT_EQ(generation.status.error_code(), grpc::StatusCode::UNAVAILABLE)
+      << generation.status.error_message();
+  EXPECT_EQ(server_->Wait(kExitLimit), 1) << server_->Log();
+  EXPECT_THAT(server_->Log(), testing::ContainsRegex(
+                                  "event=unhealthy .*step of [0-9]+ prompt and 0 generated tokens; "
+                                  "[01] requests running"));
 }
 
 TEST_F(LifecycleTest, AConfigFileTakesTheNamesOfTheFlagsAndTheCommandLineWins) {

@@ -11,7 +11,9 @@
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
+#include <iterator>
 #include <sstream>
+#include <system_error>
 #include <utility>
 
 #include "absl/strings/numbers.h"
@@ -205,14 +207,21 @@ bool ServerProcess::BecomesIdle() const {
 
 void ServerProcess::Terminate() { kill(process_.pid(), SIGTERM); }
 
-int64_t ServerProcess::StatusBytes(const std::string& name) const {
+int ServerProcess::open_descriptors() const {
+  std::error_code gone;  // the process may have ended
+  const std::filesystem::directory_iterator entries(absl::StrCat("/proc/", process_.pid(), "/fd"),
+                                                    gone);
+  return static_cast<int>(std::distance(begin(entries), end(entries)));
+}
+
+int64_t ServerProcess::StatusNumber(const std::string& name) const {
   std::ifstream status(absl::StrCat("/proc/", process_.pid(), "/status"));
   std::string word;
   while (status >> word && word != name) {
   }
-  int64_t kibibytes = 0;
-  status >> kibibytes;
-  return kibibytes * 1024;
+  int64_t number = 0;
+  status >> number;
+  return number;
 }
 
 absl::StatusOr<std::map<std::string, double>> ParseMetrics(const std::string& page) {

@@ -81,8 +81,10 @@ class ServerProcess {
   bool BecomesIdle() const;
 
   /// Memory that the process holds now, and the most that it ever held.
-  int64_t resident_bytes() const { return StatusBytes("VmRSS:"); }
-  int64_t peak_resident_bytes() const { return StatusBytes("VmHWM:"); }
+  int64_t resident_bytes() const { return 1024 * StatusNumber("VmRSS:"); }
+  int64_t peak_resident_bytes() const { return 1024 * StatusNumber("VmHWM:"); }
+  int threads() const { return static_cast<int>(StatusNumber("Threads:")); }
+  int open_descriptors() const;
 
   void Terminate();  ///< SIGTERM
   /// See ChildProcess.
@@ -93,7 +95,8 @@ class ServerProcess {
  private:
   explicit ServerProcess(const std::vector<std::string>& arguments) : process_(arguments) {}
 
-  int64_t StatusBytes(const std::string& name) const;
+  /// The number behind a name in /proc/PID/status.
+  int64_t StatusNumber(const std::string& name) const;
 
   ChildProcess process_;
   std::string address_;

@@ -382,7 +382,7 @@ TEST(SelectionTest, ARowIsTheSameAloneAndAmongOthers) {
 }
 
 TEST(SelectionTest, HeadsHaveBudgetsOfTheirOwn) {
-  Sequence sequence({}, 26);
+  Sequence sequence({}, 27);
   const float weights[] = {0.5f, 4.0f};
   sequence.selector.budget_weights = weights;
   std::vector<float> recalls;
@@ -402,10 +402,15 @@ TEST(BudgetTokensTest, IsTheShareOfTheContextWithinItsLimits) {
   const Selection count{.kind = SelectionKind::kLabels, .budget_tokens = 64};
   EXPECT_EQ(BudgetTokens(count, layer, 0, 1600), 64);
   EXPECT_EQ(BudgetTokens(count, layer, 0, 50), 50);
-  const float weights[] = {3, INFINITY};
+  // Of 100 tokens, 64 are the same for all heads.
+  const float weights[] = {3, 1e30f, 0.25f};
   layer.budget_weights = weights;
-  EXPECT_EQ(BudgetTokens(sixteenth, layer, 0, 1600), 300);
+  EXPECT_EQ(BudgetTokens(sixteenth, layer, 0, 1600), 64 + 3 * 36);
   EXPECT_EQ(BudgetTokens(sixteenth, layer, 1, 1600), 1600);
+  EXPECT_EQ(BudgetTokens(sixteenth, layer, 2, 1600), 64 + 9);
+  EXPECT_EQ(BudgetTokens(sixteenth, layer, 2, 800), 50);
+  EXPECT_EQ(BudgetTokens(count, layer, 0, 1600), 64);
+  EXPECT_EQ(BudgetTokens(count, layer, 2, 1600), 64);
   const Selection window{.kind = SelectionKind::kWindow, .fraction = 1.0f / 16};
   EXPECT_EQ(BudgetTokens(window, layer, 0, 1600), 100);
   layer.min_context = 1601;

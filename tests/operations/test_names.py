@@ -15,7 +15,8 @@ from fixtures import CHART, ROOT, WINNOW, Server, render, run
 
 SCHEMA = CHART / "values.schema.json"
 # Flags that the chart sets itself, from other values.
-OWNED_BY_CHART = {"model", "model-name", "address", "metrics-address", "drain-seconds", "config", "help"}
+OWNED_BY_CHART = {"model", "model-name", "address", "metrics-address", "lame-duck-seconds",
+                  "drain-seconds", "tls-cert", "tls-key", "tls-client-ca", "auth-tokens", "auth-over-plaintext", "config", "help"}
 METRIC = re.compile(r"\b(?:winnow_\w+|winnow:[a-z][\w:]+|vllm:\w+)")
 # What Prometheus makes of a histogram.
 SUFFIXES = ("_bucket", "_sum", "_count")
@@ -34,6 +35,8 @@ def property_of(name, unit):
         return {"enum": ["cpu", "cuda"]}  # a build without CUDA lists less
     if "|" in unit:
         return {"enum": unit.split("|")}
+    if unit == "LEVEL":
+        return {"type": "integer"}
     if unit == "TOKENS":
         return {"type": "integer", "minimum": 0}
     if unit == "SHARE":

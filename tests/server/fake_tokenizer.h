@@ -16,16 +16,18 @@ class FakeTokenizer final : public Tokenizer {
   static constexpr int32_t kEos = 257;
   static constexpr int32_t kVocabSize = 260;
 
-  std::vector<int32_t> Encode(std::string_view text, bool parse_special,
-                              bool add_bos) const override {
+  std::vector<int32_t> EncodeSegments(std::span<const TextSegment> segments,
+                                      bool add_bos) const override {
     std::vector<int32_t> tokens;
     if (add_bos) tokens.push_back(kBos);
-    for (size_t i = 0; i < text.size();) {
-      if (parse_special && text.substr(i, 5) == "<eos>") {
-        tokens.push_back(kEos);
-        i += 5;
-      } else {
-        tokens.push_back(static_cast<unsigned char>(text[i++]));
+    for (const auto& [text, parse_special] : segments) {
+      for (size_t i = 0; i < text.size();) {
+        if (parse_special && text.compare(i, 5, "<eos>") == 0) {
+          tokens.push_back(kEos);
+          i += 5;
+        } else {
+          tokens.push_back(static_cast<unsigned char>(text[i++]));
+        }
       }
     }
     return tokens;

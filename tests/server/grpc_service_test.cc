@@ -21,6 +21,7 @@
 #include "grpcpp/create_channel.h"
 #include "kernels/cpu/token_chooser.h"
 #include "server/grpc_server.h"
+#include "server/watchdog.h"
 #include "tests/server/fake_tokenizer.h"
 
 namespace winnow {
@@ -96,7 +97,8 @@ class GrpcService : public testing::Test {
                 .chat = {}},
         metrics_("alphabet", "fake", 0),
         engine_(Options(), model_, tokenizer_, metrics_) {
-    auto server = GrpcServer::Start("127.0.0.1:0", served_, engine_, metrics_);
+    auto server =
+        GrpcServer::Start({.address = "127.0.0.1:0"}, served_, engine_, metrics_, *authenticator_);
     EXPECT_EQ(server.status(), absl::OkStatus());
     server_ = *std::move(server);
     server_->SetServing(true);
@@ -140,6 +142,7 @@ class GrpcService : public testing::Test {
   ServedModel served_;
   MetricsExporter metrics_;
   Engine engine_;
+  std::unique_ptr<Authenticator> authenticator_ = *Authenticator::Open("");
   std::unique_ptr<GrpcServer> server_;
   std::shared_ptr<grpc::Channel> channel_;
   std::unique_ptr<v1::GenerationService::Stub> generation_;
@@ -299,7 +302,7 @@ TEST_F(GrpcService, AFullQueueIsRefusedWithADelayToRetryAfter) {
   ASSERT_TRUE(details.ParseFromString(status.error_details()));
   google::rpc::RetryInfo retry;
   ASSERT_TRUE(details.details(0).UnpackTo(&retry));
-  EXPECT_GT(retry.retry_delay().seconds(), 0);
+  EXPECT_GT(retry.retry_delay().seconds() + retry.retry_delay().nanos(), 0);
   for (auto& call : calls) call.TryCancel();
   EXPECT_TRUE(PoolBecomesFree());
 }
@@ -331,6 +334,30 @@ TEST_F(GrpcService, DrainingEndsWhatOutlivesTheLimit) {
   EXPECT_EQ(reader->Finish().error_code(), grpc::StatusCode::UNAVAILABLE);
 }
 
+TEST_F(GrpcService, TheWatchdogTellsAHungStepFromALongRequest) {
+  model_.step_time = absl::Milliseconds(5);
+  grpc::ClientContext long_call;
+  const auto reader = generation_->Generate(&long_call, Prompt("x", 900));
+  v1::GenerateResponse message;
+  for (int i = 0; i < 20; ++i) ASSERT_TRUE(reader->Read(&message));
+  EXPECT_TRUE(CheckEngine(engine_, absl::Minutes(1), absl::Now()).ok());
+  model_.step_time = absl::Seconds(2);
+  absl::Status status;
+  const absl::Time limit = absl::Now() + absl::Seconds(20);
+  while ((status = CheckEngine(engine_, absl::Milliseconds(100), absl::Now())).ok() &&
+         absl::Now() < limit) {
+    absl::SleepFor(absl::Milliseconds(5));
+  }
+  EXPECT_EQ(status.code(), absl::StatusCode::kDeadlineExceeded);
+  EXPECT_THAT(std::string(status.message()),
+              testing::ContainsRegex("step of 0 prompt and 1 generated tokens; 1 requests running, "
+                                     "0 waiting; [1-9][0-9]* of 256 KV blocks"));
+  model_.step_time = absl::ZeroDuration();
+  long_call.TryCancel();
+  EXPECT_TRUE(PoolBecomesFree());
+  EXPECT_TRUE(CheckEngine(engine_, absl::Minutes(1), absl::Now()).ok());
+}
+
 TEST_F(GrpcService, AFailedDeviceEndsCallsAndTheEnginesHealth) {
   model_.fails = true;
   v1::GenerateResponse response;
@@ -338,6 +365,7 @@ TEST_F(GrpcService, AFailedDeviceEndsCallsAndTheEnginesHealth) {
   const absl::Time limit = absl::Now() + absl::Seconds(10);
   while (engine_.healthy() && absl::Now() < limit) absl::SleepFor(absl::Milliseconds(1));
   EXPECT_FALSE(engine_.healthy());
+  EXPECT_TRUE(absl::IsUnavailable(CheckEngine(engine_, absl::InfiniteDuration(), absl::Now())));
 }
 
 TEST_F(GrpcService, TokenizesAndDetokenizes) {
@@ -380,7 +408,9 @@ TEST_F(GrpcService, DescribesTheModelAndItsLimits) {
 
 TEST_F(GrpcService, AnAddressInUseIsAnError) {
   const std::string address = "127.0.0.1:" + std::to_string(server_->port());
-  EXPECT_EQ(GrpcServer::Start(address, served_, engine_, metrics_).status().code(),
+  EXPECT_EQ(GrpcServer::Start({.address = address}, served_, engine_, metrics_, *authenticator_)
+                .status()
+                .code(),
             absl::StatusCode::kUnavailable);
 }
 

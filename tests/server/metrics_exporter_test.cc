@@ -8,6 +8,8 @@
 #include <set>
 #include <sstream>
 
+#include "engine/refusal.h"
+
 namespace winnow {
 namespace {
 
@@ -83,16 +85,28 @@ TEST(MetricsExporter, TellsStepsApartByWhatTheyComputed) {
 
 TEST(MetricsExporter, ShowsGaugesCallsAndEndings) {
   MetricsExporter metrics("m", "llama", 100);
-  metrics.OnGauges(
-      {.running_requests = 2, .waiting_requests = 3, .kv_blocks_used = 10, .kv_blocks_total = 16});
+  metrics.OnGauges({.running_requests = 2,
+                    .waiting_requests = 3,
+                    .waiting_prompt_tokens = 70,
+                    .estimated_wait_seconds = 1.5,
+                    .kv_blocks_used = 10,
+                    .kv_blocks_total = 16});
   metrics.OnPreempted();
-  metrics.OnRejected(absl::ResourceExhaustedError("full"));
+  metrics.OnRejected(Refusal(ShedReason::kDeadline, "late", absl::Seconds(1)));
+  RequestSummary dropped;
+  dropped.status = Refusal(ShedReason::kOverdue, "later", absl::Seconds(1));
+  metrics.OnFinished(dropped);
   metrics.OnCall("Generate", "OK");
   metrics.OnCall("Generate", "OK");
   metrics.OnContinuation(FinishReason::kLength);
   const std::string text = metrics.Text();
   EXPECT_THAT(text, HasSubstr("winnow_requests_running 2\n"));
   EXPECT_THAT(text, HasSubstr("winnow_requests_waiting 3\n"));
+  EXPECT_THAT(text, HasSubstr("winnow_waiting_prompt_tokens 70\n"));
+  EXPECT_THAT(text, HasSubstr("winnow_estimated_wait_seconds 1.5\n"));
+  EXPECT_THAT(text, HasSubstr("winnow_requests_shed_total{reason=\"deadline\"} 1\n"));
+  EXPECT_THAT(text, HasSubstr("winnow_requests_shed_total{reason=\"overdue\"} 1\n"));
+  EXPECT_THAT(text, HasSubstr("winnow_requests_shed_total{reason=\"queue_tokens\"} 0\n"));
   EXPECT_THAT(text, HasSubstr("winnow_kv_blocks{state=\"used\"} 10\n"));
   EXPECT_THAT(text, HasSubstr("winnow_kv_blocks{state=\"free\"} 6\n"));
   EXPECT_THAT(text, HasSubstr("winnow_preemptions_total 1\n"));

@@ -7,6 +7,7 @@
 #include <functional>
 #include <limits>
 
+#include "server/status_mapping.h"
 #include "tests/server/fake_tokenizer.h"
 
 namespace winnow {
@@ -15,6 +16,7 @@ namespace {
 using ::testing::ElementsAre;
 using ::testing::IsEmpty;
 using ::testing::Pair;
+using ::testing::UnorderedElementsAre;
 using ::testing::UnorderedElementsAreArray;
 
 constexpr float kNan = std::numeric_limits<float>::quiet_NaN();
@@ -112,6 +114,18 @@ TEST_F(RequestValidation, SaltsAreBounded) {
   EXPECT_EQ(violations[0].field, "cache_salt");
 }
 
+TEST_F(RequestValidation, OutlinesWhatCountsForTheQueueWhateverIsWrongWithTheRest) {
+  message_.set_priority(3);
+  message_.set_n(-5);
+  message_.mutable_stop()->set_max_tokens(40);
+  const Request outline = Outline(message_);
+  EXPECT_EQ(outline.priority, 3);
+  EXPECT_EQ(outline.n, 1);
+  EXPECT_EQ(outline.max_tokens, 40);
+  EXPECT_TRUE(outline.prompt_tokens.empty());
+  EXPECT_EQ(Outline(v1::GenerateRequest()).max_tokens, 1);
+}
+
 TEST_F(RequestValidation, UsesTokensAsTheyAre) {
   message_.mutable_tokens()->add_ids(0);
   message_.mutable_tokens()->add_ids(FakeTokenizer::kVocabSize - 1);
@@ -126,6 +140,17 @@ TEST_F(RequestValidation, RendersChatWithTheModelsTemplate) {
   ASSERT_THAT(Validate(), IsEmpty());
   const std::string text(request_.prompt_tokens.begin(), request_.prompt_tokens.end());
   EXPECT_EQ(text, "<|im_start|>user\nhi<|im_end|>\n<|im_start|>assistant\n");
+}
+
+TEST_F(RequestValidation, ControlTokensAreParsedInTextAndNotInMessages) {
+  message_.set_text("a<eos>");
+  ASSERT_THAT(Validate(), IsEmpty());
+  EXPECT_THAT(request_.prompt_tokens, ElementsAre(FakeTokenizer::kBos, 'a', FakeTokenizer::kEos));
+  v1::ChatMessage* chat = message_.mutable_chat()->add_messages();
+  chat->set_role("user");
+  chat->set_content("a<eos>");
+  ASSERT_THAT(Validate(), IsEmpty());
+  EXPECT_THAT(request_.prompt_tokens, testing::Not(testing::Contains(FakeTokenizer::kEos)));
 }
 
 TEST_F(RequestValidation, NamesTheFieldAndTheLimitOfEachViolation) {
@@ -150,6 +175,8 @@ TEST_F(RequestValidation, NamesTheFieldAndTheLimitOfEachViolation) {
       {"chat.messages", nullptr, [](Message& m) { m.mutable_chat(); }},
       {"chat.messages", nullptr,
        [](Message& m) { m.mutable_chat()->add_messages()->set_role("nobody"); }},
+      {"priority", "must be from 0 to 100, is -1", [](Message& m) { m.set_priority(-1); }},
+      {"priority", "must be from 0 to 100, is 101", [](Message& m) { m.set_priority(101); }},
       {"stop.max_tokens", "must be at least 1, is 0",
        [](Message& m) { m.mutable_stop()->set_max_tokens(0); }},
       {"stop.max_tokens", "must be at least 1, is -2147483648",
@@ -238,6 +265,26 @@ TEST_F(RequestValidation, NamesTheFieldAndTheLimitOfEachViolation) {
   }
 }
 
+TEST_F(RequestValidation, TheOperatorsLimitsHold) {
+  message_.set_text("hello");  // six tokens with BOS
+  message_.set_n(3);
+  message_.mutable_stop()->add_strings("a");
+  message_.mutable_stop()->add_strings("b");
+  (*message_.mutable_sampling()->mutable_logit_bias())[1] = 1;
+  (*message_.mutable_sampling()->mutable_logit_bias())[2] = 1;
+  model_.limits = {.prompt_tokens = 6, .n = 3, .stop_strings = 2, .logit_bias_entries = 2};
+  EXPECT_THAT(Validate(), IsEmpty());
+  model_.limits = {.prompt_tokens = 5, .n = 2, .stop_strings = 1, .logit_bias_entries = 1};
+  std::vector<std::string> violations;
+  for (const FieldViolation& violation : Validate()) {
+    violations.push_back(violation.field + ": " + violation.description);
+  }
+  EXPECT_THAT(violations, UnorderedElementsAre("text: the prompt has 6 tokens; here it may have 5",
+                                               "n: must be from 1 to 2, is 3",
+                                               "stop.strings: has 2 strings, most are 1",
+                                               "sampling.logit_bias: has 2 entries, most are 1"));
+}
+
 TEST_F(RequestValidation, ReportsAllViolationsAtOnce) {
   message_.set_n(0);
   message_.mutable_sampling()->set_top_p(2);
@@ -248,6 +295,18 @@ TEST_F(RequestValidation, ReportsAllViolationsAtOnce) {
   const std::vector<std::string> expected = {"sampling.temperature", "sampling.top_p",
                                              "stop.strings[0]", "n"};
   EXPECT_THAT(fields, UnorderedElementsAreArray(expected));
+}
+
+TEST_F(RequestValidation, RefusalsFitIntoHeadersWhateverTheRequestSays) {
+  constexpr size_t kHeaderBytes = 8192;  // what gRPC clients take by default
+  message_.mutable_attention()->set_policy(std::string(100'000, 'p'));
+  message_.mutable_chat()->add_messages()->set_role("\u00e9" + std::string(100'000, 'r'));
+  for (int i = 0; i < 10'000; ++i) message_.mutable_stop()->add_strings("");
+  const std::vector<FieldViolation> violations = Validate();
+  EXPECT_EQ(violations.size(), 4u);  // two of the stop strings: their number, and the first one
+  const grpc::Status status = BadRequest(violations);
+  EXPECT_LT(3 * status.error_message().size() + 2 * status.error_details().size(), kHeaderBytes);
+  EXPECT_LT(CheckModelName(std::string(100'000, 'm'), model_).message().size(), 500u);
 }
 
 TEST_F(RequestValidation, AllowsNoMoreContinuationsThanTheEngineComputesAtATime) {

@@ -2,6 +2,8 @@
 
 #include <gtest/gtest.h>
 
+#include "absl/time/time.h"
+#include "engine/refusal.h"
 #include "google/rpc/error_details.pb.h"
 #include "google/rpc/status.pb.h"
 
@@ -27,13 +29,16 @@ TEST(StatusMapping, KeepsCodeAndMessage) {
   EXPECT_EQ(ToGrpcStatus(absl::CancelledError("")).error_code(), grpc::StatusCode::CANCELLED);
 }
 
-TEST(StatusMapping, SaysWhenToRetryAFullQueue) {
-  const google::rpc::Status details = Details(ToGrpcStatus(absl::ResourceExhaustedError("full")));
+TEST(StatusMapping, SaysWhenToRetryARefusedRequest) {
+  const google::rpc::Status details =
+      Details(ToGrpcStatus(Refusal(ShedReason::kQueueRequests, "full", absl::Milliseconds(2250))));
+  EXPECT_EQ(details.code(), static_cast<int>(grpc::StatusCode::RESOURCE_EXHAUSTED));
   ASSERT_EQ(details.details_size(), 1);
   EXPECT_EQ(details.details(0).type_url(), "type.googleapis.com/google.rpc.RetryInfo");
   google::rpc::RetryInfo retry;
   ASSERT_TRUE(details.details(0).UnpackTo(&retry));
-  EXPECT_EQ(retry.retry_delay().seconds(), 1);
+  EXPECT_EQ(retry.retry_delay().seconds(), 2);
+  EXPECT_EQ(retry.retry_delay().nanos(), 250'000'000);
 }
 
 TEST(StatusMapping, ListsAllViolationsInTheDetailsAndTheFirstInTheMessage) {

@@ -27,7 +27,9 @@ TEST(FirstNumberTest, IsNoneWithoutDigitsOrBeyondWhatFits) {
 /// Every fourth token stands for a digit, the others for letters; the last ends a generation.
 class DigitTokenizer : public Tokenizer {
  public:
-  std::vector<int32_t> Encode(std::string_view, bool, bool) const override { return {}; }
+  std::vector<int32_t> EncodeSegments(std::span<const TextSegment>, bool) const override {
+    return {};
+  }
   std::string TokenBytes(int32_t token, bool) const override {
     return std::string(1,
                        static_cast<char>(token % 4 == 0 ? '0' + token / 4 % 10 : 'a' + token % 26));

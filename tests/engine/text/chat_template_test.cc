@@ -41,6 +41,12 @@ std::string Jinja(const std::string& name) {
   return "";
 }
 
+std::string Joined(const std::vector<TextSegment>& segments) {
+  std::string text;
+  for (const TextSegment& segment : segments) text += segment.text;
+  return text;
+}
+
 ChatTemplate Known(const std::string& name) { return *ChatTemplate::FromJinja(Jinja(name)); }
 
 TEST(ChatTemplateTest, KnownFamiliesAreRecognised) {
@@ -66,7 +72,7 @@ TEST(ChatTemplateTest, PromptsAreThoseThatJinjaRenders) {
       const auto prompt = chat->Render(Conversation(conversation));
       // A family may be stricter than the template: a prompt that models never saw helps nobody.
       if (!prompt.ok()) continue;
-      EXPECT_EQ((chat->adds_bos() ? bos : "") + *prompt, expected)
+      EXPECT_EQ((chat->adds_bos() ? bos : "") + Joined(*prompt), expected)
           << known["name"] << ", " << conversation;
     }
   }
@@ -96,6 +102,27 @@ TEST(ChatTemplateTest, WhatATemplateRefusesIsRefused) {
           << known["name"] << ", " << conversation;
     }
   }
+}
+
+TEST(ChatTemplateTest, ControlTokensAreParsedInWhatTheTemplateWritesAndNotInContents) {
+  int systems = 0;
+  for (const auto& known : Golden()["known"]) {
+    const auto chat = ChatTemplate::FromJinja(known["jinja"].get<std::string>());
+    ASSERT_TRUE(chat.ok()) << known["name"];
+    auto prompt =
+        chat->Render({{"system", "(s)"}, {"user", "(u)"}, {"assistant", "(a)"}, {"user", " (v) "}});
+    if (!prompt.ok())
+      prompt = chat->Render({{"user", "(s)(u)"}, {"assistant", "(a)"}, {"user", " (v) "}});
+    ASSERT_TRUE(prompt.ok()) << known["name"];
+    std::string contents, written;
+    for (const auto& [text, parse_special] : *prompt) (parse_special ? written : contents) += text;
+    std::erase(contents, ' ');
+    const bool system_in_last_turn = contents == "(u)(a)(s)(v)";
+    EXPECT_EQ(contents, system_in_last_turn ? contents : "(s)(u)(a)(v)") << known["name"];
+    systems += system_in_last_turn;
+    EXPECT_EQ(written.find('('), std::string::npos) << known["name"] << ": " << written;
+  }
+  EXPECT_GT(systems, 0);  // some templates do that, and it must hold for them too
 }
 
 TEST(ChatTemplateTest, UnknownTemplatesAreRefusedSayingWhatToDo) {

@@ -17,7 +17,9 @@ class ListedTokens final : public Tokenizer {
   explicit ListedTokens(std::vector<std::string> tokens, bool strips_leading_space = false)
       : tokens_(std::move(tokens)), strips_leading_space_(strips_leading_space) {}
 
-  std::vector<int32_t> Encode(std::string_view, bool, bool) const override { return {}; }
+  std::vector<int32_t> EncodeSegments(std::span<const TextSegment>, bool) const override {
+    return {};
+  }
   std::string TokenBytes(int32_t token, bool render_special) const override {
     const std::string& bytes = tokens_[static_cast<size_t>(token)];
     return bytes.starts_with("<") && !render_special ? "" : bytes;

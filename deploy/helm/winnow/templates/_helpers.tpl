@@ -49,13 +49,64 @@ model-name: {{ . }}
 {{- end }}
 address: 0.0.0.0:50051
 metrics-address: 0.0.0.0:{{ .Values.metrics.port }}
+lame-duck-seconds: {{ .Values.shutdown.propagationSeconds }}
 drain-seconds: {{ .Values.shutdown.drainSeconds }}
 {{- if .Values.gpu.enabled }}
 device: cuda
 {{- end }}
+{{- if .Values.tls.secret }}
+tls-cert: /tls/tls.crt
+tls-key: /tls/tls.key
+{{- if .Values.tls.clientAuth }}
+tls-client-ca: /tls/ca.crt
+{{- end }}
+{{- end }}
+{{- if .Values.auth.tokensSecret }}
+auth-tokens: /auth/tokens
+auth-over-plaintext: {{ .Values.auth.overPlaintext }}
+{{- end }}
 {{- range $name, $value := .Values.config }}
 {{ $name }}: {{ $value | toJson | trimAll "\"" }}
 {{- end }}
+{{- end -}}
+
+{{/* What commands need besides the address to call a server with TLS, one argument a line. */}}
+{{- define "winnow.tlsArguments" -}}
+{{- if .Values.tls.secret -}}
+- --tls-ca=/tls/ca.crt
+- --tls-server-name={{ .Values.tls.serverName | default (printf "%s.%s.svc" (include "winnow.fullname" .) .Release.Namespace) }}
+{{- if .Values.tls.clientAuth }}
+- --tls-cert=/tls/tls.crt
+- --tls-key=/tls/tls.key
+{{- end }}
+{{- end -}}
+{{- end -}}
+
+{{/* What meshes and gateways are told of the port. */}}
+{{- define "winnow.appProtocol" -}}
+{{ ternary "https" "kubernetes.io/h2c" (ne .Values.tls.secret "") }}
+{{- end -}}
+
+{{/* How a probe asks: Kubernetes itself can't with TLS. */}}
+{{- define "winnow.probe" -}}
+{{- if .Values.tls.secret -}}
+exec:
+  command:
+    - /usr/local/bin/winnow
+    - health
+    - --address=127.0.0.1:50051
+    {{- include "winnow.tlsArguments" . | nindent 4 }}
+{{- else -}}
+grpc: {port: 50051}
+{{- end -}}
+{{- end -}}
+
+{{/* The volume of the certificates. */}}
+{{- define "winnow.tlsVolume" -}}
+- name: tls
+  secret:
+    secretName: {{ .Values.tls.secret }}
+    defaultMode: 0440
 {{- end -}}
 
 {{/* What one pod is, for Deployment and StatefulSet. */}}
@@ -147,24 +198,26 @@ spec:
         - {name: metrics, containerPort: {{ .Values.metrics.port }}}
       # SERVING once the model is loaded, NOT_SERVING when the device failed or the server drains.
       startupProbe:
-        grpc: {port: 50051}
+        {{- include "winnow.probe" . | nindent 8 }}
         {{- toYaml .Values.probes.startup | nindent 8 }}
       readinessProbe:
-        grpc: {port: 50051}
+        {{- include "winnow.probe" . | nindent 8 }}
         {{- toYaml .Values.probes.readiness | nindent 8 }}
       livenessProbe:
-        grpc: {port: 50051}
+        {{- include "winnow.probe" . | nindent 8 }}
         {{- toYaml .Values.probes.liveness | nindent 8 }}
-      lifecycle:
-        preStop:
-          exec:
-            command: [/bin/sleep, {{ .Values.shutdown.propagationSeconds | quote }}]
       securityContext:
         {{- include "winnow.containerSecurityContext" . | nindent 8 }}
       resources:
         {{- include "winnow.resources" . | nindent 8 }}
       volumeMounts:
         - {name: config, mountPath: /etc/winnow, readOnly: true}
+        {{- if .Values.tls.secret }}
+        - {name: tls, mountPath: /tls, readOnly: true}
+        {{- end }}
+        {{- if .Values.auth.tokensSecret }}
+        - {name: auth, mountPath: /auth, readOnly: true}
+        {{- end }}
         - name: model
           mountPath: /models
           readOnly: true
@@ -175,6 +228,15 @@ spec:
     - name: config
       configMap:
         name: {{ include "winnow.fullname" . }}
+    {{- if .Values.tls.secret }}
+    {{- include "winnow.tlsVolume" . | nindent 4 }}
+    {{- end }}
+    {{- if .Values.auth.tokensSecret }}
+    - name: auth
+      secret:
+        secretName: {{ .Values.auth.tokensSecret }}
+        defaultMode: 0440
+    {{- end }}
     {{- if eq .Values.model.source "pvc" }}
     - name: model
       persistentVolumeClaim:
