@@ -73,7 +73,7 @@ class GenerationCall : public Reactor {
       return Refuse(ToGrpcStatus(status), "model");
     }
     deadline_ = DeadlineOf(call);
-    Request outline = Outline(message);
+    Request outline = Outline(message, context_.model);
     outline.client = client_.identity;
     outline.deadline = deadline_;
     if (absl::Status status = context_.engine.CheckOutline(outline); !status.ok()) {

@@ -251,10 +251,10 @@ int MaxPromptTokens(const ServedModel& model) {
   return model.limits.prompt_tokens > 0 ? std::min(model.limits.prompt_tokens, context) : context;
 }
 
-Request Outline(const v1::GenerateRequest& in) {
+Request Outline(const v1::GenerateRequest& in, const ServedModel& model) {
   Request outline;
   outline.priority = in.priority();
-  outline.n = std::clamp(in.has_n() ? in.n() : 1, 1, kMaxContinuations);
+  outline.n = std::clamp(in.has_n() ? in.n() : 1, 1, MaxContinuations(model));
   outline.max_tokens = std::max(1, in.stop().max_tokens());
   outline.ignore_eos = in.stop().ignore_eos();
   return outline;

@@ -38,7 +38,7 @@ int MaxPromptTokens(const ServedModel& model);
 
 /// What Engine::CheckOutline looks at, taken from the message unchecked: out-of-range values count
 /// as the nearest possible ones.
-Request Outline(const v1::GenerateRequest& in);
+Request Outline(const v1::GenerateRequest& in, const ServedModel& model);
 
 /// Turns the request into the engine's form, without id, client and deadline, and returns all that
 /// is wrong with it; `out` is complete only if that is nothing.

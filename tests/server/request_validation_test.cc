@@ -118,12 +118,12 @@ TEST_F(RequestValidation, OutlinesWhatCountsForTheQueueWhateverIsWrongWithTheRes
   message_.set_priority(3);
   message_.set_n(-5);
   message_.mutable_stop()->set_max_tokens(40);
-  const Request outline = Outline(message_);
+  const Request outline = Outline(message_, model_);
   EXPECT_EQ(outline.priority, 3);
   EXPECT_EQ(outline.n, 1);
   EXPECT_EQ(outline.max_tokens, 40);
   EXPECT_TRUE(outline.prompt_tokens.empty());
-  EXPECT_EQ(Outline(v1::GenerateRequest()).max_tokens, 1);
+  EXPECT_EQ(Outline(v1::GenerateRequest(), model_).max_tokens, 1);
 }
 
 TEST_F(RequestValidation, UsesTokensAsTheyAre) {
