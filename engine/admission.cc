@@ -133,10 +133,10 @@ bool Admission::WouldGiveWay(const Request& newcomer) const {
 
 Admission::Lane Admission::GivesWay(const Request& newcomer) const {
   const auto& [priority, clients] = *levels_.rbegin();
+  const bool same_level = priority == newcomer.priority;
   const auto most = std::ranges::max_element(clients, [&](const auto& a, const auto& b) {
     const auto rank = [&](const auto& client) {
-      return std::pair(client.second.requests,
-                       priority == newcomer.priority && client.first == newcomer.client);
+      return std::pair(client.second.requests, same_level && client.first == newcomer.client);
     };
     return rank(a) < rank(b);
   });
