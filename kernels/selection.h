@@ -82,7 +82,8 @@ constexpr int32_t BudgetTokens(const Selection& selection, const LayerSelector& 
   const float uniform = selection.budget_tokens > 0
                             ? static_cast<float>(selection.budget_tokens)
                             : selection.fraction * static_cast<float>(context);
-  const float even = std::min(uniform, kEvenBudget);
+  // By value: a reference to a constant of the host, which std::min would take, traps on a device.
+  const float even = uniform < kEvenBudget ? uniform : kEvenBudget;
   // The limit comes before the cast, which a larger number would overflow.
   const float wanted =
       std::min(std::ceil(even + weight * (uniform - even)), static_cast<float>(context));

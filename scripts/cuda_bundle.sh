@@ -31,7 +31,7 @@ ldd "$build/winnow" "${tests[@]}" | awk '$2 == "=>" && $3 ~ /^\// {print $3}' | 
   grep -vE '/(libc|libm|libdl|librt|libpthread|ld-linux[^/]*)\.so' |
   xargs -I{} cp -L {} "$bundle/lib/"
 cp tests/golden/logits_smollm2.* "$bundle/tests/golden/"
-cp models/*.labels.json "$bundle/models/"
+cp models/*.json "$bundle/models/"
 cp "$model" "$bundle/models/"
 cp scripts/cuda_bundle_run.sh "$bundle/run.sh"
 cp loadtest/gpu/{sdpa_baseline,synthetic_gguf}.py "$bundle/"

@@ -33,7 +33,7 @@ constexpr int kTileRows = HWY_CAP_GE512 ? 8 : 4;
 // every page.
 constexpr int kAheadBytes = 1600;
 
-VF32 LoadHalves(const uint8_t* p) {
+HWY_INLINE VF32 LoadHalves(const uint8_t* p) {
   return hn::PromoteTo(F32(), hn::LoadU(F16(), reinterpret_cast<const hwy::float16_t*>(p)));
 }
 
