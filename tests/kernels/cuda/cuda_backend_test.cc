@@ -282,7 +282,7 @@ TEST_F(CudaBackendTest, ChoosesTheTokensThatTheCpuChooses) {
       if (half()) choice.top_k = static_cast<int>(1 + random() % (half() ? 40 : vocab));
       if (half()) choice.top_p = real(0.05f, 0.999f);
       if (half()) choice.min_p = real(0, 0.3f);
-      // Close to the ends, but not where tokens decide that weigh too little for the device to tell.
+      // Near the ends, but not where tokens decide that weigh too little for the device.
       choice.uniform = i % 8 == 1 ? 1e-7 : i % 8 == 2 ? 1 - 1e-7 : real(0, 1);
       choice.repetition_penalty = real(0.5f, 2);
       choice.presence_penalty = real(-2, 2);
