@@ -87,8 +87,7 @@ HWY_INLINE void ScoreTile(const uint16_t* const* keys, int head_dim, const float
 }
 
 // Scores of `count` positions. Rows of selections and of blocks lie apart, which the processor's
-// own prefetching does not foresee: keys are asked for some tiles ahead, and with `with_values`
-// their values too, which will be wanted when the chunk's scores are done.
+// own prefetching does not foresee: keys are asked for some tiles ahead.
 template <int kRows>
 HWY_INLINE void ScoreRows(const KvRows& kv, const float* const* queries, int count, float scale,
                           float* const* scores) {

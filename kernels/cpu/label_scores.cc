@@ -96,97 +96,116 @@ void ProjectQuery(const float* query, const float* basis, int head_dim, int widt
   out->is_narrow = greatest - least <= kNarrowRange;
 }
 
-// Sums of products of one vector of tokens for kHeads query heads. kWidth is the labels' width,
-// where it is known: then all loops unroll.
+// Sums of products of one vector of tokens for kHeads query heads, of dimensions
+// [begin, begin + kDimensions).
+template <int kHeads, int kDimensions>
+HWY_INLINE void DotsOf(const uint8_t* codes, int begin, const LabelQuery* queries,
+                       VI32 (&sums)[kHeads]) {
+  static_assert(kDimensions <= kDotDimensions);
+  UnsignedDot dots[kHeads];
+#pragma GCC unroll 4
+  for (int i = begin; i < begin + kDimensions; i += 8) {
+    const Raw packed = LoadRaw(codes + i / 8 * 4 * kPanelTokens);
+    const Raw even = LowNibbles(packed);
+    const Raw odd = HighNibbles(packed);
+    for (int h = 0; h < kHeads; ++h) dots[h].Add(even, LoadQuad(queries[h].codes + i));
+    for (int h = 0; h < kHeads; ++h) dots[h].Add(odd, LoadQuad(queries[h].codes + i + 4));
+  }
+  for (int h = 0; h < kHeads; ++h) sums[h] = dots[h].Sum();
+}
+
+// The same of all dimensions. kWidth is the labels' width, or 0: then `width` is.
 template <int kHeads, int kWidth>
 HWY_INLINE void Dots(const uint8_t* codes, int width, const LabelQuery* queries,
                      VI32 (&sums)[kHeads]) {
-  if constexpr (kWidth != 0) width = kWidth;
-  for (int begin = 0; begin < width; begin += kDotDimensions) {
-    UnsignedDot dots[kHeads];
-    for (int i = begin; i < std::min(width, begin + kDotDimensions); i += 8) {
-      const Raw packed = LoadRaw(codes + i / 8 * 4 * kPanelTokens);
-      const Raw even = LowNibbles(packed);
-      const Raw odd = HighNibbles(packed);
-      for (int h = 0; h < kHeads; ++h) dots[h].Add(even, LoadQuad(queries[h].codes + i));
-      for (int h = 0; h < kHeads; ++h) dots[h].Add(odd, LoadQuad(queries[h].codes + i + 4));
-    }
-    for (int h = 0; h < kHeads; ++h) {
-      sums[h] = begin == 0 ? dots[h].Sum() : hn::Add(sums[h], dots[h].Sum());
+  constexpr int kDimensions = kWidth == 0 ? 8 : kWidth;
+  DotsOf<kHeads, kDimensions>(codes, 0, queries, sums);
+  if constexpr (kWidth == 0) {
+    for (int begin = kDimensions; begin < width; begin += kDimensions) {
+      VI32 more[kHeads];
+      DotsOf<kHeads, kDimensions>(codes, begin, queries, more);
+      for (int h = 0; h < kHeads; ++h) sums[h] = hn::Add(sums[h], more[h]);
     }
   }
 }
 
-// Calls body(sums, token) for one vector of tokens in [0, tokens) after the other.
-template <int kHeads, int kWidth, typename Body>
-HWY_INLINE void ForVectors(const LabelBlocks& labels, const LabelQuery* queries, int tokens,
-                           WantedRows* wanted, const Body& body) {
+// scores[h][t] = queries[h].scale dot[h][t] + bias[h] for the panels that hold tokens [begin, end);
+// `begin` is a panel's first.
+template <int kHeads, int kWidth>
+HWY_INLINE void ScorePanels(const LabelBlocks& labels, const LabelQuery* queries, int begin,
+                            int end, const float (&bias)[kHeads], float* const* scores) {
+  const F32 d;
   const int width = labels.width;
   const int shift = std::countr_zero(static_cast<uint32_t>(labels.block_tokens));
   const auto panel_of = [&](int token) {
     return labels.blocks[token >> shift] + LabelOffset(token & (labels.block_tokens - 1), width);
   };
-  for (int token = 0; token < tokens; token += kPanelTokens) {
+  for (int token = begin; token < end; token += kPanelTokens) {
     // Blocks lie apart, which the processor's own prefetching does not foresee.
-    if (token + kAheadTokens < tokens) {
+    if (token + kAheadTokens < labels.tokens) {
       const uint8_t* ahead = panel_of(token + kAheadTokens);
       for (int byte = 0; byte < 8 * width; byte += 64) hwy::Prefetch(ahead + byte);
-    }
-    for (int row = 0; row < wanted->rows_per_panel && wanted->next < wanted->end; ++row) {
-      const uint16_t* key = *wanted->next++;
-      for (int i = 0; i < wanted->elements; i += 32) hwy::Prefetch(key + i);
     }
     const uint8_t* panel = panel_of(token);
     for (int lane = 0; lane < kPanelTokens; lane += kLanes) {
       VI32 sums[kHeads];
       Dots<kHeads, kWidth>(panel + 4 * lane, width, queries, sums);
-      body(sums, token + lane);
+      for (int h = 0; h < kHeads; ++h) {
+        hn::StoreU(hn::MulAdd(hn::ConvertTo(d, sums[h]), hn::Set(d, queries[h].scale),
+                              hn::Set(d, bias[h])),
+                   d, scores[h] + token + lane);
+      }
     }
   }
 }
 
-template <int kHeads, int kWidth>
-void WeighTile(const LabelBlocks& labels, const LabelQuery* queries, int tokens,
-               float* const* weights, float* sums, WantedRows* wanted) {
+// Replaces x[t] by 2^x[t] in the panels that hold tokens [0, count), and returns the sum over the
+// tokens.
+HWY_INLINE float Exp2Sum(float* x, int count) {
   const F32 d;
-  hn::Vec<F32> totals[kHeads];
-  float* out[kHeads];
-  for (int h = 0; h < kHeads; ++h) {
-    totals[h] = hn::Zero(d);
-    out[h] = weights[h];
+  constexpr int kVectors = 4;
+  auto total = hn::Zero(d);
+  int t = 0;
+  for (; t + kVectors * kLanes <= count; t += kVectors * kLanes) {
+    hn::Vec<F32> v[kVectors];
+    for (int i = 0; i < kVectors; ++i) v[i] = hn::LoadU(d, x + t + i * kLanes);
+    Exp2(v);
+    for (int i = 0; i < kVectors; ++i) hn::StoreU(v[i], d, x + t + i * kLanes);
+    total = hn::Add(total, hn::Add(hn::Add(v[0], v[1]), hn::Add(v[2], v[3])));
   }
-  // What lies past the last token is no weight: the sum takes whole panels, then single tokens.
-  const int whole = tokens / kPanelTokens * kPanelTokens;
-  const auto weigh = [&](const VI32(&dots)[kHeads], int token) {
-    hn::Vec<F32> x[kHeads];
-    for (int h = 0; h < kHeads; ++h) {
-      x[h] = hn::MulAdd(hn::ConvertTo(d, dots[h]), hn::Set(d, queries[h].scale),
-                        hn::Set(d, queries[h].bias));
-    }
-    Exp2(x);
-    for (int h = 0; h < kHeads; ++h) hn::StoreU(x[h], d, out[h] + token);
-    if (token >= whole) return;
-    for (int h = 0; h < kHeads; ++h) totals[h] = hn::Add(totals[h], x[h]);
-  };
-  ForVectors<kHeads, kWidth>(labels, queries, tokens, wanted, weigh);
+  float sum = hn::GetLane(hn::SumOfLanes(d, total));
+  // What lies past the last token is no weight.
+  for (; t < count; t += kLanes) {
+    hn::Vec<F32> v[1] = {hn::LoadU(d, x + t)};
+    Exp2(v);
+    hn::StoreU(v[0], d, x + t);
+    for (int i = t; i < std::min(count, t + kLanes); ++i) sum += x[i];
+  }
+  return sum;
+}
+
+// Scores and exponentials take turns at what the first-level cache holds: each loop is short enough
+// for the processor to work at several rounds of it at once, the two as one are not.
+template <int kHeads, int kWidth>
+void WeighTile(const LabelBlocks& labels, const LabelQuery* queries, float* const* weights,
+               float* sums) {
+  constexpr int kTokens = 16 * kPanelTokens;
+  float bias[kHeads];
   for (int h = 0; h < kHeads; ++h) {
-    sums[h] = hn::GetLane(hn::SumOfLanes(d, totals[h]));
-    for (int t = whole; t < tokens; ++t) sums[h] += out[h][t];
+    bias[h] = queries[h].bias;
+    sums[h] = 0;
+  }
+  for (int begin = 0; begin < labels.tokens; begin += kTokens) {
+    const int end = std::min(labels.tokens, begin + kTokens);
+    ScorePanels<kHeads, kWidth>(labels, queries, begin, end, bias, weights);
+    for (int h = 0; h < kHeads; ++h) sums[h] += Exp2Sum(weights[h] + begin, end - begin);
   }
 }
 
 template <int kHeads>
-void ScoreTile(const LabelBlocks& labels, const LabelQuery* queries, int tokens,
-               float* const* scores) {
-  const F32 d;
-  const auto score = [&](const VI32(&dots)[kHeads], int token) {
-    for (int h = 0; h < kHeads; ++h) {
-      hn::StoreU(hn::Mul(hn::ConvertTo(d, dots[h]), hn::Set(d, queries[h].scale)), d,
-                 scores[h] + token);
-    }
-  };
-  WantedRows none;
-  ForVectors<kHeads, 0>(labels, queries, tokens, &none, score);
+void ScoreTile(const LabelBlocks& labels, const LabelQuery* queries, float* const* scores) {
+  const float no_bias[kHeads] = {};
+  ScorePanels<kHeads, 0>(labels, queries, 0, labels.tokens, no_bias, scores);
 }
 
 // Calls tile(kHeads, first head) for up to kTileHeads heads at a time.
@@ -210,30 +229,26 @@ HWY_INLINE void ForTiles(int heads, const Tile& tile) {
   }
 }
 
-void WeighLabels(const LabelBlocks& labels, const LabelQuery* queries, int heads, int tokens,
-                 float* const* weights, float* sums, WantedRows* wanted) {
+void WeighLabels(const LabelBlocks& labels, const LabelQuery* queries, int heads,
+                 float* const* weights, float* sums) {
   ForTiles(heads, [&](auto tile_heads, int h) {
     switch (labels.width) {
       case 8:
-        return WeighTile<tile_heads(), 8>(labels, queries + h, tokens, weights + h, sums + h,
-                                          wanted);
+        return WeighTile<tile_heads(), 8>(labels, queries + h, weights + h, sums + h);
       case 16:
-        return WeighTile<tile_heads(), 16>(labels, queries + h, tokens, weights + h, sums + h,
-                                           wanted);
+        return WeighTile<tile_heads(), 16>(labels, queries + h, weights + h, sums + h);
       case 32:
-        return WeighTile<tile_heads(), 32>(labels, queries + h, tokens, weights + h, sums + h,
-                                           wanted);
+        return WeighTile<tile_heads(), 32>(labels, queries + h, weights + h, sums + h);
       default:
-        return WeighTile<tile_heads(), 0>(labels, queries + h, tokens, weights + h, sums + h,
-                                          wanted);
+        return WeighTile<tile_heads(), 0>(labels, queries + h, weights + h, sums + h);
     }
   });
 }
 
-void ScoreLabels(const LabelBlocks& labels, const LabelQuery* queries, int heads, int tokens,
+void ScoreLabels(const LabelBlocks& labels, const LabelQuery* queries, int heads,
                  float* const* scores) {
   ForTiles(heads, [&](auto tile_heads, int h) {
-    ScoreTile<tile_heads()>(labels, queries + h, tokens, scores + h);
+    ScoreTile<tile_heads()>(labels, queries + h, scores + h);
   });
 }
 
@@ -259,14 +274,14 @@ void ProjectQuery(const float* query, const float* basis, int head_dim, int widt
   HWY_DYNAMIC_DISPATCH(ProjectQuery)(query, basis, head_dim, width, scale_by, out);
 }
 
-void WeighLabels(const LabelBlocks& labels, const LabelQuery* queries, int heads, int tokens,
-                 float* const* weights, float* sums, WantedRows* wanted) {
-  HWY_DYNAMIC_DISPATCH(WeighLabels)(labels, queries, heads, tokens, weights, sums, wanted);
+void WeighLabels(const LabelBlocks& labels, const LabelQuery* queries, int heads,
+                 float* const* weights, float* sums) {
+  HWY_DYNAMIC_DISPATCH(WeighLabels)(labels, queries, heads, weights, sums);
 }
 
-void ScoreLabels(const LabelBlocks& labels, const LabelQuery* queries, int heads, int tokens,
+void ScoreLabels(const LabelBlocks& labels, const LabelQuery* queries, int heads,
                  float* const* scores) {
-  HWY_DYNAMIC_DISPATCH(ScoreLabels)(labels, queries, heads, tokens, scores);
+  HWY_DYNAMIC_DISPATCH(ScoreLabels)(labels, queries, heads, scores);
 }
 
 }  // namespace winnow::cpu

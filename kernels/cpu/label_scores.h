@@ -40,26 +40,17 @@ struct LabelBlocks {
   const uint8_t* const* blocks;
   int block_tokens;  ///< a power of two, at least kPanelTokens
   int width;
+  int tokens;  ///< of the sequence that are scored
 };
 
-/// scores[h][t] = queries[h].scale sum_i queries[h].codes[i] code_t[i], for the first `tokens`
-/// tokens; every scores[h] has room for `tokens` rounded up to kPanelTokens.
-void ScoreLabels(const LabelBlocks& labels, const LabelQuery* queries, int heads, int tokens,
+/// scores[h][t] = queries[h].scale sum_i queries[h].codes[i] code_t[i], for the first
+/// labels.tokens tokens; every scores[h] has room for as many rounded up to kPanelTokens.
+void ScoreLabels(const LabelBlocks& labels, const LabelQuery* queries, int heads,
                  float* const* scores);
 
-/// Keys with their values (as of KvRows) that are wanted soon: scoring, which computes more than it
-/// reads, asks for them on the way.
-struct WantedRows {
-  const uint16_t* const* next = nullptr;
-  const uint16_t* const* end = nullptr;
-  int rows_per_panel = 0;  ///< how many to ask for with every kPanelTokens tokens
-  int elements = 0;        ///< of a key and its value
-};
-
 /// The same as softmax weights, weights[h][t] = 2^(score + queries[h].bias) as of Exp2, and
-/// their sums, without a pass to find the largest score. Asks for some of `wanted` and takes them
-/// off it. REQUIRES: the queries are narrow.
-void WeighLabels(const LabelBlocks& labels, const LabelQuery* queries, int heads, int tokens,
-                 float* const* weights, float* sums, WantedRows* wanted);
+/// their sums, without a pass to find the largest score. REQUIRES: the queries are narrow.
+void WeighLabels(const LabelBlocks& labels, const LabelQuery* queries, int heads,
+                 float* const* weights, float* sums);
 
 }  // namespace winnow::cpu

@@ -6,7 +6,6 @@
 #include <cmath>
 #include <numbers>
 #include <numeric>
-#include <utility>
 
 #include "kernels/cpu/top_tokens.h"
 
@@ -103,15 +102,12 @@ void PagedAttention::Run(const AttentionCall& call) {
     if (i < tiles) {
       AttendTile(call, tiles_[i], scratch);
     } else if (i < tiles + heads) {
-      SelectNext(call, selecting_[i - tiles], scratch);
+      AttendSelecting(call, heads_[selecting_[i - tiles]], scratch);
     } else {
       const Item& item = attend_items_[i - tiles - heads];
       AttendPart(call, heads_[item.head], item.index, scratch);
     }
   });
-  if (whole) {
-    pool_.ParallelFor(pool_.threads(), [&](int64_t i, int) { AttendChosen(call, &scratch_[i]); });
-  }
   for (const Head& head : heads_) {
     if (!whole || !head.selects()) Merge(call, head);
   }
@@ -137,8 +133,7 @@ void PagedAttention::ShareOut(const AttentionCall& call) {
   if (std::ssize(scores_) < floats) scores_.resize(floats);
   pool_.ParallelFor(std::ssize(score_items_), [&](int64_t i, int) {
     const Head& head = heads_[score_items_[i].head];
-    WantedRows none;
-    ScorePart(call, head, score_items_[i].index, scores_.data() + head.scores, &none);
+    ScorePart(call, head, score_items_[i].index, scores_.data() + head.scores);
   });
   pool_.ParallelFor(std::ssize(selecting_), [&](int64_t i, int) {
     const Head& head = heads_[selecting_[i]];
@@ -146,39 +141,20 @@ void PagedAttention::ShareOut(const AttentionCall& call) {
   });
 }
 
-// Chooses positions for a head, then attends to those that the worker chose before.
-void PagedAttention::SelectNext(const AttentionCall& call, int32_t index, Scratch* scratch) {
-  const Head& head = heads_[index];
+// All three rounds of a head, by one worker.
+void PagedAttention::AttendSelecting(const AttentionCall& call, const Head& head,
+                                     Scratch* scratch) {
   if (head.kind != SelectionKind::kWindow) {
     const int64_t floats = call.group() * PaddedScores(head.context);
     if (std::ssize(scratch->selection) < floats) scratch->selection.resize(floats);
     ProjectQueries(call, head);
-    WantedRows wanted;
-    if (scratch->chosen >= 0) {
-      const int rows = heads_[scratch->chosen].budget;
-      wanted = {.next = scratch->chosen_keys.data(),
-                .end = scratch->chosen_keys.data() + rows,
-                .rows_per_panel = Pieces(rows, Pieces(head.context, kPanelTokens)),
-                .elements = 2 * call.cache.head_dim};
-    }
     for (int piece = 0; piece < Pieces(head.context, kPieceTokens); ++piece) {
-      ScorePart(call, head, piece, scratch->selection.data(), &wanted);
+      ScorePart(call, head, piece, scratch->selection.data());
     }
   }
   ChoosePositions(call, head, scratch->selection.data());
-  AttendChosen(call, scratch);
-  scratch->chosen = index;
-  scratch->chosen_keys.resize(Pieces(head.budget, kTileKeys) * kTileKeys);
-  PointToPositions(call, head.kv_head, head.block_table, positions_.data() + head.positions,
-                   head.budget, scratch->chosen_keys.data());
-}
-
-// Attends to the positions that the worker chose last, if there are any.
-void PagedAttention::AttendChosen(const AttentionCall& call, Scratch* scratch) {
-  if (scratch->chosen < 0) return;
-  const Head& head = heads_[std::exchange(scratch->chosen, -1)];
   for (int chunk = 0; chunk < Pieces(head.budget, kChunkTokens); ++chunk) {
-    AttendKeys(call, head, chunk, scratch->chosen_keys.data() + chunk * kChunkTokens, scratch);
+    AttendPart(call, head, chunk, scratch);
   }
   Merge(call, head);
 }
@@ -266,7 +242,7 @@ void PagedAttention::ProjectQueries(const AttentionCall& call, const Head& head)
 // Leaves weights relative to the piece's reference, and the piece's softmax state, of every query
 // head.
 void PagedAttention::ScorePart(const AttentionCall& call, const Head& head, int piece,
-                               float* all_scores, WantedRows* wanted) {
+                               float* all_scores) {
   const int group = call.group();
   const int first = piece * kPieceTokens;
   const int count = std::min(kPieceTokens, head.context - first);
@@ -286,15 +262,15 @@ void PagedAttention::ScorePart(const AttentionCall& call, const Head& head, int 
       blocks[b] =
           reinterpret_cast<const uint8_t*>(block + head.kv_head * labels.head_block_bytes());
     }
-    const LabelBlocks of_head{blocks, labels.block_tokens, labels.width};
+    const LabelBlocks of_head{blocks, labels.block_tokens, labels.width, count};
     const LabelQuery* queries = label_queries_.data() + head.queries;
     if (std::all_of(queries, queries + group, [](const LabelQuery& q) { return q.is_narrow; })) {
       float sums[kMaxGroup];
-      WeighLabels(of_head, queries, group, count, scores, sums, wanted);
+      WeighLabels(of_head, queries, group, scores, sums);
       for (int h = 0; h < group; ++h) state[h] = {-queries[h].bias, sums[h]};
       return;
     }
-    ScoreLabels(of_head, queries, group, count, scores);
+    ScoreLabels(of_head, queries, group, scores);
   }
   for (int h = 0; h < group; ++h) {
     state[h].sum = SoftmaxWeights2(count, scores[h], &state[h].reference);

@@ -30,11 +30,9 @@ struct AttentionCall {
 /// Other dense rows have the chunks of each KV head spread over the workers.
 ///
 /// A KV head of a row that selects scores its context, chooses positions and attends to them. Where
-/// there are many, each stays with one worker, so that its scores stay in that processor's cache,
-/// and a worker attends to what it chose for a head only after scoring the next one, which leaves
-/// memory time to bring the chosen rows. A few heads share each of the three rounds out. A row's
-/// chunks are always merged in order, so that its numbers do not depend on how the work was
-/// divided.
+/// there are many, each stays with one worker, so that its scores stay in that processor's cache. A
+/// few heads share each of the three rounds out. A row's chunks are always merged in order, so that
+/// its numbers do not depend on how the work was divided.
 class PagedAttention {
  public:
   explicit PagedAttention(ThreadPool& pool) : pool_(pool), scratch_(pool.threads()) {}
@@ -86,8 +84,6 @@ class PagedAttention {
   /// What a worker needs for one item.
   struct Scratch {
     std::vector<float> selection;  ///< scores that positions are chosen by
-    int32_t chosen = -1;           ///< of heads_: positions are chosen, but not yet attended to
-    std::vector<const uint16_t*> chosen_keys;  ///< of those positions
     std::vector<float> scores;
     std::vector<float> outs;
     std::vector<Partial> chunk;
@@ -98,11 +94,9 @@ class PagedAttention {
   void PlanHead(const AttentionCall& call, Head head);
   void ShareOut(const AttentionCall& call);
   void ProjectQueries(const AttentionCall& call, const Head& head);
-  void ScorePart(const AttentionCall& call, const Head& head, int piece, float* scores,
-                 WantedRows* wanted);
+  void ScorePart(const AttentionCall& call, const Head& head, int piece, float* scores);
   void ChoosePositions(const AttentionCall& call, const Head& head, float* scores);
-  void SelectNext(const AttentionCall& call, int32_t head, Scratch* scratch);
-  void AttendChosen(const AttentionCall& call, Scratch* scratch);
+  void AttendSelecting(const AttentionCall& call, const Head& head, Scratch* scratch);
   void AttendTile(const AttentionCall& call, const Tile& tile, Scratch* scratch);
   void AttendPart(const AttentionCall& call, const Head& head, int chunk, Scratch* scratch);
   void AttendKeys(const AttentionCall& call, const Head& head, int chunk,
