@@ -17,7 +17,7 @@ struct SamplingParams {
   /// Added to the logits of these tokens; -inf bans a token.
   std::vector<std::pair<int32_t, float>> logit_bias;
   float repetition_penalty =
-      1;                        ///< > 0; divides positive logits of tokens seen in prompt or output
+      1;  ///< 0.01 to 10; divides positive logits of tokens seen in prompt or output
   float presence_penalty = 0;   ///< subtracted once from tokens seen in the output
   float frequency_penalty = 0;  ///< subtracted per occurrence in the output
   float temperature = 1;  ///< >= 0; 0 is greedy: the token of the largest logit, lowest id first

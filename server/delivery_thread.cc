@@ -8,26 +8,27 @@ DeliveryThread::DeliveryThread() : thread_([this] { Loop(); }) {}
 
 DeliveryThread::~DeliveryThread() {
   {
-    absl::MutexLock lock(&mutex_);
+    const std::lock_guard lock(mutex_);
     stop_ = true;
   }
+  posted_.notify_one();
   thread_.join();
 }
 
 void DeliveryThread::Post(std::function<void()> delivery) {
-  absl::MutexLock lock(&mutex_);
-  waiting_.push_back(std::move(delivery));
+  {
+    const std::lock_guard lock(mutex_);
+    waiting_.push_back(std::move(delivery));
+  }
+  posted_.notify_one();
 }
 
 void DeliveryThread::Loop() {
-  const auto has_something = [this] {
-    mutex_.AssertReaderHeld();
-    return stop_ || !waiting_.empty();
-  };
   while (true) {
     std::vector<std::function<void()>> deliveries;
     {
-      absl::MutexLock lock(&mutex_, absl::Condition(&has_something));
+      std::unique_lock lock(mutex_);
+      posted_.wait(lock, [this] { return stop_ || !waiting_.empty(); });
       if (waiting_.empty()) return;
       deliveries.swap(waiting_);
     }

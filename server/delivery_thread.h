@@ -1,11 +1,12 @@
 #pragma once
 
+#include <condition_variable>
 #include <functional>
+#include <mutex>
 #include <thread>
 #include <vector>
 
 #include "absl/base/thread_annotations.h"
-#include "absl/synchronization/mutex.h"
 
 namespace winnow {
 
@@ -25,7 +26,9 @@ class DeliveryThread {
  private:
   void Loop();
 
-  absl::Mutex mutex_;
+  // Not an absl::Mutex: ThreadSanitizer cannot see the conditions of a distribution's Abseil.
+  std::mutex mutex_;
+  std::condition_variable posted_;  ///< there is a delivery, or the end
   std::vector<std::function<void()>> waiting_ ABSL_GUARDED_BY(mutex_);
   bool stop_ ABSL_GUARDED_BY(mutex_) = false;
   std::thread thread_;  ///< last: it uses the others

@@ -146,9 +146,8 @@ void ReadSampling(const v1::SamplingParams& in, const ServedModel& model, Checke
                 "must be above 0 and at most 1", out->top_p);
   checker.Check("sampling.min_p", out->min_p >= 0 && out->min_p < 1,
                 "must be at least 0 and below 1", out->min_p);
-  checker.Check("sampling.repetition_penalty",
-                out->repetition_penalty > 0 && out->repetition_penalty <= 10,
-                "must be above 0 and at most 10", out->repetition_penalty);
+  // Much less would divide logits to infinity.
+  checker.InRange("sampling.repetition_penalty", out->repetition_penalty, 0.01f, 10.0f);
   checker.InRange("sampling.presence_penalty", out->presence_penalty, -2.0f, 2.0f);
   checker.InRange("sampling.frequency_penalty", out->frequency_penalty, -2.0f, 2.0f);
 

@@ -14,7 +14,7 @@
 #include "engine/check.h"
 #include "tests/engine/model/tiny_model.h"
 #include "tests/engine/text/golden.h"
-#include "tests/fuzz/golden_models.h"
+#include "tests/engine/text/golden_models.h"
 #include "tests/fuzz/memory_file.h"
 #include "winnow/v1/generation.pb.h"
 #include "winnow/v1/tokenizer.pb.h"

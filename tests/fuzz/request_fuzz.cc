@@ -84,7 +84,7 @@ void CheckAccepted(const Request& request, const ServedModel& model) {
   WINNOW_CHECK(sampling.top_k >= 0);
   WINNOW_CHECK(sampling.top_p > 0 && sampling.top_p <= 1);
   WINNOW_CHECK(sampling.min_p >= 0 && sampling.min_p < 1);
-  WINNOW_CHECK(sampling.repetition_penalty > 0 && sampling.repetition_penalty <= 10);
+  WINNOW_CHECK(sampling.repetition_penalty >= 0.01f && sampling.repetition_penalty <= 10);
   WINNOW_CHECK(std::abs(sampling.presence_penalty) <= 2);
   WINNOW_CHECK(std::abs(sampling.frequency_penalty) <= 2);
   const AttentionLimits& limits = model.attention;

@@ -14,8 +14,8 @@
 #include "engine/check.h"
 #include "engine/text/pretokenizer.h"
 #include "engine/text/tokenizer.h"
+#include "tests/engine/text/golden_models.h"
 #include "tests/engine/text/utf8.h"
-#include "tests/fuzz/golden_models.h"
 
 namespace winnow {
 namespace {

@@ -12,6 +12,7 @@
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "tests/engine/text/golden.h"
+#include "tests/engine/text/golden_models.h"
 #include "tests/engine/text/utf8.h"
 #include "tests/engine/text/vocabulary_file.h"
 
@@ -30,16 +31,6 @@ std::unique_ptr<Tokenizer> MustLoad(const VocabularyFile& file) {
   return tokenizer.ok() ? *std::move(tokenizer) : nullptr;
 }
 
-VocabularyFile GoldenVocabulary(const nlohmann::json& model) {
-  VocabularyFile file{.model = "gpt2", .pre = model["pre"], .tokens = model["tokens"]};
-  file.types.assign(file.tokens.size(), VocabularyFile::kNormal);
-  // They were trained first.
-  for (size_t i = 0; i < model["special"].size(); ++i) file.types[i] = VocabularyFile::kControl;
-  file.merges = model["merges"].get<std::vector<std::string>>();
-  file.add_bos = false;
-  return file;
-}
-
 /// The bytes, and "ab", "abc", " a", "xx" and "xxxx" as the tokens 256 to 260.
 VocabularyFile SmallVocabulary() {
   VocabularyFile file = ByteLevelVocabulary();
@@ -54,7 +45,7 @@ TEST(BpeTokenizerTest, EncodesAsHuggingFaceTokenizersWithEachPretokenizer) {
   ASSERT_FALSE(golden["models"].empty());
   for (const auto& model : golden["models"]) {
     SCOPED_TRACE(model["pre"]);
-    const auto tokenizer = MustLoad(GoldenVocabulary(model));
+    const auto tokenizer = MustLoad(BpeVocabulary(model));
     ASSERT_NE(tokenizer, nullptr);
     for (const auto& example : model["cases"]) {
       const std::string text = example["text"];
@@ -74,7 +65,7 @@ TEST(BpeTokenizerTest, DecodingWhatWasEncodedGivesTheTextBack) {
   for (const auto& model : golden["models"]) {
     SCOPED_TRACE(model["pre"]);
     if (model["pre"] == "qwen2") continue;  // normalises
-    const auto tokenizer = MustLoad(GoldenVocabulary(model));
+    const auto tokenizer = MustLoad(BpeVocabulary(model));
     ASSERT_NE(tokenizer, nullptr);
     for (int i = 0; i < 1500; ++i) {
       const std::string text = RandomText(rng, 60);

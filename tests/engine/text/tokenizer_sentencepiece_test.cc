@@ -13,6 +13,7 @@
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "tests/engine/text/golden.h"
+#include "tests/engine/text/golden_models.h"
 #include "tests/engine/text/utf8.h"
 #include "tests/engine/text/vocabulary_file.h"
 
@@ -34,18 +35,6 @@ std::unique_ptr<Tokenizer> MustLoad(const VocabularyFile& file) {
   return tokenizer.ok() ? *std::move(tokenizer) : nullptr;
 }
 
-VocabularyFile GoldenVocabulary(const nlohmann::json& model) {
-  return {.model = "llama",
-          .tokens = model["tokens"],
-          .types = model["types"],
-          .scores = model["scores"],
-          .bos = 1,
-          .eos = 2,
-          .unknown = 0,
-          .add_bos = false,
-          .add_space_prefix = model["add_space_prefix"].get<bool>()};
-}
-
 /// Bytes, and "▁"= 259, "a" = 260, "b" = 261, "ab" = 262, "▁a" = 263, "aa" = 264.
 VocabularyFile SmallVocabulary() {
   VocabularyFile file = SentencePieceVocabulary();
@@ -64,7 +53,7 @@ TEST(SentencePieceTokenizerTest, EncodesAndDecodesAsSentencePiece) {
   ASSERT_FALSE(golden["models"].empty());
   for (const auto& model : golden["models"]) {
     SCOPED_TRACE(model["name"]);
-    const auto tokenizer = MustLoad(GoldenVocabulary(model));
+    const auto tokenizer = MustLoad(SentencePieceVocabulary(model));
     ASSERT_NE(tokenizer, nullptr);
     for (const auto& example : model["cases"]) {
       const auto tokens = example["tokens"].get<Ids>();
@@ -81,7 +70,7 @@ TEST(SentencePieceTokenizerTest, EncodesAndDecodesAsSentencePiece) {
 TEST(SentencePieceTokenizerTest, DecodingWhatWasEncodedGivesTheTextBack) {
   std::mt19937 rng(5);
   const nlohmann::json golden = LoadGolden("tokenizer_sentencepiece.json");
-  VocabularyFile file = GoldenVocabulary(golden["models"][0]);
+  VocabularyFile file = SentencePieceVocabulary(golden["models"][0]);
   for (const bool prefix : {true, false}) {
     file.add_space_prefix = prefix;
     const auto tokenizer = MustLoad(file);

@@ -13,6 +13,7 @@ namespace winnow {
 inline VocabularyFile BpeVocabulary(const nlohmann::json& model) {
   VocabularyFile file{.model = "gpt2", .pre = model["pre"], .tokens = model["tokens"]};
   file.types.assign(file.tokens.size(), VocabularyFile::kNormal);
+  // They were trained first.
   for (size_t i = 0; i < model["special"].size(); ++i) file.types[i] = VocabularyFile::kControl;
   file.merges = model["merges"].get<std::vector<std::string>>();
   file.add_bos = false;
