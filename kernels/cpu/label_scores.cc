@@ -184,8 +184,7 @@ HWY_INLINE float Exp2Sum(float* x, int count) {
   return sum;
 }
 
-// Scores and exponentials take turns at what the first-level cache holds: each loop is short enough
-// for the processor to work at several rounds of it at once, the two as one are not.
+// Scores and exponentials take turns at so many tokens that the first-level cache holds both.
 template <int kHeads, int kWidth>
 void WeighTile(const LabelBlocks& labels, const LabelQuery* queries, float* const* weights,
                float* sums) {
