@@ -8,7 +8,6 @@
 #define HWY_TARGET_INCLUDE "kernels/cpu/attention.cc"
 #include "hwy/foreach_target.h"
 // After foreach_target:
-#include "hwy/cache_control.h"
 #include "hwy/contrib/math/math-inl.h"
 #include "hwy/highway.h"
 
@@ -21,8 +20,9 @@ using F32 = hn::CappedTag<float, 16>;
 using F16 = hn::Rebind<hwy::float16_t, F32>;
 using VF32 = hn::Vec<F32>;
 constexpr int kLanes = static_cast<int>(hn::MaxLanes(F32()));
-// How many positions ahead of their use keys and values are asked for.
+// How many rows ahead of their use keys and values are asked for: a multiple of kTileKeys.
 constexpr int kAhead = 16;
+constexpr int kLineElements = 32;  // of a cache line
 // Query rows that share each converted key or value: as many as registers hold sums for.
 constexpr int kTileRows = HWY_CAP_GE512 ? 6 : 3;
 
@@ -63,10 +63,30 @@ HWY_INLINE hn::Vec<hn::Full128<float>> SumsOfLanes(VF32 a, VF32 b, VF32 c, VF32 
 }
 #endif
 
+// What a pass asks for while it reads row `row` at `offset`: the row kAhead further on, or when
+// rows run out one of the first, for the next pass, which reads them at `next`. Rows of selections
+// and of blocks lie apart, which the processor's own prefetching does not foresee. They are asked
+// for one line at a time, between products, because a processor waits for few lines at once; and as
+// data that is read once (the 0 of __builtin_prefetch), which is not to drive others out of the
+// caches. No function of their own: GCC 12 takes one that only prefetches for pure and drops its
+// calls.
+struct RowsAhead {
+  const uint16_t* const* keys;
+  int64_t offset;  // elements after each key
+
+  HWY_INLINE RowsAhead(const uint16_t* const* all, int count, int row, int64_t at, int64_t next) {
+    const int ahead = row + kAhead;
+    const int first = ahead - count < count ? ahead - count : 0;
+    keys = all + (ahead < count ? ahead : first);
+    offset = ahead < count ? at : next;
+  }
+};
+
 // scores[r][j] = scale * queries[r] . keys[j] for kTileKeys keys.
 template <int kRows>
-HWY_INLINE void ScoreTile(const uint16_t* const* keys, int head_dim, const float* const* queries,
-                          float scale, float* const* scores) {
+HWY_INLINE void ScoreTile(const uint16_t* const* keys, const RowsAhead& ahead, int head_dim,
+                          const float* const* queries, float scale, float* const* scores) {
+  constexpr int kKeyStep = kLineElements / kTileKeys;  // elements per line that is asked for
   const F32 d;
   const hn::Full128<float> d4;
   VF32 sums[kRows][kTileKeys];
@@ -79,6 +99,11 @@ HWY_INLINE void ScoreTile(const uint16_t* const* keys, int head_dim, const float
       const VF32 k = LoadHalf(keys[j] + c);
       for (int r = 0; r < kRows; ++r) sums[r][j] = hn::MulAdd(q[r], k, sums[r][j]);
     }
+    // One line of each key while the vectors of a line pass.
+    for (int i = 0; i < std::max(1, kLanes / kKeyStep); ++i) {
+      const uint16_t* row = ahead.keys[(c / kKeyStep + i) % kTileKeys];
+      __builtin_prefetch(row + ahead.offset + c / kLineElements * kLineElements, 0, 0);
+    }
   }
   for (int r = 0; r < kRows; ++r) {
     const auto dots = SumsOfLanes(sums[r][0], sums[r][1], sums[r][2], sums[r][3]);
@@ -86,23 +111,19 @@ HWY_INLINE void ScoreTile(const uint16_t* const* keys, int head_dim, const float
   }
 }
 
-// Scores of `count` positions. Rows of selections and of blocks lie apart, which the processor's
-// own prefetching does not foresee: keys are asked for some tiles ahead.
+// Scores of `count` positions, before a pass over their values.
 template <int kRows>
 HWY_INLINE void ScoreRows(const KvRows& kv, const float* const* queries, int count, float scale,
                           float* const* scores) {
-  constexpr int kLineElements = 32;
-  int prefetched = 0;
-  for (int j = 0; j < count; j += kTileKeys) {
-    // Not a function of its own: GCC 12 takes one that only prefetches for pure and drops its
-    // calls.
-    for (; prefetched < std::min(j + kTileKeys + kAhead, count); ++prefetched) {
-      const uint16_t* row = kv.keys[prefetched];
-      for (int c = 0; c < kv.head_dim; c += kLineElements) hwy::Prefetch(row + c);
-    }
+  const int padded = (count + kTileKeys - 1) / kTileKeys * kTileKeys;
+  for (int j = 0; j < std::min(kAhead, count); ++j) {
+    for (int c = 0; c < kv.head_dim; c += kLineElements) __builtin_prefetch(kv.keys[j] + c, 0, 0);
+  }
+  for (int j = 0; j < padded; j += kTileKeys) {
+    const RowsAhead ahead(kv.keys, padded, j, 0, kv.head_dim);
     float* at[kRows];
     for (int r = 0; r < kRows; ++r) at[r] = scores[r] + j;
-    ScoreTile<kRows>(kv.keys + j, kv.head_dim, queries, scale, at);
+    ScoreTile<kRows>(kv.keys + j, ahead, kv.head_dim, queries, scale, at);
   }
 }
 
@@ -130,10 +151,11 @@ void SoftmaxWeights(int count, float* scores, Partial* partial) {
 }
 
 // outs[r][c, c + kVectors kLanes) += sum_j weights[r][j] v_j, dimensions from `offset` elements
-// after the keys on.
+// after the keys on. The next pass reads at `next`.
 template <int kRows, int kVectors>
-HWY_INLINE void AddValues(const uint16_t* const* keys, int64_t offset, int count,
+HWY_INLINE void AddValues(const uint16_t* const* keys, int64_t offset, int64_t next, int count,
                           const float* const* weights, float* const* outs) {
+  constexpr int kElements = kVectors * kLanes;
   const F32 d;
   VF32 sums[kRows][kVectors];
   for (int r = 0; r < kRows; ++r) {
@@ -141,7 +163,10 @@ HWY_INLINE void AddValues(const uint16_t* const* keys, int64_t offset, int count
   }
   for (int j = 0; j < count; ++j) {
     const uint16_t* at = keys[j] + offset;
-    if (j + kAhead < count) hwy::Prefetch(keys[j + kAhead] + offset);
+    const RowsAhead ahead(keys, count, j, offset, next);
+    for (int c = 0; c < kElements; c += kLineElements) {
+      __builtin_prefetch(*ahead.keys + ahead.offset + c, 0, 0);
+    }
     VF32 weight[kRows];
     for (int r = 0; r < kRows; ++r) weight[r] = hn::Set(d, weights[r][j]);
     for (int v = 0; v < kVectors; ++v) {
@@ -175,12 +200,14 @@ void AttendRows(const KvRows& kv, const float* const* queries, const int* counts
   for (int c = 0; c < kv.head_dim;) {
     float* at[kRows];
     for (int r = 0; r < kRows; ++r) at[r] = partials[r].out + c;
-    if (kv.head_dim - c >= 4 * kLanes) {
-      AddValues<kRows, 4>(kv.keys, kv.head_dim + c, positions, row_scores, at);
-      c += 4 * kLanes;
+    const bool wide = kv.head_dim - c >= 4 * kLanes;
+    const int offset = kv.head_dim + c;
+    c += (wide ? 4 : kVectors) * kLanes;
+    const int next = kv.head_dim + (c < kv.head_dim ? c : 0);
+    if (wide) {
+      AddValues<kRows, 4>(kv.keys, offset, next, positions, row_scores, at);
     } else {
-      AddValues<kRows, kVectors>(kv.keys, kv.head_dim + c, positions, row_scores, at);
-      c += kVectors * kLanes;
+      AddValues<kRows, kVectors>(kv.keys, offset, next, positions, row_scores, at);
     }
   }
 }

@@ -3,7 +3,8 @@
 // The constructors are spelled out because implicit ones would be compiled for the baseline target.
 //
 // Add pins its sum to a register: left alone, GCC 12 computes the products of a whole block first
-// and keeps them on the stack until it sums them up.
+// and keeps them on the stack until it sums them up. It pins a variable of its own, because a
+// member that an asm writes stays in memory.
 //
 // A vector of 32-bit lanes stands for as many weight rows. Each lane holds a quad: four consecutive
 // codes of its row. A product multiplies them with the same four activation codes, broadcast.
@@ -49,8 +50,9 @@ struct UnsignedDot {  // weight codes 0..15
   __m512i sum;
   HWY_INLINE UnsignedDot() : sum(_mm512_setzero_si512()) {}
   HWY_INLINE void Add(__m512i w, int32_t x) {
-    sum = _mm512_dpbusd_epi32(sum, w, _mm512_set1_epi32(x));
-    asm("" : "+v"(sum));
+    __m512i next = _mm512_dpbusd_epi32(sum, w, _mm512_set1_epi32(x));
+    asm("" : "+v"(next));
+    sum = next;
   }
   HWY_INLINE VI32 Sum() const { return VI32{sum}; }
 };
@@ -60,8 +62,9 @@ struct SignedDot {  // weight codes -128..127, offset by 128 to unsigned
   HWY_INLINE SignedDot() : sum(_mm512_setzero_si512()) {}
   HWY_INLINE void Add(__m512i w, int32_t x) {
     w = _mm512_xor_si512(w, _mm512_set1_epi8(static_cast<char>(0x80)));
-    sum = _mm512_dpbusd_epi32(sum, w, _mm512_set1_epi32(x));
-    asm("" : "+v"(sum));
+    __m512i next = _mm512_dpbusd_epi32(sum, w, _mm512_set1_epi32(x));
+    asm("" : "+v"(next));
+    sum = next;
   }
   HWY_INLINE VI32 Sum(int32_t x_sum) const {
     return VI32{_mm512_sub_epi32(sum, _mm512_set1_epi32(128 * x_sum))};
@@ -82,8 +85,9 @@ struct UnsignedDot {
   __m256i sum;
   HWY_INLINE UnsignedDot() : sum(_mm256_setzero_si256()) {}
   HWY_INLINE void Add(__m256i w, int32_t x) {
-    sum = _mm256_add_epi16(sum, _mm256_maddubs_epi16(w, _mm256_set1_epi32(x)));
-    asm("" : "+x"(sum));
+    __m256i next = _mm256_add_epi16(sum, _mm256_maddubs_epi16(w, _mm256_set1_epi32(x)));
+    asm("" : "+x"(next));
+    sum = next;
   }
   HWY_INLINE VI32 Sum() const { return VI32{_mm256_madd_epi16(sum, _mm256_set1_epi16(1))}; }
 };
@@ -95,8 +99,9 @@ struct SignedDot {
   HWY_INLINE void Add(__m256i w, int32_t x) {
     const __m256i signed_x = _mm256_sign_epi8(_mm256_set1_epi32(x), w);
     const __m256i pairs = _mm256_maddubs_epi16(_mm256_abs_epi8(w), signed_x);
-    sum = _mm256_add_epi32(sum, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
-    asm("" : "+x"(sum));
+    __m256i next = _mm256_add_epi32(sum, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
+    asm("" : "+x"(next));
+    sum = next;
   }
   HWY_INLINE VI32 Sum(int32_t /*x_sum*/) const { return VI32{sum}; }
 };

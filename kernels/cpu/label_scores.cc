@@ -9,7 +9,6 @@
 #define HWY_TARGET_INCLUDE "kernels/cpu/label_scores.cc"
 #include "hwy/foreach_target.h"
 // After foreach_target:
-#include "hwy/cache_control.h"
 #include "hwy/highway.h"
 #include "kernels/cpu/exp2-inl.h"
 #include "kernels/cpu/integer_dot-inl.h"
@@ -141,10 +140,11 @@ HWY_INLINE void ScorePanels(const LabelBlocks& labels, const LabelQuery* queries
     return labels.blocks[token >> shift] + LabelOffset(token & (labels.block_tokens - 1), width);
   };
   for (int token = begin; token < end; token += kPanelTokens) {
-    // Blocks lie apart, which the processor's own prefetching does not foresee.
+    // Blocks lie apart, which the processor's own prefetching does not foresee. Labels are read
+    // once and are not to drive the weights out of the larger caches.
     if (token + kAheadTokens < labels.tokens) {
       const uint8_t* ahead = panel_of(token + kAheadTokens);
-      for (int byte = 0; byte < 8 * width; byte += 64) hwy::Prefetch(ahead + byte);
+      for (int byte = 0; byte < 8 * width; byte += 64) __builtin_prefetch(ahead + byte, 0, 0);
     }
     const uint8_t* panel = panel_of(token);
     for (int lane = 0; lane < kPanelTokens; lane += kLanes) {
