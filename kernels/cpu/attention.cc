@@ -21,7 +21,7 @@ using F16 = hn::Rebind<hwy::float16_t, F32>;
 using VF32 = hn::Vec<F32>;
 constexpr int kLanes = static_cast<int>(hn::MaxLanes(F32()));
 // How many rows ahead of their use keys and values are asked for: a multiple of kTileKeys.
-constexpr int kAhead = 16;
+constexpr int kAhead = 24;
 constexpr int kLineElements = 32;  // of a cache line
 // Query rows that share each converted key or value: as many as registers hold sums for.
 constexpr int kTileRows = HWY_CAP_GE512 ? 6 : 3;
