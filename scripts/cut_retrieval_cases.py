@@ -2,6 +2,7 @@
 """Cuts line-retrieval cases down to fewer lines, for models that manage no more.
 
     scripts/cut_retrieval_cases.py 16 50_lines.jsonl > 16_lines.jsonl
+    scripts/cut_retrieval_cases.py 16 50_lines.jsonl 5 > 16_lines.jsonl   # five cases of each
 
 Keeps the line that is asked for and others at random, in their order; the same for every run.
 """
@@ -25,8 +26,10 @@ def cut(case, lines, seed):
 
 def main():
     lines, path = int(sys.argv[1]), pathlib.Path(sys.argv[2])
-    for seed, text in enumerate(path.read_text(encoding="utf-8").splitlines()):
-        print(json.dumps(cut(json.loads(text), lines, seed)))
+    cases = path.read_text(encoding="utf-8").splitlines()
+    for repeat in range(int(sys.argv[3]) if len(sys.argv) > 3 else 1):
+        for seed, text in enumerate(cases, repeat * len(cases)):
+            print(json.dumps(cut(json.loads(text), lines, seed)))
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@
 // After foreach_target:
 #include "hwy/contrib/math/math-inl.h"
 #include "hwy/highway.h"
+#include "kernels/cpu/read_once-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace winnow::cpu {
@@ -66,10 +67,7 @@ HWY_INLINE hn::Vec<hn::Full128<float>> SumsOfLanes(VF32 a, VF32 b, VF32 c, VF32 
 // What a pass asks for while it reads row `row` at `offset`: the row kAhead further on, or when
 // rows run out one of the first, for the next pass, which reads them at `next`. Rows of selections
 // and of blocks lie apart, which the processor's own prefetching does not foresee. They are asked
-// for one line at a time, between products, because a processor waits for few lines at once; and as
-// data that is read once (the 0 of __builtin_prefetch), which is not to drive others out of the
-// caches. No function of their own: GCC 12 takes one that only prefetches for pure and drops its
-// calls.
+// for one line at a time, between products, because a processor waits for few lines at once.
 struct RowsAhead {
   const uint16_t* const* keys;
   int64_t offset;  // elements after each key
@@ -102,7 +100,7 @@ HWY_INLINE void ScoreTile(const uint16_t* const* keys, const RowsAhead& ahead, i
     // One line of each key while the vectors of a line pass.
     for (int i = 0; i < std::max(1, kLanes / kKeyStep); ++i) {
       const uint16_t* row = ahead.keys[(c / kKeyStep + i) % kTileKeys];
-      __builtin_prefetch(row + ahead.offset + c / kLineElements * kLineElements, 0, 0);
+      __builtin_prefetch(row + ahead.offset + c / kLineElements * kLineElements, 0, kReadOnce);
     }
   }
   for (int r = 0; r < kRows; ++r) {
@@ -117,7 +115,8 @@ HWY_INLINE void ScoreRows(const KvRows& kv, const float* const* queries, int cou
                           float* const* scores) {
   const int padded = (count + kTileKeys - 1) / kTileKeys * kTileKeys;
   for (int j = 0; j < std::min(kAhead, count); ++j) {
-    for (int c = 0; c < kv.head_dim; c += kLineElements) __builtin_prefetch(kv.keys[j] + c, 0, 0);
+    for (int c = 0; c < kv.head_dim; c += kLineElements)
+      __builtin_prefetch(kv.keys[j] + c, 0, kReadOnce);
   }
   for (int j = 0; j < padded; j += kTileKeys) {
     const RowsAhead ahead(kv.keys, padded, j, 0, kv.head_dim);
@@ -165,7 +164,7 @@ HWY_INLINE void AddValues(const uint16_t* const* keys, int64_t offset, int64_t n
     const uint16_t* at = keys[j] + offset;
     const RowsAhead ahead(keys, count, j, offset, next);
     for (int c = 0; c < kElements; c += kLineElements) {
-      __builtin_prefetch(*ahead.keys + ahead.offset + c, 0, 0);
+      __builtin_prefetch(*ahead.keys + ahead.offset + c, 0, kReadOnce);
     }
     VF32 weight[kRows];
     for (int r = 0; r < kRows; ++r) weight[r] = hn::Set(d, weights[r][j]);

@@ -35,7 +35,7 @@ constexpr int64_t kItemRows = 128;
 // Work items of a parallel operator for each worker.
 constexpr int64_t kItemsPerWorker = 16;
 // Below this many elements a row-wise operator is not worth waking the workers.
-constexpr int64_t kSerialElements = 4096;
+constexpr int64_t kSerialElements = 16384;
 
 // Zeroed pages that become resident when they are first written.
 class HostBuffer : public Buffer {

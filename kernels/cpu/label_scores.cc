@@ -12,6 +12,7 @@
 #include "hwy/highway.h"
 #include "kernels/cpu/exp2-inl.h"
 #include "kernels/cpu/integer_dot-inl.h"
+#include "kernels/cpu/read_once-inl.h"
 
 #if HWY_TARGET == HWY_AVX3_DL
 HWY_PUSH_ATTRIBUTES(HWY_TARGET_STR ",avx512vnni")
@@ -140,11 +141,11 @@ HWY_INLINE void ScorePanels(const LabelBlocks& labels, const LabelQuery* queries
     return labels.blocks[token >> shift] + LabelOffset(token & (labels.block_tokens - 1), width);
   };
   for (int token = begin; token < end; token += kPanelTokens) {
-    // Blocks lie apart, which the processor's own prefetching does not foresee. Labels are read
-    // once and are not to drive the weights out of the larger caches.
+    // Blocks lie apart, which the processor's own prefetching does not foresee.
     if (token + kAheadTokens < labels.tokens) {
       const uint8_t* ahead = panel_of(token + kAheadTokens);
-      for (int byte = 0; byte < 8 * width; byte += 64) __builtin_prefetch(ahead + byte, 0, 0);
+      for (int byte = 0; byte < 8 * width; byte += 64)
+        __builtin_prefetch(ahead + byte, 0, kReadOnce);
     }
     const uint8_t* panel = panel_of(token);
     for (int lane = 0; lane < kPanelTokens; lane += kLanes) {

@@ -10,6 +10,7 @@
 // After foreach_target:
 #include "hwy/highway.h"
 #include "kernels/cpu/integer_dot-inl.h"
+#include "kernels/cpu/read_once-inl.h"
 
 #if HWY_TARGET == HWY_AVX3_DL
 HWY_PUSH_ATTRIBUTES(HWY_TARGET_STR ",avx512vnni")
@@ -29,8 +30,8 @@ constexpr int kVectors = kPanelRows / kLanes;
 // kActivationRows.
 constexpr int kTileRows = HWY_CAP_GE512 ? 8 : 4;
 // How many bytes ahead of their use weights are asked for: the processor's own prefetching stops at
-// every page. They are read once a step and are not to drive others out of the larger caches.
-constexpr int kAheadBytes = 800;
+// every page.
+constexpr int kAheadBytes = HWY_TARGET == HWY_AVX2 ? 800 : 1600;
 
 HWY_INLINE VF32 LoadHalves(const uint8_t* p) {
   return hn::PromoteTo(F32(), hn::LoadU(F16(), reinterpret_cast<const hwy::float16_t*>(p)));
@@ -89,7 +90,7 @@ void PanelTile(const uint8_t* panel, const ActivationBlock* x, int64_t blocks, i
     for (int column = 0; column < kActivationBlock; column += kColumns) {
       if (streams) {
         for (int i = 0; i < PanelBlockBytes(kFormat); i += 64) {
-          __builtin_prefetch(panel + kAheadBytes + i, 0, 0);
+          __builtin_prefetch(panel + kAheadBytes + i, 0, kReadOnce);
         }
       }
       const uint8_t* w_codes = panel + kPanelRows * (HasMinimum(kFormat) ? 4 : 2);
