@@ -115,8 +115,9 @@ HWY_INLINE void ScoreRows(const KvRows& kv, const float* const* queries, int cou
                           float* const* scores) {
   const int padded = (count + kTileKeys - 1) / kTileKeys * kTileKeys;
   for (int j = 0; j < std::min(kAhead, count); ++j) {
-    for (int c = 0; c < kv.head_dim; c += kLineElements)
+    for (int c = 0; c < kv.head_dim; c += kLineElements) {
       __builtin_prefetch(kv.keys[j] + c, 0, kReadOnce);
+    }
   }
   for (int j = 0; j < padded; j += kTileKeys) {
     const RowsAhead ahead(kv.keys, padded, j, 0, kv.head_dim);

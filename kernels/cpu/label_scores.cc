@@ -28,8 +28,6 @@ using F32 = hn::CappedTag<float, kPanelTokens>;
 constexpr int kLanes = static_cast<int>(hn::MaxLanes(F32()));
 // Query heads that share each load of codes.
 constexpr int kTileHeads = 4;
-// How far ahead of their use labels are asked for.
-constexpr int kAheadTokens = 8 * kPanelTokens;
 // Scores within so many powers of two can be weighed relative to the middle of their range: the
 // weights and a million's sum stay within what floats hold.
 constexpr float kNarrowRange = 200;
@@ -142,10 +140,11 @@ HWY_INLINE void ScorePanels(const LabelBlocks& labels, const LabelQuery* queries
   };
   for (int token = begin; token < end; token += kPanelTokens) {
     // Blocks lie apart, which the processor's own prefetching does not foresee.
-    if (token + kAheadTokens < labels.tokens) {
-      const uint8_t* ahead = panel_of(token + kAheadTokens);
-      for (int byte = 0; byte < 8 * width; byte += 64)
+    if (token + kLabelsAhead < labels.listed) {
+      const uint8_t* ahead = panel_of(token + kLabelsAhead);
+      for (int byte = 0; byte < 8 * width; byte += 64) {
         __builtin_prefetch(ahead + byte, 0, kReadOnce);
+      }
     }
     const uint8_t* panel = panel_of(token);
     for (int lane = 0; lane < kPanelTokens; lane += kLanes) {

@@ -12,6 +12,8 @@ namespace winnow::cpu {
 // integer_dot-inl.h want them, and a token's label is written without touching another's bytes.
 
 inline constexpr int kPanelTokens = 16;
+/// How many tokens ahead of their use labels are asked for.
+inline constexpr int kLabelsAhead = 8 * kPanelTokens;
 
 /// Byte of a head's block at which the label of token `slot` begins; its pieces lie 64 bytes apart.
 constexpr int64_t LabelOffset(int slot, int width) {
@@ -41,6 +43,7 @@ struct LabelBlocks {
   int block_tokens;  ///< a power of two, at least kPanelTokens
   int width;
   int tokens;  ///< of the sequence that are scored
+  int listed;  ///< the same and up to kLabelsAhead more, which are scored next: only asked for
 };
 
 /// scores[h][t] = queries[h].scale sum_i queries[h].codes[i] code_t[i], for the first

@@ -255,14 +255,15 @@ void PagedAttention::ScorePart(const AttentionCall& call, const Head& head, int 
     ScoreExactly(call, head.row, head.kv_head, head.block_table, first, count, scores);
   } else {
     const LabelCache& labels = call.selector.labels;
-    const uint8_t* blocks[kPieceTokens / kPanelTokens];
-    for (int b = 0; b * labels.block_tokens < count; ++b) {
+    const int listed = std::min(count + kLabelsAhead, head.context - first);
+    const uint8_t* blocks[(kPieceTokens + kLabelsAhead) / kPanelTokens];
+    for (int b = 0; b * labels.block_tokens < listed; ++b) {
       const std::byte* block =
           labels.block(call.layer, head.block_table[first / labels.block_tokens + b]);
       blocks[b] =
           reinterpret_cast<const uint8_t*>(block + head.kv_head * labels.head_block_bytes());
     }
-    const LabelBlocks of_head{blocks, labels.block_tokens, labels.width, count};
+    const LabelBlocks of_head{blocks, labels.block_tokens, labels.width, count, listed};
     const LabelQuery* queries = label_queries_.data() + head.queries;
     if (std::all_of(queries, queries + group, [](const LabelQuery& q) { return q.is_narrow; })) {
       float sums[kMaxGroup];
