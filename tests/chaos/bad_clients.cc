@@ -8,6 +8,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "tests/chaos/raw_connection.h"
+#include "tests/chaos/tokens.h"
 #include "tests/integration/client.h"
 #include "winnow/v1/tokenizer.grpc.pb.h"
 
@@ -26,7 +27,7 @@ std::string RandomBytes(std::mt19937& random, uint32_t most) {
 }
 
 std::unique_ptr<v1::GenerationService::Stub> NewStub(const std::string& address) {
-  return v1::GenerationService::NewStub(Connect(address));
+  return v1::GenerationService::NewStub(Connect(address, kBadToken));
 }
 
 /// More tokens than there is time for.
@@ -153,8 +154,14 @@ std::string SendsAnInvalidRequest(const std::string& address, std::mt19937& rand
                     grpc::StatusCode::INVALID_ARGUMENT);
 }
 
+std::string GuessesAToken(const std::string& address, std::mt19937& random) {
+  const auto stub = v1::GenerationService::NewStub(Connect(address, absl::StrCat(random())));
+  return ExpectCode("a guessed token", Complete(*stub, LongRequest()).status,
+                    grpc::StatusCode::UNAUTHENTICATED);
+}
+
 std::string TokenizesMuch(const std::string& address, std::mt19937& random) {
-  const auto stub = v1::TokenizerService::NewStub(Connect(address));
+  const auto stub = v1::TokenizerService::NewStub(Connect(address, kBadToken));
   grpc::ClientContext call;
   call.set_deadline(absl::ToChronoTime(absl::Now() + absl::Milliseconds(20)));
   v1::TokenizeRequest request;
@@ -263,6 +270,7 @@ constexpr BadClient kBadClients[] = {
     {"storms with 100 connections", StormsWithConnections, true},
     {"oversize message", SendsAnOversizeMessage, false},
     {"invalid request", SendsAnInvalidRequest, false},
+    {"guesses a token", GuessesAToken, false},
     {"tokenizes much", TokenizesMuch, false},
     {"no protobuf", SendsNoProtobuf, false},
     {"lies about the length", LiesAboutTheLength, false},

@@ -9,6 +9,7 @@
 #include <random>
 #include <span>
 #include <string>
+#include <string_view>
 #include <thread>
 #include <vector>
 
@@ -18,6 +19,8 @@
 #include "server/flags.h"
 #include "tests/chaos/bad_clients.h"
 #include "tests/chaos/good_clients.h"
+#include "tests/chaos/tokens.h"
+#include "tests/engine/model/gguf_writer.h"
 #include "tests/integration/client.h"
 #include "tests/integration/server_process.h"
 
@@ -34,6 +37,7 @@ struct Options {
   int kills = 50;
   int good_clients = 2;
   int bad_clients = 8;
+  int bad_requests = 1024;
   int seed = 1;
   int max_growth_mb = 64;
 };
@@ -113,14 +117,16 @@ std::map<std::string, int> Storm(const std::string& address, const Options& opti
 
 /// Starts `winnow generate` so many times and kills it with SIGKILL once its text comes.
 void KillMidStream(const std::string& address, int kills, Complaints& complaints) {
+  const TemporaryFile token(std::as_bytes(std::span(std::string_view(kGoodToken))));
   std::atomic<int> left = kills;
   std::vector<std::thread> threads;
   for (int i = 0; i < 4; ++i) {
     threads.emplace_back([&] {
       while (left-- > 0) {
-        ChildProcess client(WinnowCommand({"generate", "--address", address, "--prompt",
-                                           "The history of bread begins", "--max-tokens", "450",
-                                           "--temperature", "0", "--ignore-eos"}));
+        ChildProcess client(
+            WinnowCommand({"generate", "--address", address, "--token-file", token.path(),
+                           "--prompt", "The history of bread begins", "--max-tokens", "450",
+                           "--temperature", "0", "--ignore-eos"}));
         const absl::Time end = absl::Now() + kCallLimit;
         while (client.Output().empty() && !client.ExitStatus() && absl::Now() < end) {
           absl::SleepFor(absl::Milliseconds(2));
@@ -169,7 +175,7 @@ void TerminateUnderLoad(ServerProcess& server, Complaints& complaints) {
   std::vector<std::thread> threads;
   for (int i = 0; i < kClients; ++i) {
     threads.emplace_back([&] {
-      const auto stub = v1::GenerationService::NewStub(Connect(server.address()));
+      const auto stub = v1::GenerationService::NewStub(Connect(server.address(), kGoodToken));
       while (true) {
         Stream stream(*stub, Greedy("A list of cities:", kTokens));
         if (stream.ReadTokens(1)) ++started;
@@ -201,9 +207,12 @@ void TerminateUnderLoad(ServerProcess& server, Complaints& complaints) {
 }
 
 int RunChaos(const Options& options) {
-  auto started = ServerProcess::Start({"--max-context", "512", "--kv-tokens", "8192",
-                                       "--max-running", "32", "--max-waiting", "512",
-                                       "--drain-seconds", "120", "--log-level", "info"});
+  const std::string token_text = TokenFile(options.bad_requests);
+  const TemporaryFile tokens(std::as_bytes(std::span(token_text)));
+  auto started =
+      ServerProcess::Start({"--auth-tokens", tokens.path(), "--max-context", "512", "--kv-tokens",
+                            "8192", "--max-running", "32", "--max-waiting", "512",
+                            "--drain-seconds", "120", "--log-level", "info"});
   if (!started.ok()) {
     std::printf("%s\n", std::string(started.status().message()).c_str());
     return 1;
@@ -268,6 +277,9 @@ int main(int argc, char** argv) {
   flags.Add("good-clients", &options.good_clients, "N", "Clients whose answers are checked.",
             {1, 64});
   flags.Add("bad-clients", &options.bad_clients, "N", "Bad clients at a time.", {1, 256});
+  flags.Add("bad-requests", &options.bad_requests, "N",
+            "Requests that the bad clients' token allows at a time, all of them together.",
+            {1, 1024});
   flags.Add("seed", &options.seed, "N", "What the bad clients do.");
   flags.Add("max-growth-mb", &options.max_growth_mb, "N",
             "By how much the server's resident memory may grow.", {0, 1 << 20});

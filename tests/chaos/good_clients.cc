@@ -7,6 +7,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
+#include "tests/chaos/tokens.h"
 
 namespace winnow {
 namespace {
@@ -24,7 +25,7 @@ v1::GenerateRequest MakeRequest(size_t prompt) { return Greedy(kPrompts[prompt],
 GoodClients::~GoodClients() { Stop(); }
 
 bool GoodClients::Learn() {
-  const auto stub = v1::GenerationService::NewStub(Connect(address_));
+  const auto stub = v1::GenerationService::NewStub(Connect(address_, kGoodToken));
   for (size_t prompt = 0; prompt < std::size(kPrompts); ++prompt) {
     const Generation answer = Generate(*stub, MakeRequest(prompt));
     if (!answer.status.ok() || answer.tokens() != kMaxTokens) return false;
@@ -47,7 +48,7 @@ GoodReport GoodClients::Stop() {
 }
 
 void GoodClients::Run(size_t first_prompt) {
-  const auto stub = v1::GenerationService::NewStub(Connect(address_));
+  const auto stub = v1::GenerationService::NewStub(Connect(address_, kGoodToken));
   for (size_t prompt = first_prompt; !stop_; ++prompt) Ask(*stub, prompt % std::size(kPrompts));
 }
 

@@ -12,6 +12,7 @@
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_split.h"
 #include "absl/time/clock.h"
+#include "tests/chaos/tokens.h"
 
 namespace winnow {
 namespace {
@@ -107,7 +108,8 @@ std::string HeaderField(std::string_view name, std::string_view value) {
 std::string CallFields(std::string_view path) {
   return HeaderField(":method", "POST") + HeaderField(":scheme", "http") +
          HeaderField(":path", path) + HeaderField(":authority", "chaos") +
-         HeaderField("te", "trailers") + HeaderField("content-type", "application/grpc");
+         HeaderField("te", "trailers") + HeaderField("content-type", "application/grpc") +
+         HeaderField("authorization", absl::StrCat("Bearer ", kBadToken));
 }
 
 std::string GrpcMessage(std::string_view message) {

@@ -49,7 +49,7 @@ std::string Http2Opening();
 std::string MakeFrame(uint8_t type, uint8_t flags, uint32_t stream, std::string_view payload);
 /// A header field, uncompressed and kept out of the peer's table.
 std::string HeaderField(std::string_view name, std::string_view value);
-/// The header fields of a gRPC call.
+/// The header fields of a gRPC call with the bad clients' token.
 std::string CallFields(std::string_view path);
 /// A message as gRPC frames it within DATA.
 std::string GrpcMessage(std::string_view message);

@@ -1,8 +1,13 @@
 #include "tests/integration/client.h"
 
 #include <grpcpp/create_channel.h>
+#include <grpcpp/support/client_interceptor.h>
 
+#include <memory>
 #include <ostream>
+#include <string>
+#include <utility>
+#include <vector>
 
 #include "absl/strings/str_join.h"
 #include "absl/time/clock.h"
@@ -10,6 +15,36 @@
 
 namespace winnow {
 namespace {
+
+/// Adds a bearer token to calls. Call credentials would do, but gRPC takes none without TLS.
+class BearerTokens : public grpc::experimental::ClientInterceptorFactoryInterface {
+ public:
+  explicit BearerTokens(std::string token) : value_("Bearer " + token) {}
+
+  grpc::experimental::Interceptor* CreateClientInterceptor(
+      grpc::experimental::ClientRpcInfo*) override {
+    return new Adder(value_);  // gRPC's from then on
+  }
+
+ private:
+  class Adder : public grpc::experimental::Interceptor {
+   public:
+    explicit Adder(const std::string& value) : value_(value) {}
+
+    void Intercept(grpc::experimental::InterceptorBatchMethods* methods) override {
+      using grpc::experimental::InterceptionHookPoints;
+      if (methods->QueryInterceptionHookPoint(InterceptionHookPoints::PRE_SEND_INITIAL_METADATA)) {
+        methods->GetSendInitialMetadata()->insert({"authorization", value_});
+      }
+      methods->Proceed();
+    }
+
+   private:
+    const std::string value_;
+  };
+
+  const std::string value_;
+};
 
 /// The status's detail of the type of `detail`.
 bool FindDetail(const grpc::Status& status, google::protobuf::Message* detail) {
@@ -80,11 +115,14 @@ const Generation& Stream::Finish() {
   return generation_;
 }
 
-std::shared_ptr<grpc::Channel> Connect(const std::string& address) {
+std::shared_ptr<grpc::Channel> Connect(const std::string& address, const std::string& token) {
   grpc::ChannelArguments arguments;
   arguments.SetInt(GRPC_ARG_HTTP2_BDP_PROBE, 0);
   arguments.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);
-  return grpc::CreateCustomChannel(address, grpc::InsecureChannelCredentials(), arguments);
+  std::vector<std::unique_ptr<grpc::experimental::ClientInterceptorFactoryInterface>> interceptors;
+  if (!token.empty()) interceptors.push_back(std::make_unique<BearerTokens>(token));
+  return grpc::experimental::CreateCustomChannelWithInterceptors(
+      address, grpc::InsecureChannelCredentials(), arguments, std::move(interceptors));
 }
 
 v1::GenerateRequest Greedy(const std::string& text, int max_tokens) {

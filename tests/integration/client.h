@@ -64,8 +64,8 @@ class Stream {
 };
 
 /// A connection of its own to the server, with flow control windows that don't grow: a reader that
-/// stops lets about 64 KiB come and no more.
-std::shared_ptr<grpc::Channel> Connect(const std::string& address);
+/// stops lets about 64 KiB come and no more. All calls bring the bearer token, if there is one.
+std::shared_ptr<grpc::Channel> Connect(const std::string& address, const std::string& token = "");
 
 /// A greedy request for exactly `max_tokens` tokens.
 v1::GenerateRequest Greedy(const std::string& text, int max_tokens);
