@@ -11,7 +11,7 @@ inline constexpr char kGoodToken[] = "well-behaved";
 inline constexpr char kBadToken[] = "badly-behaved";
 
 /// The file of both for --auth-tokens. All bad clients together may have so many requests at a
-/// time, 0: any number. The digests are what `printf %s TOKEN | sha256sum` prints.
+/// time. The digests are what `printf %s TOKEN | sha256sum` prints.
 inline std::string TokenFile(int bad_requests) {
   return absl::StrCat(
       "good: sha256=dafa98fa5f138d9e6b95cdc8197df78edbdc1a75a930e31cedb242a1d49b9011\n",
