@@ -282,7 +282,8 @@ absl::StatusOr<AttentionLimits> MakeAttentionLimits(const ServeFlags& flags) {
 /// SIGTERM and SIGINT, taken by the main thread instead of interrupting whichever runs.
 class Signals {
  public:
-  /// To be constructed before any other thread is started, for they inherit what is blocked.
+  /// To be constructed before anything that starts threads, for they inherit what is blocked: a
+  /// thread that does not block them has them end the process whenever the main one is not waiting.
   Signals() {
     sigemptyset(&set_);
     sigaddset(&set_, SIGTERM);
@@ -374,9 +375,8 @@ std::string WithPort(const std::string& address, int port) {
   return absl::StrCat(address.substr(0, address.rfind(':') + 1), port);
 }
 
-absl::Status Serve(ServeFlags& flags) {
+absl::Status Serve(ServeFlags& flags, const Signals& signals) {
   const absl::Time started = absl::Now();
-  const Signals signals;
   // Before the model, which takes long to load.
   auto credentials = MakeServerCredentials(flags.tls);
   if (!credentials.ok()) return credentials.status();
@@ -488,6 +488,7 @@ absl::Status Serve(ServeFlags& flags) {
 }  // namespace
 
 int RunServe(std::span<const std::string> arguments) {
+  const Signals signals;
   ServeFlags flags;
   FlagSet set("winnow serve", "Serves a model over gRPC until SIGTERM or SIGINT.");
   Declare(set, flags);
@@ -497,7 +498,7 @@ int RunServe(std::span<const std::string> arguments) {
     return 2;
   }
   ConfigureLog(ParseLogLevel(flags.log_level), ParseLogFormat(flags.log_format));
-  if (absl::Status status = Serve(flags); !status.ok()) return Fail(set, status);
+  if (absl::Status status = Serve(flags, signals); !status.ok()) return Fail(set, status);
   return 0;
 }
 

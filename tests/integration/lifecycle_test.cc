@@ -5,6 +5,7 @@
 #include <gtest/gtest.h>
 
 #include <atomic>
+#include <csignal>
 #include <filesystem>
 #include <fstream>
 #include <iostream>
@@ -134,6 +135,16 @@ TEST_F(LifecycleTest, ASecondSignalEndsTheServerAtOnce) {
   server_->Terminate();
   EXPECT_EQ(server_->Wait(kExitLimit), 1) << server_->Log();
   EXPECT_EQ(running.Finish().status.error_code(), grpc::StatusCode::UNAVAILABLE);
+}
+
+TEST_F(LifecycleTest, OnlyTheMainThreadTakesSignals) {
+  ASSERT_NO_FATAL_FAILURE(Start({"--max-context", "2048", "--kv-tokens", "4096"}));
+  EXPECT_TRUE(Generate(*generation_, Greedy("x", 1)).status.ok());
+  for (const int signal : {SIGTERM, SIGINT}) {
+    // The kernel lets them through while the main thread waits for them.
+    EXPECT_THAT(server_->ThreadsOpenTo(signal),
+                testing::AnyOf(testing::IsEmpty(), testing::ElementsAre("winnow")));
+  }
 }
 
 TEST_F(LifecycleTest, AnIdleServerStopsServingAtOnceThoughClientsAreConnected) {

@@ -214,6 +214,23 @@ int ServerProcess::open_descriptors() const {
   return static_cast<int>(std::distance(begin(entries), end(entries)));
 }
 
+std::vector<std::string> ServerProcess::ThreadsOpenTo(int signal) const {
+  std::vector<std::string> open;
+  std::error_code gone;
+  for (const auto& thread :
+       std::filesystem::directory_iterator(absl::StrCat("/proc/", process_.pid(), "/task"), gone)) {
+    std::ifstream status(thread.path() / "status");
+    std::string word, name;
+    uint64_t blocked = 0;
+    while (status >> word) {
+      if (word == "Name:") status >> name;
+      if (word == "SigBlk:") status >> std::hex >> blocked;
+    }
+    if (!name.empty() && (blocked >> (signal - 1)) % 2 == 0) open.push_back(name);
+  }
+  return open;
+}
+
 int64_t ServerProcess::StatusNumber(const std::string& name) const {
   std::ifstream status(absl::StrCat("/proc/", process_.pid(), "/status"));
   std::string word;

@@ -85,6 +85,8 @@ class ServerProcess {
   int64_t peak_resident_bytes() const { return 1024 * StatusNumber("VmHWM:"); }
   int threads() const { return static_cast<int>(StatusNumber("Threads:")); }
   int open_descriptors() const;
+  /// Names of the threads that do not block `signal`.
+  std::vector<std::string> ThreadsOpenTo(int signal) const;
 
   void Terminate();  ///< SIGTERM
   /// See ChildProcess.
