@@ -342,11 +342,11 @@ TEST_F(LifecycleTest, PrioritiesAreWithinTheOperatorsLimits) {
 }
 
 TEST_F(LifecycleTest, AStepBeyondItsTimeoutEndsTheServerForItsSupervisor) {
-  // No prompt of 1500 tokens is computed in 20 ms.
-  ASSERT_NO_FATAL_FAILURE(Start({"--max-context", "2048", "--kv-tokens", "4096",
-                                 "--max-step-tokens", "2048", "--step-timeout", "0.02"}));
+  // No prompt of 6000 tokens is computed before the server next looks.
+  ASSERT_NO_FATAL_FAILURE(Start({"--max-context", "8192", "--kv-tokens", "8192",
+                                 "--max-step-tokens", "8192", "--step-timeout", "0.02"}));
   std::string prompt;
-  for (int i = 0; i < 1500; ++i) prompt += " word";
+  for (int i = 0; i < 6000; ++i) prompt += " word";
   const Generation generation = Generate(*generation_, Greedy(prompt, 20));
   EXPECT_EQ(generation.status.error_code(), grpc::StatusCode::UNAVAILABLE)
       << generation.status.error_message();

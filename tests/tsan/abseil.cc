@@ -1,12 +1,14 @@
-// Makes the locks of a distribution's Abseil visible to ThreadSanitizer.
+// Makes the locks and the counts of references of a distribution's Abseil visible to ThreadSanitizer.
 //
-// The library is not instrumented, so what absl::Mutex orders, in our code and in gRPC's, would all
-// look like races. The functions here take the place of the library's in the whole process, call
-// them, and say what they order. Linked into every program of a build with ThreadSanitizer.
+// The library is not instrumented, so what absl::Mutex orders, in our code and in gRPC's, and who
+// deletes what copies of an absl::Status share, would all look like races. The functions here take
+// the place of the library's in the whole process; those of locks call them, and say what they
+// order. Linked into every program of a build with ThreadSanitizer.
 
 #include <dlfcn.h>
 #include <sanitizer/tsan_interface.h>
 
+#include "absl/status/status.h"
 #include "absl/synchronization/mutex.h"
 
 #define WINNOW_TEXT_OF(name) #name
@@ -61,6 +63,11 @@ bool CondVar::WaitWithTimeout(Mutex* mutex, Duration timeout) {
   const bool expired = wait(this, mutex, timeout);
   __tsan_acquire(mutex);
   return expired;
+}
+
+void Status::UnrefNonInlined(uintptr_t rep) {
+  status_internal::StatusRep* const shared = RepToPointer(rep);
+  if (shared->ref.fetch_sub(1, std::memory_order_acq_rel) == 1) delete shared;
 }
 
 ABSL_NAMESPACE_END
