@@ -16,10 +16,9 @@ DeliveryThread::~DeliveryThread() {
 }
 
 void DeliveryThread::Post(std::function<void()> delivery) {
-  {
-    const std::lock_guard lock(mutex_);
-    waiting_.push_back(std::move(delivery));
-  }
+  const std::lock_guard lock(mutex_);
+  waiting_.push_back(std::move(delivery));
+  // Under the lock: once it is free this delivery may be made, and be the last before destruction.
   posted_.notify_one();
 }
 

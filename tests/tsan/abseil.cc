@@ -1,4 +1,4 @@
-// Makes the locks and the counts of references of a distribution's Abseil visible to ThreadSanitizer.
+// Makes locks and counts of references of a distribution's Abseil visible to ThreadSanitizer.
 //
 // The library is not instrumented, so what absl::Mutex orders, in our code and in gRPC's, and who
 // deletes what copies of an absl::Status share, would all look like races. The functions here take
