@@ -99,11 +99,12 @@ class Replay(unittest.TestCase):
     @classmethod
     def setUpClass(cls):
         cls.folder = pathlib.Path(cls.enterClassContext(tempfile.TemporaryDirectory()))
-        # One sequence at a time and a queue of six: twelve requests at once do not fit.
+        # One sequence at a time and a queue of six: twelve requests at once do not fit. They generate for longer
+        # than it takes Prometheus to look again.
         cls.server = cls.enterClassContext(Server("--max-running", "1", "--max-waiting", "6"))
         cls.trace = cls.folder / "burst.csv"
         cls.trace.write_text("TIMESTAMP,ContextTokens,GeneratedTokens\n" + "".join(
-            f"2023-11-16 18:15:46.{i:07},40,20\n" for i in range(12)))
+            f"2023-11-16 18:15:46.{i:07},40,150\n" for i in range(12)))
 
     def replay(self, name, *flags, ok=True):
         return run(LOADTEST / "replay.py", self.trace, "--output", self.folder / name, "--length-scale", "1",
