@@ -79,7 +79,8 @@ EngineOptions Options() {
   options.kv_blocks = 256;
   options.max_context = kContext;
   options.max_running_sequences = 2;
-  options.max_waiting_requests = 1;
+  // Not one: a request counts as waiting until the end of the step that gives its first token.
+  options.max_waiting_requests = 2;
   return options;
 }
 
@@ -288,12 +289,12 @@ TEST_F(GrpcService, ASlowReaderPausesOnlyItsOwnRequest) {
 
 TEST_F(GrpcService, AFullQueueIsRefusedWithADelayToRetryAfter) {
   model_.step_time = absl::Milliseconds(5);
-  grpc::ClientContext calls[3];
+  grpc::ClientContext calls[4];
   std::vector<std::unique_ptr<grpc::ClientReader<v1::GenerateResponse>>> readers;
-  for (int i = 0; i < 3; ++i) {  // two run, one waits
+  for (int i = 0; i < 4; ++i) {  // two run, two wait
     readers.push_back(generation_->Generate(&calls[i], Prompt("x", 900)));
     ASSERT_TRUE(MetricBecomes(i < 2 ? "winnow_requests_running " + std::to_string(i + 1)
-                                    : "winnow_requests_waiting 1"));
+                                    : "winnow_requests_waiting " + std::to_string(i - 1)));
   }
   v1::GenerateResponse response;
   const grpc::Status status = Complete(Prompt("x", 1), &response);
