@@ -235,6 +235,7 @@ TEST_F(GenerationTest, AnExpiredCallFreesItsBlocksPromptlyAndKeepsWhatCameInTime
   const Generation alone = Alone(request);
 
   // A server that does nothing else tries even what looks hopeless.
+  ASSERT_TRUE(server_->BecomesIdle());
   Stream expired(*stub_, Greedy("The history of wine begins", 1500), absl::Seconds(3));
   ASSERT_TRUE(expired.ReadTokens(1));
   Stream other(*stub_, request);
