@@ -3,7 +3,7 @@
 #include <utility>
 
 #include "absl/time/clock.h"
-#include "engine/request_check.h"
+#include "engine/request/request_check.h"
 
 namespace winnow {
 

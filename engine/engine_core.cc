@@ -5,9 +5,9 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
-#include "engine/check.h"
-#include "engine/request_check.h"
-#include "engine/sequence.h"
+#include "engine/base/check.h"
+#include "engine/request/request_check.h"
+#include "engine/sequence/sequence.h"
 
 namespace winnow {
 
@@ -293,7 +293,7 @@ void EngineCore::NoteAttention(const Schedule& schedule, StepStats& stats) {
     }
   }
   for (size_t i = 0; i < recalls_.size(); ++i) {
-    const StepBuilder::Probed& probed = step_builder_.probed()[i];
+    const StepBuilder::Probed& probed = step_builder_.probed(i);
     stats.recalls.push_back(recalls_[i]);
     if (probed.sequence->mutable_attention().AddRecall(probed.position, recalls_[i])) {
       ++stats.fallbacks;

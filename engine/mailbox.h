@@ -10,8 +10,8 @@
 #include "absl/base/thread_annotations.h"
 #include "absl/status/status.h"
 #include "absl/time/time.h"
-#include "engine/admission.h"
-#include "engine/request.h"
+#include "engine/request/request.h"
+#include "engine/scheduling/admission.h"
 
 namespace winnow {
 

@@ -4,7 +4,7 @@
 #include <vector>
 
 #include "engine/attention/policy.h"
-#include "engine/request.h"
+#include "engine/request/request.h"
 
 namespace winnow {
 

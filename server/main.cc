@@ -3,8 +3,8 @@
 #include <string>
 #include <vector>
 
-#include "server/commands.h"
-#include "server/version.h"
+#include "server/base/version.h"
+#include "server/commands/commands.h"
 
 namespace winnow {
 namespace {

@@ -5,9 +5,11 @@
 #include <memory>
 #include <numeric>
 #include <random>
+#include <span>
 #include <vector>
 
 #include "engine/bench/bench_support.h"
+#include "kernels/step_batch_builder.h"
 
 namespace winnow {
 namespace {
@@ -66,15 +68,15 @@ absl::StatusOr<AttentionBenchResult> BenchAttention(Backend& backend,
                    backend.activation_type()};
   selector.basis.query = floats + int64_t{options.batch} * columns;
 
-  const std::vector<int32_t> tokens(options.batch, 0);
-  const std::vector<int32_t> positions(options.batch, options.context - 1);
-  const std::vector<Selection> selections(options.batch, options.selection);
-  std::vector<int32_t> query_begin(options.batch + 1);
-  std::iota(query_begin.begin(), query_begin.end(), 0);
-  std::vector<int32_t> tables(cache.blocks);
-  std::iota(tables.begin(), tables.end(), 0);
-  std::shuffle(tables.begin(), tables.end(), random);  // as after long use
-  const StepBatch batch{tokens, positions, query_begin, tables, max_blocks, {}, selections};
+  std::vector<int32_t> blocks(cache.blocks);
+  std::iota(blocks.begin(), blocks.end(), 0);
+  std::shuffle(blocks.begin(), blocks.end(), random);  // as after long use
+  StepBatchBuilder rows;
+  for (int s = 0; s < options.batch; ++s) {
+    rows.BeginSequence(std::span(blocks).subspan(s * max_blocks, max_blocks));
+    rows.AddRow(0, options.context - 1, options.selection, /*wants_logits=*/false);
+  }
+  const StepBatch batch = rows.Build();
 
   std::vector<double> times;
   std::unique_ptr<Recordings> recordings;

@@ -4,8 +4,8 @@
 #include <cstdint>
 #include <vector>
 
-#include "engine/attention/label_file.h"
 #include "engine/model/config.h"
+#include "engine/model/label_file.h"
 #include "kernels/backend.h"
 
 namespace winnow {

@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "engine/bench/bench_support.h"
+#include "kernels/step_batch_builder.h"
 
 namespace winnow {
 namespace {
@@ -39,15 +40,13 @@ absl::StatusOr<double> MeasureProductRate(Backend& backend, int rows) {
   // Activations as a model has them: embedded tokens, normed.
   const std::vector<float> ones(kColumns, 1.0f);
   backend.Copy(norm, reinterpret_cast<const std::byte*>(ones.data()), norm_bytes);
-  std::vector<int32_t> tokens(static_cast<size_t>(rows));
-  std::vector<int32_t> positions(tokens.size());
+  StepBatchBuilder step;
+  const int32_t block = 0;
+  step.BeginSequence({&block, 1});
   for (int row = 0; row < rows; ++row) {
-    tokens[static_cast<size_t>(row)] = row % static_cast<int>(kOutputs);
-    positions[static_cast<size_t>(row)] = row;
+    step.AddRow(row % static_cast<int>(kOutputs), row, Selection{}, /*wants_logits=*/false);
   }
-  const std::vector<int32_t> begin{0, rows};
-  const std::vector<int32_t> blocks{0};
-  const StepBatch batch{tokens, positions, begin, blocks, 1, {}};
+  const StepBatch batch = step.Build();
   backend.BeginStep(batch);
   backend.Embed(batch, **table, embedded);
   backend.RmsNorm(embedded, reinterpret_cast<const float*>(norm), 1e-5f, normed);

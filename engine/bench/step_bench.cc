@@ -7,39 +7,30 @@
 
 #include "engine/bench/bench_support.h"
 #include "engine/bench/product_bench.h"
+#include "kernels/step_batch_builder.h"
 
 namespace winnow {
 namespace {
 
-// Arrays behind a StepBatch in which sequence s owns consecutive blocks and all have the same rows.
-struct BenchBatch {
-  BenchBatch(int sequences, int first_position, int rows_each, int block_tokens, int vocab) {
-    max_blocks = (first_position + rows_each + block_tokens - 1) / block_tokens;
-    block_tables.resize(static_cast<size_t>(sequences) * max_blocks);
-    std::iota(block_tables.begin(), block_tables.end(), 0);
-    std::mt19937 random(1);
-    for (int s = 0; s < sequences; ++s) {
-      query_begin.push_back(s * rows_each);
-      for (int i = 0; i < rows_each; ++i) {
-        tokens.push_back(static_cast<int32_t>(random() % vocab));
-        positions.push_back(first_position + i);
-      }
-      logit_rows.push_back((s + 1) * rows_each - 1);
+// `count` rows of random tokens for each of `sequences` sequences, from `first` on; sequence s owns
+// consecutive blocks of the pool. The last row of each wants logits if `wants_logits`.
+StepBatchBuilder RandomRows(int sequences, int first, int count, int block_tokens, int vocab,
+                            const Selection& selection, bool wants_logits) {
+  const int max_blocks = (first + count + block_tokens - 1) / block_tokens;
+  std::vector<int32_t> blocks(static_cast<size_t>(max_blocks));
+  std::iota(blocks.begin(), blocks.end(), 0);
+  std::mt19937 random(1);
+  StepBatchBuilder rows;
+  for (int s = 0; s < sequences; ++s) {
+    rows.BeginSequence(blocks);
+    for (int i = 0; i < count; ++i) {
+      rows.AddRow(static_cast<int32_t>(random() % vocab), first + i, selection,
+                  wants_logits && i == count - 1);
     }
-    query_begin.push_back(sequences * rows_each);
+    for (int32_t& block : blocks) block += max_blocks;
   }
-
-  StepBatch View() const {
-    return {tokens, positions, query_begin, block_tables, max_blocks, logit_rows};
-  }
-
-  std::vector<int32_t> tokens;
-  std::vector<int32_t> positions;
-  std::vector<int32_t> query_begin;
-  std::vector<int32_t> block_tables;
-  std::vector<int32_t> logit_rows;
-  int max_blocks;
-};
+  return rows;
+}
 
 }  // namespace
 
@@ -48,14 +39,13 @@ absl::StatusOr<DecodeBenchResult> BenchDecode(Transformer& transformer, Backend&
                                               double seconds) {
   const KvCache& cache = transformer.kv_cache();
   const ModelConfig& config = transformer.config();
-  const BenchBatch arrays(batch, context, 1, cache.block_tokens, config.vocab);
-  FillKvPool(cache, batch * arrays.max_blocks, backend);
+  StepBatchBuilder rows =
+      RandomRows(batch, context, 1, cache.block_tokens, config.vocab, selection, true);
+  const StepBatch step = rows.Build();
+  FillKvPool(cache, batch * step.max_blocks, backend);
   if (transformer.label_cache().data != nullptr) {
-    FillLabelPool(transformer.label_cache(), batch * arrays.max_blocks, backend);
+    FillLabelPool(transformer.label_cache(), batch * step.max_blocks, backend);
   }
-  const std::vector<Selection> selections(static_cast<size_t>(batch), selection);
-  StepBatch view = arrays.View();
-  view.selections = selections;
   std::vector<TokenChoice> choices(static_cast<size_t>(batch));
   for (int row = 0; row < batch; ++row) choices[static_cast<size_t>(row)].row = row;
   std::vector<int32_t> tokens(choices.size());
@@ -63,7 +53,7 @@ absl::StatusOr<DecodeBenchResult> BenchDecode(Transformer& transformer, Backend&
   const BenchClock::time_point begin = BenchClock::now();
   while (times.size() < 6 || SecondsSince(begin) < seconds) {
     const BenchClock::time_point start = BenchClock::now();
-    if (absl::Status status = transformer.ForwardAndChoose(view, choices, tokens, {}, {});
+    if (absl::Status status = transformer.ForwardAndChoose(step, choices, tokens, {}, {});
         !status.ok()) {
       return status;
     }
@@ -86,19 +76,19 @@ absl::StatusOr<PrefillBenchResult> BenchPrefill(Transformer& transformer, Backen
                                                 int context, int step_tokens, double seconds) {
   const KvCache& cache = transformer.kv_cache();
   const ModelConfig& config = transformer.config();
-  std::vector<BenchBatch> chunks;
+  std::vector<StepBatchBuilder> chunks;
   for (int first = 0; first < context; first += step_tokens) {
-    chunks.emplace_back(1, first, std::min(step_tokens, context - first), cache.block_tokens,
-                        config.vocab);
-    if (first + step_tokens < context) chunks.back().logit_rows.clear();
+    chunks.push_back(RandomRows(1, first, std::min(step_tokens, context - first),
+                                cache.block_tokens, config.vocab, {},
+                                first + step_tokens >= context));
   }
   std::vector<float> logits(config.vocab);
   std::vector<double> times;
   const BenchClock::time_point begin = BenchClock::now();
   while (times.size() < 4 || SecondsSince(begin) < seconds) {
     const BenchClock::time_point start = BenchClock::now();
-    for (const BenchBatch& chunk : chunks) {
-      if (absl::Status status = transformer.Forward(chunk.View(), logits, {}); !status.ok()) {
+    for (StepBatchBuilder& chunk : chunks) {
+      if (absl::Status status = transformer.Forward(chunk.Build(), logits, {}); !status.ok()) {
         return status;
       }
     }

@@ -2,7 +2,7 @@
 
 #include <numeric>
 
-#include "engine/check.h"
+#include "engine/base/check.h"
 
 namespace winnow {
 

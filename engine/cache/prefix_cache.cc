@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <string_view>
 
-#include "engine/check.h"
+#include "engine/base/check.h"
 
 namespace winnow {
 

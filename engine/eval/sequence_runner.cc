@@ -15,40 +15,31 @@ absl::Status SequenceRunner::Compute(const SequenceRows& rows) {
   for (int begin = rows.begin; begin < length;) {
     const int count = std::min(step_rows_, length - begin);
     const int end = begin + count;
-    std::vector<int32_t> positions(static_cast<size_t>(count));
-    std::iota(positions.begin(), positions.end(), begin);
-    const std::vector<int32_t> query_begin = {0, count};
-    const std::vector<Selection> selections(static_cast<size_t>(count), rows.selection);
     const int first_logits = std::clamp(rows.logits_from, begin, end);
-    std::vector<int32_t> logit_rows(static_cast<size_t>(end - first_logits));
-    std::iota(logit_rows.begin(), logit_rows.end(), first_logits - begin);
-
-    std::vector<size_t> probed;  // this step's probes by layer, as indices of rows.probes
+    batch_.Clear();
+    batch_.BeginSequence(blocks_);
+    for (int position = begin; position < end; ++position) {
+      batch_.AddRow(rows.tokens[static_cast<size_t>(position)], position, rows.selection,
+                    position >= first_logits);
+    }
+    std::vector<size_t> probed;  // this step's probes, as indices of rows.probes
     for (size_t i = 0; i < rows.probes.size(); ++i) {
-      if (rows.probes[i].row >= begin && rows.probes[i].row < end) probed.push_back(i);
+      RecallProbe probe = rows.probes[i];
+      if (probe.row < begin || probe.row >= end) continue;
+      probe.row -= begin;
+      batch_.AddProbe(probe);
+      probed.push_back(i);
     }
-    std::ranges::stable_sort(probed, {}, [&](size_t i) { return rows.probes[i].layer; });
-    std::vector<RecallProbe> probes;
-    for (const size_t i : probed) {
-      probes.push_back(rows.probes[i]);
-      probes.back().row -= begin;
-    }
-    std::vector<float> recalls(probes.size());
+    std::vector<float> recalls(probed.size());
 
-    const StepBatch batch = {
-        .tokens = rows.tokens.subspan(static_cast<size_t>(begin), static_cast<size_t>(count)),
-        .positions = positions,
-        .query_begin = query_begin,
-        .block_tables = blocks_,
-        .max_blocks = static_cast<int32_t>(blocks_.size()),
-        .logit_rows = logit_rows,
-        .selections = selections,
-        .recall_probes = probes};
-    logits_.resize(std::max(logits_.size(), logit_rows.size() * vocab));
-    const std::span<float> logits = std::span(logits_).first(logit_rows.size() * vocab);
+    const StepBatch batch = batch_.Build();
+    logits_.resize(std::max(logits_.size(), batch.logit_rows.size() * vocab));
+    const std::span<float> logits = std::span(logits_).first(batch.logit_rows.size() * vocab);
     if (absl::Status status = model_.Forward(batch, logits, recalls); !status.ok()) return status;
 
-    for (size_t i = 0; i < probed.size(); ++i) rows.recalls[probed[i]] = recalls[i];
+    for (size_t i = 0; i < recalls.size(); ++i) {
+      rows.recalls[probed[batch_.probe_order()[i]]] = recalls[i];
+    }
     for (int position = first_logits; position < end; ++position) {
       rows.visit(position,
                  logits.subspan(static_cast<size_t>(position - first_logits) * vocab, vocab));

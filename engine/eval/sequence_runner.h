@@ -8,7 +8,7 @@
 
 #include "absl/status/status.h"
 #include "engine/model/forward_pass.h"
-#include "kernels/step_batch.h"
+#include "kernels/step_batch_builder.h"
 
 namespace winnow {
 
@@ -51,6 +51,7 @@ class SequenceRunner {
   std::vector<int32_t> blocks_;
   int step_rows_;
   RowsObserver observer_;
+  StepBatchBuilder batch_;
   std::vector<float> logits_;  ///< [logit rows of a step, vocab]
 };
 

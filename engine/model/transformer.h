@@ -9,10 +9,10 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
-#include "engine/attention/label_file.h"
 #include "engine/attention/policy.h"
 #include "engine/model/config.h"
 #include "engine/model/forward_pass.h"
+#include "engine/model/label_file.h"
 #include "engine/model/weight_source.h"
 #include "kernels/backend.h"
 

@@ -16,7 +16,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/synchronization/mutex.h"
 #include "absl/time/clock.h"
-#include "server/flags.h"
+#include "server/commands/flags.h"
 #include "tests/chaos/bad_clients.h"
 #include "tests/chaos/good_clients.h"
 #include "tests/chaos/tokens.h"

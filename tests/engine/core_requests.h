@@ -4,8 +4,8 @@
 #include <cstdint>
 #include <vector>
 
-#include "engine/engine_options.h"
-#include "engine/request.h"
+#include "engine/request/engine_options.h"
+#include "engine/request/request.h"
 #include "tests/engine/fakes.h"
 
 namespace winnow {

@@ -6,7 +6,7 @@
 #include <limits>
 #include <utility>
 
-#include "engine/request_check.h"
+#include "engine/request/request_check.h"
 #include "kernels/cpu/token_chooser.h"
 
 namespace winnow {

@@ -11,10 +11,10 @@
 #include "absl/status/status.h"
 #include "engine/cache/block_pool.h"
 #include "engine/engine_core.h"
-#include "engine/engine_options.h"
 #include "engine/model/forward_pass.h"
 #include "engine/observer.h"
-#include "engine/request.h"
+#include "engine/request/engine_options.h"
+#include "engine/request/request.h"
 #include "engine/text/tokenizer.h"
 
 namespace winnow {

@@ -17,8 +17,8 @@
 #include <string>
 #include <vector>
 
-#include "engine/refusal.h"
-#include "engine/request_check.h"
+#include "engine/request/refusal.h"
+#include "engine/request/request_check.h"
 #include "tests/engine/fakes.h"
 
 namespace winnow {

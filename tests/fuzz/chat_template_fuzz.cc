@@ -7,7 +7,7 @@
 #include <string_view>
 #include <vector>
 
-#include "engine/check.h"
+#include "engine/base/check.h"
 #include "engine/text/chat_template.h"
 
 namespace winnow {

@@ -8,8 +8,8 @@
 #include <string_view>
 #include <vector>
 
-#include "engine/check.h"
-#include "server/flags.h"
+#include "engine/base/check.h"
+#include "server/commands/flags.h"
 #include "tests/fuzz/memory_file.h"
 
 namespace winnow {

@@ -8,7 +8,7 @@
 #include <string>
 #include <vector>
 
-#include "engine/check.h"
+#include "engine/base/check.h"
 #include "engine/eval/sequence_runner.h"
 #include "engine/model/config.h"
 #include "engine/model/gguf_parser.h"

@@ -8,9 +8,9 @@
 #include <string>
 #include <vector>
 
-#include "engine/attention/channel_import.h"
-#include "engine/attention/label_file.h"
-#include "engine/check.h"
+#include "engine/base/check.h"
+#include "engine/calibration/channel_import.h"
+#include "engine/model/label_file.h"
 #include "tests/engine/model/tiny_model.h"
 #include "tests/fuzz/memory_file.h"
 

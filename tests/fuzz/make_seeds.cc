@@ -10,8 +10,8 @@
 #include <string_view>
 #include <vector>
 
-#include "engine/attention/label_file.h"
-#include "engine/check.h"
+#include "engine/base/check.h"
+#include "engine/model/label_file.h"
 #include "tests/engine/model/tiny_model.h"
 #include "tests/engine/text/golden.h"
 #include "tests/engine/text/golden_models.h"

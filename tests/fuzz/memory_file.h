@@ -8,7 +8,7 @@
 #include <span>
 #include <string>
 
-#include "engine/check.h"
+#include "engine/base/check.h"
 
 namespace winnow {
 

@@ -7,10 +7,10 @@
 #include <string>
 #include <vector>
 
-#include "engine/check.h"
-#include "engine/request_check.h"
-#include "server/request_validation.h"
-#include "server/status_mapping.h"
+#include "engine/base/check.h"
+#include "engine/request/request_check.h"
+#include "server/grpc/request_validation.h"
+#include "server/grpc/status_mapping.h"
 #include "tests/server/fake_tokenizer.h"
 
 namespace winnow {

@@ -11,7 +11,7 @@
 #include <string_view>
 #include <vector>
 
-#include "engine/check.h"
+#include "engine/base/check.h"
 #include "engine/text/pretokenizer.h"
 #include "engine/text/tokenizer.h"
 #include "tests/engine/text/golden_models.h"

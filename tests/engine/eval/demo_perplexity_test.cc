@@ -10,14 +10,14 @@
 #include <numeric>
 #include <vector>
 
-#include "engine/attention/label_file.h"
 #include "engine/eval/perplexity.h"
 #include "engine/model/config.h"
 #include "engine/model/gguf.h"
+#include "engine/model/label_file.h"
 #include "engine/model/transformer.h"
 #include "gtest/gtest.h"
 #include "kernels/cpu/cpu_backend.h"
-#include "kernels/create_backend.h"
+#include "kernels/devices/create_backend.h"
 
 namespace winnow {
 namespace {

@@ -7,9 +7,9 @@
 #include <string>
 #include <vector>
 
-#include "engine/attention/label_file.h"
 #include "engine/model/config.h"
 #include "engine/model/gguf.h"
+#include "engine/model/label_file.h"
 #include "engine/model/transformer.h"
 #include "gtest/gtest.h"
 #include "kernels/cpu/cpu_backend.h"

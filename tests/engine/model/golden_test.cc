@@ -19,7 +19,7 @@
 #include "engine/model/transformer.h"
 #include "gtest/gtest.h"
 #include "kernels/cpu/cpu_backend.h"
-#include "kernels/create_backend.h"
+#include "kernels/devices/create_backend.h"
 
 namespace winnow {
 namespace {

@@ -257,7 +257,7 @@ TEST_F(CudaBackendTest, GreedyChoicesAreTheFirstOfTheLargestFiniteLogits) {
                                           kLogitsNotFinite, kVocab - 1}));
 }
 
-// What the CPU chooses is tested against double precision (tests/engine/sampling_test.cc).
+// What the CPU chooses is tested against double precision (tests/engine/sequence/sampling_test.cc).
 TEST_F(CudaBackendTest, ChoosesTheTokensThatTheCpuChooses) {
   for (const int vocab : {5, 700, 32003, 128256}) {
     std::mt19937 random(static_cast<unsigned>(vocab));

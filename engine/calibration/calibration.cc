@@ -1,0 +1,147 @@
+#include "engine/calibration/calibration.h"
+
+#include <algorithm>
+#include <mutex>
+#include <numeric>
+#include <utility>
+
+#include "absl/status/status.h"
+#include "absl/strings/str_cat.h"
+#include "engine/calibration/budget_spread.h"
+#include "engine/calibration/label_basis.h"
+#include "engine/calibration/parallel.h"
+
+namespace winnow {
+namespace {
+
+LabelBasis MakeBasis(const CalibrationStatistics& statistics, const CalibrationOptions& options,
+                     int group) {
+  const CalibrationStatistics::Head& head = statistics.groups[group];
+  if (options.basis == "projection") {
+    LabelBasis basis =
+        ProjectionBasis(head.query_moment, head.key_covariance, statistics.head_dim, options.width);
+    RoundToHalf(basis);
+    return basis;
+  }
+  if (options.imported != nullptr) return ChannelBasis((*options.imported)[group], options.width);
+  return ChannelBasis(RankChannels(head, options.ranking), options.width);
+}
+
+void Append(const std::vector<float>& from, std::vector<float>& to) {
+  to.insert(to.end(), from.begin(), from.end());
+}
+
+// Spreads the total and notes what it saves.
+void SetBudgets(const std::vector<std::vector<double>>& errors, double sparsity,
+                CalibrationResult& result) {
+  const std::vector<double>& fractions = BudgetFractions();
+  const std::vector<double> shares = SpreadBudget(errors, fractions, 1 / sparsity);
+  result.file.budget_sparsity = sparsity;
+  for (size_t i = 0; i < shares.size(); ++i) {
+    result.file.budget_weights[i] = static_cast<float>(shares[i] * sparsity);
+    result.uniform_error += ErrorAt(errors[i], fractions, 1 / sparsity);
+    result.spread_error += ErrorAt(errors[i], fractions, shares[i]);
+  }
+}
+
+}  // namespace
+
+absl::Status CheckCalibrationOptions(const CalibrationOptions& options, int head_dim) {
+  const int widest = std::min(kMaxLabelWidth, head_dim);
+  if (options.width < 1 || options.width > widest || options.width % kLabelWidthMultiple != 0) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "the label width ", options.width, " is not a multiple of ", kLabelWidthMultiple,
+        " of at most ", widest, " (the model's head size is ", head_dim, ")"));
+  }
+  if (options.basis != "projection" && options.basis != "channels") {
+    return absl::InvalidArgumentError("the basis " + options.basis +
+                                      " is neither projection nor channels");
+  }
+  const std::string rankings[] = {"qk-centred", "qk", "q", "k"};
+  if (std::find(std::begin(rankings), std::end(rankings), options.ranking) == std::end(rankings)) {
+    return absl::InvalidArgumentError("the ranking " + options.ranking +
+                                      " is none of qk-centred, qk, q, k");
+  }
+  if (!(options.sparsity >= 1)) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("the sparsity ", options.sparsity, " is less than 1"));
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<CalibrationResult> MakeLabelFile(const CalibrationStatistics& statistics,
+                                                const CalibrationOptions& options,
+                                                const CalibrationProgress& progress) {
+  if (absl::Status status = CheckCalibrationOptions(options, statistics.head_dim); !status.ok()) {
+    return status;
+  }
+  if (options.budgets_by_head && statistics.windows.empty()) {
+    return absl::FailedPreconditionError("budgets by head need windows to measure them on");
+  }
+  const int groups = statistics.layers * statistics.kv_heads;
+  std::vector<LabelBasis> bases(groups);
+  std::vector<LabelRanges> ranges(groups);
+  std::vector<std::vector<double>> errors(groups);
+  std::mutex mutex;
+  int done = 0;  // guarded by mutex
+  ParallelFor(groups, options.threads, [&](int i) {
+    bases[i] = MakeBasis(statistics, options, i);
+    ranges[i] = QuantileRanges(bases[i], statistics.groups[i].keys);
+    if (options.budgets_by_head) {
+      errors[i] =
+          MeasureSelectionErrors(statistics, i / statistics.kv_heads, i % statistics.kv_heads,
+                                 bases[i], ranges[i], options.forced);
+    }
+    const std::lock_guard<std::mutex> lock(mutex);
+    ++done;
+    if (progress) progress(static_cast<double>(done) / groups);
+  });
+
+  CalibrationResult result;
+  LabelFile& file = result.file;
+  file.architecture = statistics.architecture;
+  file.model_name = statistics.model_name;
+  file.model_fingerprint = statistics.model_fingerprint;
+  file.kv_heads = statistics.kv_heads;
+  file.head_dim = statistics.head_dim;
+  file.width = options.width;
+  file.basis = options.basis;
+  if (options.basis == "channels") {
+    file.ranking = options.imported != nullptr ? "imported" : options.ranking;
+  }
+  file.calibrated_context = statistics.window_tokens;
+  file.layers.resize(statistics.layers);
+  for (int i = 0; i < groups; ++i) {
+    LabelFile::Layer& layer = file.layers[i / statistics.kv_heads];
+    Append(bases[i].query, layer.query);
+    Append(bases[i].key, layer.key);
+    Append(ranges[i].low, layer.low);
+    Append(ranges[i].high, layer.high);
+  }
+  file.budget_weights.assign(groups, 1);
+  if (options.budgets_by_head) SetBudgets(errors, options.sparsity, result);
+  return result;
+}
+
+absl::StatusOr<std::vector<std::vector<int32_t>>> CutWindows(std::span<const int32_t> text,
+                                                             std::span<const int32_t> prefix,
+                                                             int windows, int window_tokens) {
+  const int64_t piece = window_tokens - static_cast<int64_t>(prefix.size());
+  const auto available = static_cast<int64_t>(text.size());
+  const int64_t needed = piece * windows;
+  if (piece < 1 || needed > available) {
+    return absl::InvalidArgumentError(absl::StrCat("the text has ", available, " tokens; ", windows,
+                                                   " windows of ", window_tokens, " need ",
+                                                   std::max<int64_t>(needed, 1)));
+  }
+  std::vector<std::vector<int32_t>> cut;
+  for (int64_t i = 0; i < windows; ++i) {
+    const int64_t begin = windows == 1 ? 0 : i * (available - piece) / (windows - 1);
+    std::vector<int32_t> window(prefix.begin(), prefix.end());
+    window.insert(window.end(), text.begin() + begin, text.begin() + begin + piece);
+    cut.push_back(std::move(window));
+  }
+  return cut;
+}
+
+}  // namespace winnow

@@ -1,0 +1,239 @@
+#include <algorithm>
+#include <chrono>
+#include <cstdio>
+#include <memory>
+#include <nlohmann/json.hpp>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+#include "server/base/file.h"
+#include "server/commands/client_options.h"
+#include "server/commands/commands.h"
+#include "server/commands/flags.h"
+#include "server/grpc/response.h"
+#include "winnow/v1/generation.grpc.pb.h"
+
+namespace winnow {
+namespace {
+
+struct GenerateFlags {
+  ClientOptions client;
+  std::string model;
+  std::string prompt;
+  std::string prompt_file;
+  bool chat = false;
+  std::string system;
+  std::optional<int> max_tokens;
+  std::optional<double> temperature;
+  std::optional<int> top_k;
+  std::optional<double> top_p;
+  std::optional<double> min_p;
+  std::optional<uint64_t> seed;
+  std::vector<std::string> stop;
+  bool ignore_eos = false;
+  std::string policy;
+  std::optional<double> sparsity;
+  std::optional<int> budget_tokens;
+  int priority = 0;
+  double timeout_seconds = 0;
+  bool json = false;
+};
+
+void Declare(FlagSet& set, GenerateFlags& flags) {
+  DeclareClientFlags(set, flags.client);
+  set.Add("model", &flags.model, "NAME", "The model to use. Default: the one that is served.");
+  set.Add("prompt", &flags.prompt, "TEXT", "What to continue. Required, unless there is a file.");
+  set.Add("prompt-file", &flags.prompt_file, "FILE",
+          "A text to put in front of the prompt, such as a document to ask about.");
+  set.Add("chat", &flags.chat, "", "Send the prompt as a user's message to a chat model.");
+  set.Add("system", &flags.system, "TEXT", "With --chat: the system message.");
+  set.Add("max-tokens", &flags.max_tokens, "N",
+          "Most tokens to generate. Default: 256, or what the context leaves.");
+  set.Add("temperature", &flags.temperature, "X",
+          "0 always takes the most probable token; higher is more varied. Default: 1.");
+  set.Add("top-k", &flags.top_k, "K", "Choose among the K most probable tokens. Default: all.");
+  set.Add("top-p", &flags.top_p, "P",
+          "Choose among the most probable tokens that together have this probability. Default: 1.");
+  set.Add("min-p", &flags.min_p, "P",
+          "Leave out tokens below this share of the most probable one's probability. Default: 0.");
+  set.Add("seed", &flags.seed, "N", "Makes sampling reproducible.");
+  set.Add("stop", &flags.stop, "TEXT", "End where this appears.");
+  set.Add("ignore-eos", &flags.ignore_eos, "", "Go on past the model's end of text.");
+  set.Add("policy", &flags.policy, "NAME",
+          "Attention of the generated tokens: dense, double-sparsity or window. Default: the "
+          "server's.");
+  set.Add("sparsity", &flags.sparsity, "N", "Attend to one token in N. Default: the server's.");
+  set.Add("budget-tokens", &flags.budget_tokens, "TOKENS",
+          "Attend to so many tokens, whatever the context.");
+  set.Add("priority", &flags.priority, "LEVEL",
+          "Lower ones come first, down to what the server allows.");
+  set.Add("timeout", &flags.timeout_seconds, "SECONDS", "Deadline of the call; 0 is none.",
+          {0, 1e6});
+  set.Add("json", &flags.json, "", "Print one JSON object at the end instead of the text.");
+}
+
+v1::GenerateRequest MakeRequest(const GenerateFlags& flags) {
+  v1::GenerateRequest request;
+  request.set_model(flags.model);
+  if (flags.chat) {
+    if (!flags.system.empty()) {
+      v1::ChatMessage* message = request.mutable_chat()->add_messages();
+      message->set_role("system");
+      message->set_content(flags.system);
+    }
+    v1::ChatMessage* message = request.mutable_chat()->add_messages();
+    message->set_role("user");
+    message->set_content(flags.prompt);
+  } else {
+    request.set_text(flags.prompt);
+  }
+  v1::SamplingParams* sampling = request.mutable_sampling();
+  if (flags.temperature) sampling->set_temperature(static_cast<float>(*flags.temperature));
+  if (flags.top_k) sampling->set_top_k(*flags.top_k);
+  if (flags.top_p) sampling->set_top_p(static_cast<float>(*flags.top_p));
+  if (flags.min_p) sampling->set_min_p(static_cast<float>(*flags.min_p));
+  if (flags.seed) sampling->set_seed(*flags.seed);
+  v1::AttentionPolicy* attention = request.mutable_attention();
+  attention->set_policy(flags.policy);
+  if (flags.sparsity) attention->set_sparsity(*flags.sparsity);
+  if (flags.budget_tokens) attention->set_budget_tokens(*flags.budget_tokens);
+  if (flags.max_tokens) request.mutable_stop()->set_max_tokens(*flags.max_tokens);
+  request.mutable_stop()->set_ignore_eos(flags.ignore_eos);
+  request.set_priority(flags.priority);
+  for (const std::string& stop : flags.stop) request.mutable_stop()->add_strings(stop);
+  return request;
+}
+
+/// The whole of a continuation and what it took.
+struct Completion {
+  std::string text;
+  std::vector<int32_t> token_ids;
+  v1::FinishReason finish_reason = v1::FINISH_REASON_UNSPECIFIED;
+  v1::Summary summary;
+};
+
+void PrintJson(const Completion& completion) {
+  const v1::Usage& usage = completion.summary.usage();
+  const v1::Timings& timings = completion.summary.timings();
+  const v1::Sparsity& sparsity = completion.summary.sparsity();
+  const nlohmann::ordered_json recall = sparsity.has_sampled_recall()
+                                            ? nlohmann::ordered_json(sparsity.sampled_recall())
+                                            : nlohmann::ordered_json(nullptr);
+  const nlohmann::ordered_json json = {
+      {"text", completion.text},
+      {"token_ids", completion.token_ids},
+      {"finish_reason", FinishReasonName(completion.finish_reason)},
+      {"usage",
+       {{"prompt_tokens", usage.prompt_tokens()},
+        {"cached_tokens", usage.cached_tokens()},
+        {"generated_tokens", usage.generated_tokens()}}},
+      {"timings",
+       {{"queue_seconds", timings.queue_seconds()},
+        {"ttft_seconds", timings.ttft_seconds()},
+        {"total_seconds", timings.total_seconds()}}},
+      {"sparsity",
+       {{"policy", sparsity.policy()},
+        {"kv_bytes_read", sparsity.kv_bytes_read()},
+        {"kv_bytes_dense", sparsity.kv_bytes_dense()},
+        {"mean_budget_tokens", sparsity.mean_budget_tokens()},
+        {"sampled_recall", recall}}}};
+  std::puts(json.dump().c_str());
+}
+
+void PrintSpeed(const v1::Summary& summary) {
+  const int tokens = summary.usage().generated_tokens();
+  const v1::Timings& timings = summary.timings();
+  const double decode_seconds = timings.total_seconds() - timings.ttft_seconds();
+  std::string speed;
+  if (tokens > 1 && decode_seconds > 0) {
+    speed = absl::StrFormat(", %.1f tokens/s", (tokens - 1) / decode_seconds);
+  }
+  std::fputs(absl::StrFormat("%d prompt + %d generated tokens%s, TTFT %.0f ms, total %.2f s\n",
+                             summary.usage().prompt_tokens(), tokens, speed,
+                             timings.ttft_seconds() * 1e3, timings.total_seconds())
+                 .c_str(),
+             stderr);
+}
+
+void PrintSparsity(const v1::Sparsity& sparsity) {
+  std::string line = absl::StrFormat(
+      "attention %s: read %.1f MB of KV and labels, dense reads %.1f MB (%.1f %%), "
+      "%.0f tokens a head",
+      sparsity.policy(), static_cast<double>(sparsity.kv_bytes_read()) / 1e6,
+      static_cast<double>(sparsity.kv_bytes_dense()) / 1e6,
+      100.0 * static_cast<double>(sparsity.kv_bytes_read()) /
+          static_cast<double>(std::max<int64_t>(1, sparsity.kv_bytes_dense())),
+      sparsity.mean_budget_tokens());
+  if (sparsity.has_sampled_recall()) {
+    absl::StrAppendFormat(&line, ", recall %.3f", sparsity.sampled_recall());
+  }
+  std::fputs((line + "\n").c_str(), stderr);
+}
+
+/// Streams the completion, printing the text as it comes unless `json`.
+absl::StatusOr<Completion> Stream(const GenerateFlags& flags) {
+  const absl::StatusOr<Connection> connection = Connection::Open(flags.client);
+  if (!connection.ok()) return connection.status();
+  const auto stub = v1::GenerationService::NewStub(connection->channel());
+  grpc::ClientContext call;
+  connection->Authorize(call);
+  if (flags.timeout_seconds > 0) {
+    call.set_deadline(
+        std::chrono::system_clock::now() +
+        std::chrono::milliseconds(static_cast<int64_t>(flags.timeout_seconds * 1000)));
+  }
+  const auto reader = stub->Generate(&call, MakeRequest(flags));
+  Completion completion;
+  v1::GenerateResponse message;
+  while (reader->Read(&message)) {
+    for (const v1::Output& output : message.outputs()) {
+      completion.text += output.text();
+      completion.token_ids.insert(completion.token_ids.end(), output.token_ids().begin(),
+                                  output.token_ids().end());
+      completion.finish_reason = output.finish_reason();
+      if (flags.json) continue;
+      std::fwrite(output.text().data(), 1, output.text().size(), stdout);
+      std::fflush(stdout);
+    }
+    completion.summary = message.summary();
+  }
+  if (!flags.json && !completion.text.empty()) std::putchar('\n');
+  std::fflush(stdout);  // what follows goes to stderr
+  if (const grpc::Status status = reader->Finish(); !status.ok()) {
+    return absl::Status(static_cast<absl::StatusCode>(status.error_code()),
+                        flags.client.address + ": " + status.error_message());
+  }
+  return completion;
+}
+
+}  // namespace
+
+int RunGenerate(std::span<const std::string> arguments) {
+  GenerateFlags flags;
+  FlagSet set("winnow generate", "Streams a completion from a server to the terminal.");
+  Declare(set, flags);
+  if (std::optional<int> exit_code = ParseOrExitCode(set, arguments)) return *exit_code;
+  if (!set.IsSet("prompt") && flags.prompt_file.empty()) {
+    std::fprintf(stderr, "winnow generate: --prompt is missing (see winnow generate --help)\n");
+    return 2;
+  }
+  if (!flags.prompt_file.empty()) {
+    const absl::StatusOr<std::string> text = ReadFile(flags.prompt_file);
+    if (!text.ok()) return Fail(set, text.status());
+    flags.prompt = *text + flags.prompt;
+  }
+  const absl::StatusOr<Completion> completion = Stream(flags);
+  if (!completion.ok()) return Fail(set, completion.status());
+  if (flags.json) {
+    PrintJson(*completion);
+  } else {
+    PrintSpeed(completion->summary);
+    PrintSparsity(completion->summary.sparsity());
+  }
+  return 0;
+}
+
+}  // namespace winnow

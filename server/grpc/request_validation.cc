@@ -1,0 +1,317 @@
+#include "server/grpc/request_validation.h"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+
+namespace winnow {
+namespace {
+
+/// Statuses travel in headers, of which clients take 8 KiB: what quotes the request is cut short.
+constexpr size_t kMaxDescriptionBytes = 300;
+
+/// The text, cut between characters if it is long.
+std::string Shortened(std::string text) {
+  if (text.size() <= kMaxDescriptionBytes) return text;
+  size_t end = kMaxDescriptionBytes;
+  while (end > 0 && (text[end] & 0xC0) == 0x80) --end;
+  return text.substr(0, end) + "...";
+}
+
+/// Collects violations of one request: at most one or two for each field.
+class Checker {
+ public:
+  void Violation(std::string field, std::string description) {
+    violations_.push_back({std::move(field), Shortened(std::move(description))});
+  }
+
+  /// NaN fails every check.
+  template <typename T>
+  void InRange(const char* field, T value, T min, T max) {
+    if (value >= min && value <= max) return;
+    Violation(field, absl::StrCat("must be from ", min, " to ", max, ", is ", value));
+  }
+
+  void Check(const char* field, bool valid, const char* rule, float value) {
+    if (!valid) Violation(field, absl::StrCat(rule, ", is ", value));
+  }
+
+  void AtMost(const char* field, int count, int max, const char* what) {
+    if (count > max) Violation(field, absl::StrCat("has ", count, " ", what, ", most are ", max));
+  }
+
+  /// One violation for the first unknown token: one for each of a million tells no more.
+  template <typename Tokens>
+  void KnownTokens(const char* field, const Tokens& tokens, int32_t vocab_size) {
+    for (int i = 0; i < tokens.size(); ++i) {
+      if (tokens[i] >= 0 && tokens[i] < vocab_size) continue;
+      Violation(absl::StrCat(field, "[", i, "]"),
+                absl::StrCat("must be a token id from 0 to ", vocab_size - 1, ", is ", tokens[i]));
+      return;
+    }
+  }
+
+  std::vector<FieldViolation> Take() { return std::move(violations_); }
+
+ private:
+  std::vector<FieldViolation> violations_;
+};
+
+std::vector<int32_t> ChatTokens(const v1::ChatMessages& chat, const ServedModel& model,
+                                Checker& checker) {
+  if (!model.chat.has_value()) {
+    checker.Violation("chat", "the model has no chat template that is known; send text or tokens");
+    return {};
+  }
+  std::vector<ChatMessage> messages;
+  for (const v1::ChatMessage& message : chat.messages()) {
+    messages.push_back({message.role(), message.content()});
+  }
+  const absl::StatusOr<std::vector<TextSegment>> prompt = model.chat->Render(messages);
+  if (!prompt.ok()) {
+    checker.Violation("chat.messages", std::string(prompt.status().message()));
+    return {};
+  }
+  return model.tokenizer->EncodeSegments(*prompt, model.chat->adds_bos());
+}
+
+void ReadPrompt(const v1::GenerateRequest& in, const ServedModel& model, Checker& checker,
+                Request* out) {
+  const char* field = "";
+  switch (in.prompt_case()) {
+    case v1::GenerateRequest::kText:
+      field = "text";
+      out->prompt_tokens =
+          model.tokenizer->Encode(in.text(), /*parse_special=*/true, /*add_bos=*/true);
+      break;
+    case v1::GenerateRequest::kTokens:
+      field = "tokens";
+      checker.KnownTokens("tokens.ids", in.tokens().ids(), model.tokenizer->vocab_size());
+      out->prompt_tokens.assign(in.tokens().ids().begin(), in.tokens().ids().end());
+      break;
+    case v1::GenerateRequest::kChat: {
+      field = "chat";
+      out->prompt_tokens = ChatTokens(in.chat(), model, checker);
+      if (out->prompt_tokens.empty()) return;  // it has said why
+      break;
+    }
+    case v1::GenerateRequest::PROMPT_NOT_SET:
+      return checker.Violation("prompt", "one of text, tokens and chat must be set");
+  }
+
+  const int prompt = static_cast<int>(out->prompt_tokens.size());
+  const int left = model.context_tokens - prompt;
+  const bool explicit_max = in.stop().has_max_tokens();
+  out->max_tokens = explicit_max ? in.stop().max_tokens() : std::min(kDefaultMaxTokens, left);
+  if (prompt == 0) {
+    checker.Violation(field, "the prompt must have at least one token");
+  } else if (left < 1) {
+    checker.Violation(
+        field, absl::StrCat("the prompt has ", prompt, " tokens; with a context of ",
+                            model.context_tokens, " it may have ", model.context_tokens - 1));
+  } else if (prompt > MaxPromptTokens(model)) {
+    checker.Violation(field, absl::StrCat("the prompt has ", prompt, " tokens; here it may have ",
+                                          MaxPromptTokens(model)));
+  } else if (explicit_max && out->max_tokens > left) {
+    checker.Violation("stop.max_tokens",
+                      absl::StrCat("must be at most ", left, ", what a prompt of ", prompt,
+                                   " tokens leaves of the context of ", model.context_tokens,
+                                   ", is ", out->max_tokens));
+  }
+  if (explicit_max && out->max_tokens < 1) {
+    checker.Violation("stop.max_tokens", absl::StrCat("must be at least 1, is ", out->max_tokens));
+  }
+}
+
+void ReadSampling(const v1::SamplingParams& in, const ServedModel& model, Checker& checker,
+                  SamplingParams* out) {
+  const int32_t vocab_size = model.tokenizer->vocab_size();
+  if (in.has_temperature()) out->temperature = in.temperature();
+  if (in.has_top_k()) out->top_k = in.top_k();
+  if (in.has_top_p()) out->top_p = in.top_p();
+  if (in.has_min_p()) out->min_p = in.min_p();
+  if (in.has_repetition_penalty()) out->repetition_penalty = in.repetition_penalty();
+  if (in.has_presence_penalty()) out->presence_penalty = in.presence_penalty();
+  if (in.has_frequency_penalty()) out->frequency_penalty = in.frequency_penalty();
+  if (in.has_seed()) out->seed = in.seed();
+
+  checker.InRange("sampling.temperature", out->temperature, 0.0f, 100.0f);
+  if (out->top_k < 0) {
+    checker.Violation("sampling.top_k", absl::StrCat("must be at least 0, is ", out->top_k));
+  }
+  checker.Check("sampling.top_p", out->top_p > 0 && out->top_p <= 1,
+                "must be above 0 and at most 1", out->top_p);
+  checker.Check("sampling.min_p", out->min_p >= 0 && out->min_p < 1,
+                "must be at least 0 and below 1", out->min_p);
+  // Much less would divide logits to infinity.
+  checker.InRange("sampling.repetition_penalty", out->repetition_penalty, 0.01f, 10.0f);
+  checker.InRange("sampling.presence_penalty", out->presence_penalty, -2.0f, 2.0f);
+  checker.InRange("sampling.frequency_penalty", out->frequency_penalty, -2.0f, 2.0f);
+
+  checker.AtMost("sampling.logit_bias", static_cast<int>(in.logit_bias().size()),
+                 model.limits.logit_bias_entries, "entries");
+  out->logit_bias.assign(in.logit_bias().begin(), in.logit_bias().end());
+  // Maps have no order; the same request must always be the same to the engine.
+  std::sort(out->logit_bias.begin(), out->logit_bias.end());
+  for (const auto& [token, bias] : out->logit_bias) {
+    const std::string field = absl::StrCat("sampling.logit_bias[", token, "]");
+    if (token < 0 || token >= vocab_size) {
+      checker.Violation(field, absl::StrCat("must be a token id from 0 to ", vocab_size - 1));
+      break;
+    }
+    const bool banned = bias == -std::numeric_limits<float>::infinity();
+    if (!banned && !(bias >= -100 && bias <= 100)) {
+      checker.Violation(field, absl::StrCat("must be from -100 to 100 or -infinity, is ", bias));
+      break;
+    }
+  }
+}
+
+void ReadStop(const v1::StopConditions& in, const ServedModel& model, Checker& checker,
+              Request* out) {
+  checker.AtMost("stop.strings", in.strings_size(), model.limits.stop_strings, "strings");
+  for (int i = 0; i < in.strings_size(); ++i) {
+    const size_t bytes = in.strings(i).size();
+    if (bytes >= 1 && bytes <= kMaxStopStringBytes) continue;
+    checker.Violation(
+        absl::StrCat("stop.strings[", i, "]"),
+        absl::StrCat("must be 1 to ", kMaxStopStringBytes, " bytes long, has ", bytes));
+    break;
+  }
+  checker.AtMost("stop.token_ids", in.token_ids_size(), kMaxStopTokenIds, "tokens");
+  checker.KnownTokens("stop.token_ids", in.token_ids(), model.tokenizer->vocab_size());
+  out->stop.assign(in.strings().begin(), in.strings().end());
+  out->stop_token_ids.assign(in.token_ids().begin(), in.token_ids().end());
+  out->ignore_eos = in.ignore_eos();
+}
+
+void ReadAttention(const v1::AttentionPolicy& in, const ServedModel& model, Checker& checker,
+                   AttentionPolicy* out) {
+  const AttentionLimits& limits = model.attention;
+  *out = limits.default_policy;
+  if (!in.policy().empty()) {
+    const absl::StatusOr<SelectionKind> kind = ParsePolicyName(in.policy());
+    if (!kind.ok() || *kind == SelectionKind::kScores) {
+      checker.Violation("attention.policy",
+                        absl::StrCat("must be dense, double-sparsity or window, is ", in.policy()));
+      return;
+    }
+    out->kind = *kind;
+  }
+  if (out->kind == SelectionKind::kLabels && !limits.has_labels) {
+    checker.Violation("attention.policy",
+                      "double-sparsity needs a label file, which this server does not have");
+  }
+  if (out->kind == SelectionKind::kAll) {
+    if (limits.min_sparsity > 1) {
+      checker.Violation("attention.policy",
+                        absl::StrCat("dense attention is not allowed here: the least sparsity is ",
+                                     limits.min_sparsity));
+    }
+    if (in.has_sparsity() || in.has_budget_tokens()) {
+      checker.Violation("attention", "dense attention has no budget");
+    }
+    return;
+  }
+  if (in.has_sparsity() && in.has_budget_tokens()) {
+    checker.Violation("attention.budget_tokens", "excludes sparsity: only one may be set");
+  }
+  if (in.has_sparsity()) {
+    out->sparsity = in.sparsity();
+    out->budget_tokens = 0;
+    checker.InRange("attention.sparsity", out->sparsity, limits.min_sparsity, limits.max_sparsity);
+  }
+  if (in.has_budget_tokens()) {
+    out->budget_tokens = in.budget_tokens();
+    const auto context = static_cast<double>(model.context_tokens);
+    checker.InRange("attention.budget_tokens", out->budget_tokens,
+                    std::max(1, static_cast<int>(std::ceil(context / limits.max_sparsity))),
+                    static_cast<int>(context / limits.min_sparsity));
+  }
+}
+
+}  // namespace
+
+absl::Status CheckModelName(const std::string& name, const ServedModel& model) {
+  if (name.empty() || name == model.name) return absl::OkStatus();
+  return absl::NotFoundError(
+      absl::StrCat("model \"", Shortened(name), "\" is not served here, \"", model.name, "\" is"));
+}
+
+int MaxContinuations(const ServedModel& model) {
+  return std::min(model.limits.n, model.max_sequences);
+}
+
+int MaxPromptTokens(const ServedModel& model) {
+  const int context = model.context_tokens - 1;
+  return model.limits.prompt_tokens > 0 ? std::min(model.limits.prompt_tokens, context) : context;
+}
+
+Request Outline(const v1::GenerateRequest& in, const ServedModel& model) {
+  Request outline;
+  outline.priority = in.priority();
+  outline.n = std::clamp(in.has_n() ? in.n() : 1, 1, MaxContinuations(model));
+  outline.max_tokens = std::max(1, in.stop().max_tokens());
+  outline.ignore_eos = in.stop().ignore_eos();
+  return outline;
+}
+
+std::vector<FieldViolation> ValidateGenerate(const v1::GenerateRequest& in,
+                                             const ServedModel& model, Request* out) {
+  Checker checker;
+  ReadPrompt(in, model, checker, out);
+  ReadSampling(in.sampling(), model, checker, &out->sampling);
+  ReadStop(in.stop(), model, checker, out);
+  ReadAttention(in.attention(), model, checker, &out->attention);
+
+  if (in.has_n()) out->n = in.n();
+  checker.InRange("n", out->n, 1, MaxContinuations(model));
+  out->logprobs = in.logprobs();
+  out->top_logprobs = in.top_logprobs();
+  checker.InRange("top_logprobs", out->top_logprobs, 0, kMaxTopLogprobs);
+  if (out->top_logprobs > 0 && !out->logprobs) {
+    checker.Violation("top_logprobs", "needs logprobs to be true");
+  }
+  out->priority = in.priority();
+  checker.InRange("priority", out->priority, model.min_priority, kMaxPriority);
+  out->render_special = in.render_special();
+  out->cache_salt = in.cache_salt();
+  if (out->cache_salt.size() > kMaxSaltBytes) {
+    checker.Violation("cache_salt", absl::StrCat("has ", out->cache_salt.size(),
+                                                 " bytes; it may have ", kMaxSaltBytes));
+  }
+  return checker.Take();
+}
+
+std::vector<FieldViolation> ValidateTokenize(const v1::TokenizeRequest& in,
+                                             const ServedModel& model,
+                                             std::vector<int32_t>* tokens) {
+  Checker checker;
+  switch (in.input_case()) {
+    case v1::TokenizeRequest::kText: {
+      const bool parse_special = in.has_parse_special() ? in.parse_special() : true;
+      const bool add_bos = in.has_add_bos() ? in.add_bos() : true;
+      *tokens = model.tokenizer->Encode(in.text(), parse_special, add_bos);
+      break;
+    }
+    case v1::TokenizeRequest::kChat:
+      *tokens = ChatTokens(in.chat(), model, checker);
+      break;
+    case v1::TokenizeRequest::INPUT_NOT_SET:
+      checker.Violation("input", "one of text and chat must be set");
+      break;
+  }
+  return checker.Take();
+}
+
+std::vector<FieldViolation> ValidateDetokenize(const v1::DetokenizeRequest& in,
+                                               const ServedModel& model) {
+  Checker checker;
+  checker.KnownTokens("token_ids", in.token_ids(), model.tokenizer->vocab_size());
+  return checker.Take();
+}
+
+}  // namespace winnow

@@ -1,0 +1,119 @@
+#include "server/security/auth.h"
+
+#include <openssl/crypto.h>
+
+#include <algorithm>
+#include <string_view>
+#include <utility>
+
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+#include "grpcpp/security/auth_context.h"
+#include "server/base/file.h"
+
+namespace winnow {
+namespace {
+
+constexpr char kScheme[] = "bearer ";
+constexpr size_t kSchemeBytes = sizeof(kScheme) - 1;
+
+/// The token of the call's authorization header.
+absl::StatusOr<std::string> BearerToken(const grpc::ServerContextBase& call) {
+  const auto [first, last] = call.client_metadata().equal_range("authorization");
+  if (first == last) {
+    return absl::UnauthenticatedError("the call needs a bearer token in its authorization header");
+  }
+  const std::string value(first->second.data(), first->second.size());
+  if (std::next(first) != last || !absl::StartsWithIgnoreCase(value, kScheme)) {
+    return absl::UnauthenticatedError("the authorization header must be Bearer and one token");
+  }
+  return value.substr(kSchemeBytes);
+}
+
+/// The name in a client's certificate, which gRPC has verified: its first alternative name, or its
+/// common name if it has none.
+std::string CertificateName(const grpc::ServerContextBase& call) {
+  const auto context = call.auth_context();
+  if (context == nullptr || !context->IsPeerAuthenticated()) return "";
+  const std::vector<grpc::string_ref> names = context->GetPeerIdentity();
+  return names.empty() ? "" : std::string(names[0].data(), names[0].size());
+}
+
+/// Takes as long whatever the digests hold, and however many of `digests` are equal.
+bool Contains(const std::vector<Sha256Digest>& digests, const Sha256Digest& wanted) {
+  bool found = false;
+  for (const Sha256Digest& digest : digests) {
+    found |= CRYPTO_memcmp(digest.data(), wanted.data(), wanted.size()) == 0;
+  }
+  return found;
+}
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<Authenticator>> Authenticator::Open(const std::string& token_file) {
+  std::unique_ptr<Authenticator> authenticator(new Authenticator(token_file));
+  if (token_file.empty()) return authenticator;
+  if (const absl::StatusOr<bool> loaded = authenticator->Reload(); !loaded.ok()) {
+    return loaded.status();
+  }
+  return authenticator;
+}
+
+absl::StatusOr<Client> Authenticator::Authenticate(const grpc::ServerContextBase& call) const {
+  if (!wants_tokens()) {
+    const std::string name = CertificateName(call);
+    return Client{.identity = name.empty() ? PeerAddress(call) : "certificate:" + name,
+                  .quota = nullptr};
+  }
+  const absl::StatusOr<std::string> token = BearerToken(call);
+  if (!token.ok()) return token.status();
+  const Sha256Digest digest = Sha256(*token);
+  const Holder* found = nullptr;
+  absl::MutexLock lock(&mutex_);
+  for (const Holder& holder : holders_) {
+    if (Contains(holder.entry.digests, digest)) found = &holder;
+  }
+  if (found == nullptr) return absl::UnauthenticatedError("the bearer token is not a known one");
+  return Client{.identity = "token:" + found->entry.name, .quota = found->quota};
+}
+
+absl::StatusOr<bool> Authenticator::Reload() {
+  if (!wants_tokens()) return false;
+  absl::StatusOr<std::string> text = ReadFile(path_);
+  // A file that is gone for a moment, while it is replaced, is no change.
+  if (!text.ok() && !text_.empty()) return false;
+  if (!text.ok()) return text.status();
+  if (*text == text_) return false;
+  text_ = *std::move(text);
+  absl::StatusOr<std::vector<TokenHolder>> entries = ParseTokenFile(text_);
+  if (!entries.ok()) {
+    return absl::InvalidArgumentError(
+        absl::StrCat(path_, ": ", std::string(entries.status().message())));
+  }
+  absl::MutexLock lock(&mutex_);
+  std::vector<Holder> holders;
+  for (TokenHolder& entry : *entries) {
+    const auto known = std::find_if(holders_.begin(), holders_.end(), [&](const Holder& holder) {
+      return holder.entry.name == entry.name;
+    });
+    auto quota =
+        known != holders_.end() ? known->quota : std::make_shared<ClientQuota>(entry.limits);
+    quota->SetLimits(entry.limits);
+    holders.push_back({std::move(entry), std::move(quota)});
+  }
+  holders_ = std::move(holders);
+  return true;
+}
+
+std::string PeerAddress(const grpc::ServerContextBase& call) {
+  const std::string peer = call.peer();
+  return absl::StartsWith(peer, "ip") ? peer.substr(0, peer.rfind(':')) : peer;
+}
+
+bool IsLoopback(const std::string& address) {
+  if (absl::StartsWith(address, "unix:")) return true;
+  const std::string host = address.substr(0, address.rfind(':'));
+  return host == "localhost" || host == "[::1]" || absl::StartsWith(host, "127.");
+}
+
+}  // namespace winnow

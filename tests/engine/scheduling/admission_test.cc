@@ -1,0 +1,176 @@
+#include "engine/scheduling/admission.h"
+
+#include <gtest/gtest.h>
+
+#include <string>
+
+#include "engine/request/refusal.h"
+
+namespace winnow {
+namespace {
+
+const absl::Time kNow = absl::UnixEpoch();
+
+EngineOptions Options() {
+  EngineOptions options;
+  options.max_context = 1000;
+  options.max_running_sequences = 4;
+  options.max_waiting_requests = 4;
+  options.max_waiting_tokens = 1000;
+  return options;
+}
+
+Request MakeRequest(int prompt, int tokens, const std::string& client = "", int priority = 0) {
+  Request request;
+  request.prompt_tokens.assign(static_cast<size_t>(prompt), 1);
+  request.max_tokens = tokens;
+  request.ignore_eos = true;
+  request.client = client;
+  request.priority = priority;
+  return request;
+}
+
+/// 1000 prompt tokens a second; a step takes 0.1 s, and 0.01 s for each sequence. Prompts have
+/// taken next to none of the time.
+StepCosts Costs() {
+  StepCosts costs;
+  costs.NoteStep({{0, 100}}, 0, 0.1);
+  for (int i = 0; i < 2000; ++i) costs.NoteStep({}, 1 + i % 10, 0.1 + 0.01 * (1 + i % 10));
+  return costs;
+}
+
+class AdmissionTest : public testing::Test {
+ protected:
+  AdmissionTest() { admission_.mutable_costs() = Costs(); }
+
+  void Wait(const Request& request) { admission_.Add(request, admission_.LoadOf(request)); }
+  void Run(int sequences, double tokens, int priority = 0) {
+    const double n = sequences;
+    RunningLoad running;
+    running.levels[priority] = {n, n, 0, n * tokens};
+    admission_.SetRunning(running);
+  }
+  std::string Reason(const Request& request) {
+    const absl::Status status = admission_.Check(request, kNow);
+    if (status.ok()) return "";
+    EXPECT_EQ(status.code(), absl::StatusCode::kResourceExhausted);
+    const auto details = DetailsOf(status);
+    EXPECT_GT(details->retry_after, absl::ZeroDuration());
+    return std::string(ShedReasonName(details->reason));
+  }
+  /// The least time to its deadline with which the request may wait.
+  double NeededSeconds(Request request) {
+    double low = 0, high = 10'000;
+    while (high - low > 1e-3) {
+      const double middle = (low + high) / 2;
+      request.deadline = kNow + absl::Seconds(middle);
+      (admission_.Check(request, kNow).ok() ? high : low) = middle;
+    }
+    return high;
+  }
+
+  Admission admission_{Options()};
+};
+
+TEST_F(AdmissionTest, RefusesTheNextRequestOfAFullQueue) {
+  for (int i = 0; i < 4; ++i) {
+    EXPECT_EQ(Reason(MakeRequest(10, 10)), "");
+    Wait(MakeRequest(10, 10));
+  }
+  EXPECT_EQ(Reason(MakeRequest(10, 10)), "queue_requests");
+  admission_.Remove(MakeRequest(10, 10), admission_.LoadOf(MakeRequest(10, 10)));
+  EXPECT_EQ(Reason(MakeRequest(10, 10)), "");
+}
+
+TEST_F(AdmissionTest, BoundsTheTokensThatWaitButForASingleRequest) {
+  EXPECT_EQ(Reason(MakeRequest(2000, 10)), "");
+  Wait(MakeRequest(600, 10));
+  EXPECT_EQ(Reason(MakeRequest(400, 10)), "");
+  EXPECT_EQ(Reason(MakeRequest(401, 10)), "queue_tokens");
+}
+
+TEST_F(AdmissionTest, AFullQueueMakesRoomForHigherPriorities) {
+  for (int i = 0; i < 4; ++i) Wait(MakeRequest(10, 10, "a", 2));
+  EXPECT_EQ(Reason(MakeRequest(10, 10, "a", 3)), "queue_requests");
+  EXPECT_EQ(Reason(MakeRequest(10, 10, "a", 2)), "queue_requests");
+  EXPECT_EQ(Reason(MakeRequest(10, 10, "a", 1)), "");
+}
+
+TEST_F(AdmissionTest, AFullQueueMakesRoomForClientsWithLessInIt) {
+  for (int i = 0; i < 3; ++i) Wait(MakeRequest(10, 10, "flood"));
+  Wait(MakeRequest(10, 10, "other"));
+  EXPECT_EQ(Reason(MakeRequest(10, 10, "flood")), "queue_requests");
+  EXPECT_EQ(Reason(MakeRequest(10, 10, "new")), "");
+  EXPECT_EQ(Reason(MakeRequest(10, 10, "other")), "");  // two each then
+  const Request newcomer = MakeRequest(10, 10, "new");
+  Wait(newcomer);
+  EXPECT_TRUE(admission_.Overfull());
+  EXPECT_EQ(admission_.GivesWay(newcomer).client, "flood");
+}
+
+TEST_F(AdmissionTest, AnIdleEngineTakesWhatItMayNotFinish) {
+  Request request = MakeRequest(500, 400);
+  request.deadline = kNow + absl::Seconds(1);
+  EXPECT_EQ(Reason(request), "");
+  Run(1, 10);
+  EXPECT_EQ(Reason(request), "deadline");
+  request.deadline = absl::InfiniteFuture();
+  EXPECT_EQ(Reason(request), "");
+}
+
+TEST_F(AdmissionTest, NeedsTheTimeOfItsPromptAndItsTokensBesideTheOthers) {
+  Run(2, 50);
+  // 0.5 s of prompt and 50 steps of three sequences, with a margin of a tenth.
+  EXPECT_NEAR(NeededSeconds(MakeRequest(500, 50)), 1.1 * (0.5 + 50 * 0.13), 0.2);
+}
+
+TEST_F(AdmissionTest, WithoutAFreeSlotWaitsForTurns) {
+  Run(4, 80);
+  Wait(MakeRequest(0, 80));
+  // Two turns: one of four sequences ends after 80 tokens, that is once in 80 / 4 steps.
+  EXPECT_NEAR(NeededSeconds(MakeRequest(0, 10)), 1.1 * (2 * 20 * 0.14 * 87 / 84 + 10 * 0.14), 0.5);
+}
+
+TEST_F(AdmissionTest, OnlyAFairShareOfAFloodIsBeforeAnotherClient) {
+  Run(4, 10);
+  for (int i = 0; i < 3; ++i) Wait(MakeRequest(100, 100, "flood"));
+  const double of_flood = NeededSeconds(MakeRequest(10, 10, "flood"));
+  const double of_other = NeededSeconds(MakeRequest(10, 10, "other"));
+  EXPECT_LT(of_other, of_flood / 2);
+  EXPECT_LT(NeededSeconds(MakeRequest(10, 10, "flood", -1)), of_other);
+}
+
+TEST_F(AdmissionTest, WhatRunsWithLowerPriorityDoesNotCount) {
+  Run(4, 80, /*priority=*/1);
+  EXPECT_NEAR(NeededSeconds(MakeRequest(0, 10)), 1.1 * 10 * 0.11, 0.1);
+  EXPECT_GT(NeededSeconds(MakeRequest(0, 10, "", 1)), 3);
+}
+
+TEST_F(AdmissionTest, ShortRequestsAreRefusedWhenTheAverageOneWouldBeLate) {
+  Run(2, 50);
+  Request average = MakeRequest(500, 200);
+  average.deadline = kNow + absl::Seconds(30);
+  Request brief = MakeRequest(10, 5);
+  brief.deadline = kNow + absl::Seconds(30);
+  Request impossible = MakeRequest(10, 900);
+  impossible.deadline = kNow + absl::Seconds(1);
+  for (int i = 0; i < 100; ++i) admission_.NoteOffered(average, kNow);
+  for (int i = 0; i < 50; ++i) admission_.NoteOffered(impossible, kNow);
+  EXPECT_EQ(Reason(brief), "deadline");
+  Run(1, 50);
+  EXPECT_EQ(Reason(brief), "deadline");
+  for (int i = 0; i < 1000; ++i) admission_.NoteOffered(brief, kNow);
+  EXPECT_EQ(Reason(brief), "");
+}
+
+TEST_F(AdmissionTest, RetryAfterIsWhatTheDeadlineIsShortOf) {
+  Run(2, 50);
+  Request request = MakeRequest(500, 50);
+  const double needed = NeededSeconds(request);
+  request.deadline = kNow + absl::Seconds(needed - 3);
+  const auto details = DetailsOf(admission_.Check(request, kNow));
+  EXPECT_NEAR(absl::ToDoubleSeconds(details->retry_after), 3, 0.01);
+}
+
+}  // namespace
+}  // namespace winnow

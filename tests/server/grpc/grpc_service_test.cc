@@ -1,0 +1,419 @@
+// The services with the real engine and gRPC over a socket, and a model that needs no file.
+
+#include "server/grpc/grpc_service.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <atomic>
+#include <chrono>
+#include <functional>
+#include <memory>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "absl/time/clock.h"
+#include "engine/engine.h"
+#include "engine/model/forward_pass.h"
+#include "google/rpc/error_details.pb.h"
+#include "google/rpc/status.pb.h"
+#include "grpcpp/create_channel.h"
+#include "kernels/cpu/token_chooser.h"
+#include "server/grpc/grpc_server.h"
+#include "server/observability/watchdog.h"
+#include "tests/server/fake_tokenizer.h"
+
+namespace winnow {
+namespace {
+
+using ::testing::ElementsAre;
+using ::testing::SizeIs;
+
+constexpr int kContext = 4000;
+
+/// After token t comes t + 1, from 'z' on 'a' again; after '!' the text ends. Every step takes
+/// `step_time`.
+class AlphabetModel final : public ForwardPass {
+ public:
+  absl::Status Forward(const StepBatch& batch, std::span<float> logits,
+                       std::span<float> /*recalls*/) override {
+    absl::SleepFor(step_time.load());
+    if (fails) return absl::InternalError("the device is gone");
+    std::fill(logits.begin(), logits.end(), 0.0f);
+    for (size_t i = 0; i < batch.logit_rows.size(); ++i) {
+      const int32_t token = batch.tokens[batch.logit_rows[i]];
+      const int32_t next = token == '!'                  ? FakeTokenizer::kEos
+                           : token < 'a' || token >= 'z' ? 'a'
+                                                         : token + 1;
+      logits[i * FakeTokenizer::kVocabSize + next] = 10;
+    }
+    return absl::OkStatus();
+  }
+  absl::Status ForwardAndChoose(const StepBatch& batch, std::span<const TokenChoice> choices,
+                                std::span<int32_t> tokens, std::span<float> logits,
+                                std::span<float> recalls) override {
+    constexpr size_t kVocab = FakeTokenizer::kVocabSize;
+    std::vector<float> all(batch.logit_rows.size() * kVocab);
+    const absl::Status status = Forward(batch, all, recalls);
+    cpu::TokenChooser chooser;
+    for (size_t i = 0; i < choices.size(); ++i) {
+      const auto row = static_cast<size_t>(choices[i].row);
+      tokens[i] = chooser.Choose(std::span(all).subspan(row * kVocab, kVocab), choices[i]);
+    }
+    if (!logits.empty()) std::ranges::copy(all, logits.begin());
+    return status;
+  }
+  absl::Status CopyBlock(int32_t, int32_t, int) override { return absl::OkStatus(); }
+  int vocab() const override { return FakeTokenizer::kVocabSize; }
+  AttentionShape attention_shape() const override { return {1, 1}; }
+  KvTraffic Traffic(const Selection&, int) const override { return {}; }
+
+  std::atomic<absl::Duration> step_time = absl::ZeroDuration();
+  std::atomic<bool> fails = false;
+};
+
+EngineOptions Options() {
+  EngineOptions options;
+  options.block_tokens = 32;
+  options.kv_blocks = 256;
+  options.max_context = kContext;
+  options.max_running_sequences = 2;
+  // Not one: a request counts as waiting until the end of the step that gives its first token.
+  options.max_waiting_requests = 2;
+  return options;
+}
+
+class GrpcService : public testing::Test {
+ protected:
+  GrpcService()
+      : served_{.name = "alphabet",
+                .title = "Alphabet",
+                .architecture = "fake",
+                .context_tokens = kContext,
+                .trained_context_tokens = 8000,
+                .max_sequences = 2,
+                .attention = {},
+                .tokenizer = &tokenizer_,
+                .chat = {}},
+        metrics_("alphabet", "fake", 0),
+        engine_(Options(), model_, tokenizer_, metrics_) {
+    auto server =
+        GrpcServer::Start({.address = "127.0.0.1:0"}, served_, engine_, metrics_, *authenticator_);
+    EXPECT_EQ(server.status(), absl::OkStatus());
+    server_ = *std::move(server);
+    server_->SetServing(true);
+    // Without probing, gRPC's flow control lets 64 KiB through to a client that doesn't read.
+    grpc::ChannelArguments arguments;
+    arguments.SetInt(GRPC_ARG_HTTP2_BDP_PROBE, 0);
+    channel_ = grpc::CreateCustomChannel("127.0.0.1:" + std::to_string(server_->port()),
+                                         grpc::InsecureChannelCredentials(), arguments);
+    generation_ = v1::GenerationService::NewStub(channel_);
+  }
+
+  static v1::GenerateRequest Prompt(const std::string& text, int max_tokens) {
+    v1::GenerateRequest request;
+    request.set_text(text);
+    request.mutable_sampling()->set_temperature(0);
+    request.mutable_stop()->set_max_tokens(max_tokens);
+    return request;
+  }
+
+  grpc::Status Complete(const v1::GenerateRequest& request, v1::GenerateResponse* response) {
+    grpc::ClientContext call;
+    return generation_->Complete(&call, request, response);
+  }
+
+  bool MetricIs(const std::string& line) const {
+    return metrics_.Text().find("\n" + line + "\n") != std::string::npos;
+  }
+  /// Waits until the metrics have the line.
+  bool MetricBecomes(const std::string& line) const {
+    const absl::Time limit = absl::Now() + absl::Seconds(20);
+    while (!MetricIs(line) && absl::Now() < limit) absl::SleepFor(absl::Milliseconds(2));
+    return MetricIs(line);
+  }
+  bool PoolBecomesFree() const {
+    return MetricBecomes("winnow_kv_blocks{state=\"used\"} 0") &&
+           MetricBecomes("winnow_requests_running 0");
+  }
+
+  AlphabetModel model_;
+  FakeTokenizer tokenizer_;
+  ServedModel served_;
+  MetricsExporter metrics_;
+  Engine engine_;
+  std::unique_ptr<Authenticator> authenticator_ = *Authenticator::Open("");
+  std::unique_ptr<GrpcServer> server_;
+  std::shared_ptr<grpc::Channel> channel_;
+  std::unique_ptr<v1::GenerationService::Stub> generation_;
+};
+
+TEST_F(GrpcService, StreamsPiecesThatJoinToTheUnaryAnswer) {
+  const v1::GenerateRequest request = Prompt("x", 40);
+  v1::GenerateResponse whole;
+  ASSERT_TRUE(Complete(request, &whole).ok());
+  ASSERT_THAT(whole.outputs(), SizeIs(1));
+  EXPECT_EQ(whole.outputs(0).text().substr(0, 6), "yzabcd");
+  EXPECT_EQ(whole.outputs(0).token_ids_size(), 40);
+  EXPECT_EQ(whole.outputs(0).finish_reason(), v1::FINISH_REASON_LENGTH);
+  EXPECT_EQ(whole.summary().usage().prompt_tokens(), 2);
+  EXPECT_EQ(whole.summary().usage().generated_tokens(), 40);
+
+  model_.step_time = absl::Milliseconds(10);
+  grpc::ClientContext call;
+  const auto reader = generation_->Generate(&call, request);
+  std::string text;
+  int messages = 0;
+  v1::GenerateResponse message;
+  while (reader->Read(&message)) {
+    ++messages;
+    EXPECT_THAT(message.outputs(), SizeIs(1));
+    text += message.outputs(0).text();
+    EXPECT_EQ(message.has_summary(), message.outputs(0).finish_reason() != 0);
+  }
+  ASSERT_TRUE(reader->Finish().ok());
+  EXPECT_TRUE(message.has_summary());
+  EXPECT_EQ(text, whole.outputs(0).text());
+  EXPECT_GT(messages, 1);
+}
+
+TEST_F(GrpcService, GivesEachContinuationItsOwnOutput) {
+  v1::GenerateRequest request = Prompt("a", 3);
+  request.set_n(2);
+  v1::GenerateResponse response;
+  ASSERT_TRUE(Complete(request, &response).ok());
+  ASSERT_THAT(response.outputs(), SizeIs(2));
+  for (const v1::Output& output : response.outputs()) EXPECT_EQ(output.text(), "bcd");
+  EXPECT_EQ(response.summary().usage().generated_tokens(), 6);
+}
+
+TEST_F(GrpcService, AnswersAnInvalidRequestWithAllViolations) {
+  v1::GenerateRequest request = Prompt("", 0);
+  request.set_n(3);
+  v1::GenerateResponse response;
+  const grpc::Status status = Complete(request, &response);
+  EXPECT_EQ(status.error_code(), grpc::StatusCode::INVALID_ARGUMENT);
+  google::rpc::Status details;
+  ASSERT_TRUE(details.ParseFromString(status.error_details()));
+  google::rpc::BadRequest bad_request;
+  ASSERT_TRUE(details.details(0).UnpackTo(&bad_request));
+  ASSERT_EQ(bad_request.field_violations_size(), 2);
+  EXPECT_EQ(bad_request.field_violations(0).field(), "stop.max_tokens");
+  EXPECT_EQ(bad_request.field_violations(1).field(), "n");
+
+  grpc::ClientContext call;
+  EXPECT_EQ(generation_->Generate(&call, request)->Finish().error_code(),
+            grpc::StatusCode::INVALID_ARGUMENT);
+  EXPECT_TRUE(MetricIs("winnow_rpcs_total{code=\"INVALID_ARGUMENT\",method=\"Generate\"} 1"));
+}
+
+TEST_F(GrpcService, ServesOnlyTheModelThatItHas) {
+  v1::GenerateRequest request = Prompt("x", 1);
+  request.set_model("other");
+  v1::GenerateResponse response;
+  EXPECT_EQ(Complete(request, &response).error_code(), grpc::StatusCode::NOT_FOUND);
+  request.set_model("alphabet");
+  EXPECT_TRUE(Complete(request, &response).ok());
+}
+
+TEST_F(GrpcService, ACancelledCallFreesItsBlocks) {
+  model_.step_time = absl::Milliseconds(2);
+  grpc::ClientContext call;
+  const auto reader = generation_->Generate(&call, Prompt("x", 900));
+  v1::GenerateResponse message;
+  ASSERT_TRUE(reader->Read(&message));
+  EXPECT_TRUE(MetricBecomes("winnow_kv_blocks{state=\"used\"} 1"));
+  call.TryCancel();
+  EXPECT_TRUE(PoolBecomesFree());
+  while (reader->Read(&message)) {
+  }
+  EXPECT_EQ(reader->Finish().error_code(), grpc::StatusCode::CANCELLED);
+  EXPECT_TRUE(MetricBecomes("winnow_rpcs_total{code=\"CANCELLED\",method=\"Generate\"} 1"));
+  EXPECT_TRUE(MetricIs("winnow_continuations_total{finish_reason=\"cancelled\"} 1"));
+}
+
+TEST_F(GrpcService, ACancelledUnaryCallFreesItsBlocks) {
+  model_.step_time = absl::Milliseconds(2);
+  grpc::ClientContext call;
+  v1::GenerateResponse response;
+  grpc::Status status;
+  std::thread caller([&] { status = generation_->Complete(&call, Prompt("x", 900), &response); });
+  EXPECT_TRUE(MetricBecomes("winnow_requests_running 1"));
+  call.TryCancel();
+  caller.join();
+  EXPECT_EQ(status.error_code(), grpc::StatusCode::CANCELLED);
+  EXPECT_TRUE(PoolBecomesFree());
+}
+
+TEST_F(GrpcService, AnExpiredCallFreesItsBlocksAndKeepsWhatCameInTime) {
+  model_.step_time = absl::Milliseconds(2);
+  grpc::ClientContext call;
+  call.set_deadline(std::chrono::system_clock::now() + std::chrono::milliseconds(200));
+  const auto reader = generation_->Generate(&call, Prompt("x", 900));
+  int tokens = 0;
+  v1::GenerateResponse message;
+  while (reader->Read(&message)) {
+    for (const v1::Output& output : message.outputs()) tokens += output.token_ids_size();
+  }
+  EXPECT_EQ(reader->Finish().error_code(), grpc::StatusCode::DEADLINE_EXCEEDED);
+  EXPECT_GT(tokens, 5);
+  EXPECT_TRUE(PoolBecomesFree());
+  EXPECT_TRUE(MetricBecomes("winnow_rpcs_total{code=\"DEADLINE_EXCEEDED\",method=\"Generate\"} 1"));
+}
+
+TEST_F(GrpcService, ASlowReaderPausesOnlyItsOwnRequest) {
+  // Every token brings 20 others with it: 3900 tokens are far more than flow control lets through.
+  v1::GenerateRequest request = Prompt("x", 3900);
+  request.set_logprobs(true);
+  request.set_top_logprobs(20);
+  grpc::ClientContext slow_call;
+  const auto slow = generation_->Generate(&slow_call, request);
+  v1::GenerateResponse message;
+  ASSERT_TRUE(slow->Read(&message));
+
+  for (int i = 0; i < 3; ++i) {
+    v1::GenerateResponse response;
+    ASSERT_TRUE(Complete(Prompt("x", 2000), &response).ok());
+    EXPECT_EQ(response.outputs(0).token_ids_size(), 2000);
+  }
+  // As many steps as the other requests had would have ended it, had it not been paused.
+  EXPECT_TRUE(MetricBecomes("winnow_requests_running 1"));
+
+  int tokens = message.outputs(0).token_ids_size();
+  while (slow->Read(&message)) tokens += message.outputs(0).token_ids_size();
+  EXPECT_TRUE(slow->Finish().ok());
+  EXPECT_EQ(tokens, 3900);
+  EXPECT_TRUE(PoolBecomesFree());
+}
+
+TEST_F(GrpcService, AFullQueueIsRefusedWithADelayToRetryAfter) {
+  model_.step_time = absl::Milliseconds(5);
+  grpc::ClientContext calls[4];
+  std::vector<std::unique_ptr<grpc::ClientReader<v1::GenerateResponse>>> readers;
+  for (int i = 0; i < 4; ++i) {  // two run, two wait
+    readers.push_back(generation_->Generate(&calls[i], Prompt("x", 900)));
+    ASSERT_TRUE(MetricBecomes(i < 2 ? "winnow_requests_running " + std::to_string(i + 1)
+                                    : "winnow_requests_waiting " + std::to_string(i - 1)));
+  }
+  v1::GenerateResponse response;
+  const grpc::Status status = Complete(Prompt("x", 1), &response);
+  EXPECT_EQ(status.error_code(), grpc::StatusCode::RESOURCE_EXHAUSTED);
+  google::rpc::Status details;
+  ASSERT_TRUE(details.ParseFromString(status.error_details()));
+  google::rpc::RetryInfo retry;
+  ASSERT_TRUE(details.details(0).UnpackTo(&retry));
+  EXPECT_GT(retry.retry_delay().seconds() + retry.retry_delay().nanos(), 0);
+  for (auto& call : calls) call.TryCancel();
+  EXPECT_TRUE(PoolBecomesFree());
+}
+
+TEST_F(GrpcService, DrainingFinishesWhatRunsAndRefusesTheRest) {
+  model_.step_time = absl::Milliseconds(2);
+  grpc::ClientContext call;
+  const auto reader = generation_->Generate(&call, Prompt("x", 100));
+  v1::GenerateResponse message;
+  ASSERT_TRUE(reader->Read(&message));
+  engine_.Drain(absl::Seconds(20));
+  v1::GenerateResponse response;
+  EXPECT_EQ(Complete(Prompt("x", 1), &response).error_code(), grpc::StatusCode::UNAVAILABLE);
+  while (reader->Read(&message)) {
+  }
+  EXPECT_TRUE(reader->Finish().ok());
+  EXPECT_EQ(message.outputs(0).finish_reason(), v1::FINISH_REASON_LENGTH);
+}
+
+TEST_F(GrpcService, DrainingEndsWhatOutlivesTheLimit) {
+  model_.step_time = absl::Milliseconds(5);
+  grpc::ClientContext call;
+  const auto reader = generation_->Generate(&call, Prompt("x", 900));
+  v1::GenerateResponse message;
+  ASSERT_TRUE(reader->Read(&message));
+  engine_.Drain(absl::Milliseconds(50));
+  while (reader->Read(&message)) {
+  }
+  EXPECT_EQ(reader->Finish().error_code(), grpc::StatusCode::UNAVAILABLE);
+}
+
+TEST_F(GrpcService, TheWatchdogTellsAHungStepFromALongRequest) {
+  model_.step_time = absl::Milliseconds(5);
+  grpc::ClientContext long_call;
+  const auto reader = generation_->Generate(&long_call, Prompt("x", 900));
+  v1::GenerateResponse message;
+  for (int i = 0; i < 20; ++i) ASSERT_TRUE(reader->Read(&message));
+  EXPECT_TRUE(CheckEngine(engine_, absl::Minutes(1), absl::Now()).ok());
+  model_.step_time = absl::Seconds(2);
+  absl::Status status;
+  const absl::Time limit = absl::Now() + absl::Seconds(20);
+  while ((status = CheckEngine(engine_, absl::Milliseconds(100), absl::Now())).ok() &&
+         absl::Now() < limit) {
+    absl::SleepFor(absl::Milliseconds(5));
+  }
+  EXPECT_EQ(status.code(), absl::StatusCode::kDeadlineExceeded);
+  EXPECT_THAT(std::string(status.message()),
+              testing::ContainsRegex("step of 0 prompt and 1 generated tokens; 1 requests running, "
+                                     "0 waiting; [1-9][0-9]* of 256 KV blocks"));
+  model_.step_time = absl::ZeroDuration();
+  long_call.TryCancel();
+  EXPECT_TRUE(PoolBecomesFree());
+  EXPECT_TRUE(CheckEngine(engine_, absl::Minutes(1), absl::Now()).ok());
+}
+
+TEST_F(GrpcService, AFailedDeviceEndsCallsAndTheEnginesHealth) {
+  model_.fails = true;
+  v1::GenerateResponse response;
+  EXPECT_EQ(Complete(Prompt("x", 5), &response).error_code(), grpc::StatusCode::UNAVAILABLE);
+  const absl::Time limit = absl::Now() + absl::Seconds(10);
+  while (engine_.healthy() && absl::Now() < limit) absl::SleepFor(absl::Milliseconds(1));
+  EXPECT_FALSE(engine_.healthy());
+  EXPECT_TRUE(absl::IsUnavailable(CheckEngine(engine_, absl::InfiniteDuration(), absl::Now())));
+}
+
+TEST_F(GrpcService, TokenizesAndDetokenizes) {
+  auto stub = v1::TokenizerService::NewStub(channel_);
+  v1::TokenizeRequest tokenize;
+  tokenize.set_text("hi<eos>");
+  v1::TokenizeResponse tokens;
+  grpc::ClientContext first;
+  ASSERT_TRUE(stub->Tokenize(&first, tokenize, &tokens).ok());
+  EXPECT_THAT(tokens.token_ids(), ElementsAre(FakeTokenizer::kBos, 'h', 'i', FakeTokenizer::kEos));
+  EXPECT_THAT(tokens.tokens(), ElementsAre("<bos>", "h", "i", "<eos>"));
+
+  v1::DetokenizeRequest detokenize;
+  *detokenize.mutable_token_ids() = tokens.token_ids();
+  detokenize.add_token_ids(0xE2);  // half a character
+  v1::DetokenizeResponse text;
+  grpc::ClientContext second;
+  ASSERT_TRUE(stub->Detokenize(&second, detokenize, &text).ok());
+  EXPECT_EQ(text.text(), "hi\xEF\xBF\xBD");
+  detokenize.add_token_ids(-1);
+  grpc::ClientContext third;
+  EXPECT_EQ(stub->Detokenize(&third, detokenize, &text).error_code(),
+            grpc::StatusCode::INVALID_ARGUMENT);
+}
+
+TEST_F(GrpcService, DescribesTheModelAndItsLimits) {
+  auto stub = v1::ModelService::NewStub(channel_);
+  v1::Model model;
+  grpc::ClientContext call;
+  ASSERT_TRUE(stub->GetModel(&call, {}, &model).ok());
+  EXPECT_EQ(model.name(), "alphabet");
+  EXPECT_EQ(model.title(), "Alphabet");
+  EXPECT_EQ(model.context_tokens(), kContext);
+  EXPECT_EQ(model.trained_context_tokens(), 8000);
+  EXPECT_EQ(model.vocab_size(), FakeTokenizer::kVocabSize);
+  EXPECT_EQ(model.chat_family(), v1::CHAT_FAMILY_UNSPECIFIED);
+  EXPECT_EQ(model.limits().n(), 2);
+  EXPECT_EQ(model.limits().top_logprobs(), 20);
+}
+
+TEST_F(GrpcService, AnAddressInUseIsAnError) {
+  const std::string address = "127.0.0.1:" + std::to_string(server_->port());
+  EXPECT_EQ(GrpcServer::Start({.address = address}, served_, engine_, metrics_, *authenticator_)
+                .status()
+                .code(),
+            absl::StatusCode::kUnavailable);
+}
+
+}  // namespace
+}  // namespace winnow
