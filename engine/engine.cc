@@ -7,12 +7,12 @@
 
 namespace winnow {
 
-Engine::Engine(const EngineOptions& options, ForwardPass& forward, const Tokenizer& tokenizer,
-               EngineObserver& observer)
+Engine::Engine(const EngineOptions& options, ForwardPass& forward, BlockMemory& memory,
+               const Tokenizer& tokenizer, EngineObserver& observer)
     : options_(options),
       vocab_(forward.vocab()),
       observer_(observer),
-      core_(options, forward, tokenizer, observer),
+      core_(options, forward, memory, tokenizer, observer),
       mailbox_(Admission(options)),
       thread_([this] { Loop(); }) {}
 

@@ -24,9 +24,10 @@ namespace winnow {
 /// cancels what is still running.
 class Engine {
  public:
-  /// REQUIRES: `forward`, `tokenizer` and `observer` outlive the engine.
-  Engine(const EngineOptions& options, ForwardPass& forward, const Tokenizer& tokenizer,
-         EngineObserver& observer);
+  /// `memory` is that of the KV blocks which `forward` computes on. REQUIRES: all of them outlive
+  /// the engine.
+  Engine(const EngineOptions& options, ForwardPass& forward, BlockMemory& memory,
+         const Tokenizer& tokenizer, EngineObserver& observer);
   ~Engine();
 
   /// What Submit would say, as far as that is known without the prompt: so that a server that is

@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "engine/attention_accounting.h"
 #include "engine/base/check.h"
 #include "engine/request/request_check.h"
 #include "engine/sequence/sequence.h"
@@ -29,15 +30,15 @@ struct EngineCore::ActiveRequest {
   }
 };
 
-EngineCore::EngineCore(const EngineOptions& options, ForwardPass& forward,
+EngineCore::EngineCore(const EngineOptions& options, ForwardPass& forward, BlockMemory& memory,
                        const Tokenizer& tokenizer, EngineObserver& observer, Clock clock)
     : options_(options),
       forward_(forward),
       tokenizer_(tokenizer),
       observer_(observer),
       clock_(std::move(clock)),
-      pool_(options.kv_blocks, options.block_tokens),
-      scheduler_(options, pool_),
+      store_(options.kv_blocks, options.block_tokens, memory),
+      scheduler_(options, store_),
       admission_(options),
       step_builder_(forward.attention_shape()),
       seeds_(std::random_device{}()) {}
@@ -65,7 +66,9 @@ void EngineCore::Submit(Request request, RequestSink* sink, absl::Time submitted
 
   // The first continuation computes the prompt, then the others fork from it.
   Sequence& first = *active->sequences.front();
-  first.set_forks(kept.n - 1);
+  std::vector<Sequence*> forks;
+  for (const auto& one : std::span(active->sequences).subspan(1)) forks.push_back(one.get());
+  first.set_forks(std::move(forks));
   scheduler_.Add(first);
   const auto [entry, is_new] = requests_.emplace(kept.id, std::move(active));
   WINNOW_CHECK(is_new);
@@ -108,52 +111,57 @@ bool EngineCore::Step() {
   EndExpired();
   EndOverdue();
   PauseSlowReaders();
+  Draft();
 
   const absl::Time begin = clock_();
   const Schedule schedule = scheduler_.Form(
       [&](const Sequence& sequence, bool alone) { return MayStart(sequence, alone, begin); });
+  stands_ = schedule.stands;
 #ifndef NDEBUG
   CheckInvariants();
 #endif
   NoteScheduled(schedule, begin);
-  if (schedule.chunks.empty()) {
+  if (schedule.spans.empty()) {
     NoteLoad();
     return false;
   }
   StepStats stats;
   std::map<int, int> prefill_tokens;  // by priority
-  for (const ScheduledChunk& chunk : schedule.chunks) {
-    (chunk.decode ? stats.decode_tokens : stats.prefill_tokens) += chunk.count;
-    if (!chunk.decode) prefill_tokens[chunk.sequence->priority()] += chunk.count;
+  for (const Span& span : schedule.spans) {
+    (span.decode ? stats.decode_tokens : stats.prefill_tokens) += span.rows();
+    if (!span.decode) prefill_tokens[span.sequence->priority()] += span.rows();
   }
   step_tokens_.store({stats.prefill_tokens, stats.decode_tokens}, std::memory_order_relaxed);
-  const StepBatch batch = step_builder_.Build(schedule.chunks);
+  step_builder_.Build(schedule.spans);
+  const StepBatch& batch = step_builder_.batch();
   const size_t vocab = static_cast<size_t>(forward_.vocab());
   recalls_.resize(batch.recall_probes.size());
-  Choose(schedule);
+  chosen_.resize(step_builder_.choices().size());
   // Logits are large: they only leave the device when a request asks for their probabilities.
-  const bool needs_logits = std::ranges::any_of(schedule.chunks, [](const ScheduledChunk& chunk) {
-    return chunk.wants_logits && chunk.sequence->request().logprobs;
+  const bool needs_logits = std::ranges::any_of(schedule.spans, [](const Span& span) {
+    return span.logit_rows() > 0 && span.sequence->request().logprobs;
   });
   logits_.resize(needs_logits ? batch.logit_rows.size() * vocab : 0);
 
   const absl::Time scheduled = clock_();
-  absl::Status status = forward_.ForwardAndChoose(batch, choices_, chosen_, logits_, recalls_);
+  absl::Status status =
+      forward_.ForwardAndChoose(batch, step_builder_.choices(), chosen_, logits_, recalls_);
   const absl::Time computed = clock_();
-  if (status.ok()) NoteAttention(schedule, stats);
-  size_t row = 0;  // of the logits
+  if (status.ok()) {
+    NoteTraffic(schedule.spans, forward_, stats);
+    NoteRecalls(step_builder_, recalls_, stats);
+  }
   std::span<const int32_t> chosen = chosen_;
-  for (const ScheduledChunk& chunk : schedule.chunks) {
+  std::span<const float> logits = logits_;
+  for (const Span& span : schedule.spans) {
     if (!status.ok()) break;
-    NextTokens next;
-    if (chunk.wants_logits) {
-      const auto count = static_cast<size_t>(chunk.sequence->forks()) + 1;
-      next.choices = chosen.first(count);
-      chosen = chosen.subspan(count);
-      if (needs_logits) next.logits = std::span(logits_).subspan(row * vocab, vocab);
-      ++row;
-    }
-    status = HandOut(chunk, next);
+    const auto rows = static_cast<size_t>(span.logit_rows());
+    const size_t choices = rows == 0 ? 0 : rows + span.sequence->forks().size();
+    const size_t numbers = needs_logits ? rows * vocab : 0;
+    const NextTokens next = {chosen.first(choices), logits.first(numbers)};
+    chosen = chosen.subspan(choices);
+    logits = logits.subspan(numbers);
+    status = HandOut(span, next);
   }
   if (!status.ok()) Fail(status);
 
@@ -235,13 +243,13 @@ bool EngineCore::MayStart(const Sequence& sequence, bool alone, absl::Time now) 
   for (const Sequence* other : running) {
     if (resting(*other) || (alone && other->priority() > priority)) continue;
     if (!other->decoding()) prompts += other->pending();
-    sequences += 1 + other->forks();
+    sequences += other->slots();
   }
   if (sequences == 0 || !costs.known()) return true;
   const double seconds_without = costs.PrefillSeconds(prompts);
   const double step_without = costs.DecodeSeconds(sequences);
   const double seconds = costs.PrefillSeconds(prompts + sequence.pending());
-  const double step = costs.DecodeSeconds(sequences + 1 + sequence.forks());
+  const double step = costs.DecodeSeconds(sequences + sequence.slots());
   const auto in_time = [&](const Sequence& s, double prompt_seconds, double step_seconds) {
     return s.request().deadline == absl::InfiniteFuture() ||
            now + absl::Seconds(prompt_seconds + RemainingTokens(s) * step_seconds) <
@@ -261,84 +269,43 @@ void EngineCore::PauseSlowReaders() {
   }
 }
 
+void EngineCore::Draft() {
+  if (drafter_ == nullptr) return;
+  for (Sequence* sequence : scheduler_.running()) {
+    if (sequence->decoding()) sequence->SetDrafts(drafter_->Draft(*sequence));
+  }
+}
+
 void EngineCore::NoteScheduled(const Schedule& schedule, absl::Time now) {
   for (const Sequence* sequence : schedule.preempted) {
     ++requests_.at(sequence->request().id)->summary.preemptions;
     observer_.OnPreempted();
   }
-  for (const ScheduledChunk& chunk : schedule.chunks) {
-    ActiveRequest& active = *requests_.at(chunk.sequence->request().id);
+  for (const Span& span : schedule.spans) {
+    ActiveRequest& active = *requests_.at(span.sequence->request().id);
     if (std::exchange(active.admitted, true)) continue;
     admission_.Remove(active.request, active.load);
     active.summary.queue_seconds = absl::ToDoubleSeconds(now - active.submitted);
-    active.summary.cached_tokens = chunk.begin;
+    active.summary.cached_tokens = span.begin;
   }
 }
 
-// Takes what the step's attention read, and how much of the softmax's mass its selections held.
-void EngineCore::NoteAttention(const Schedule& schedule, StepStats& stats) {
-  for (const ScheduledChunk& chunk : schedule.chunks) {
-    SequenceAttention& attention = chunk.sequence->mutable_attention();
-    const int end = chunk.begin + chunk.count;
-    const int prompt_end = std::min(end, chunk.sequence->prompt_length());
-    if (chunk.begin < prompt_end) {  // its rows share one pass over the context
-      const KvTraffic prompt = forward_.Traffic(Selection{}, prompt_end);
-      stats.traffic.dense_bytes += prompt.dense_bytes;
-      stats.traffic.equivalent_bytes += prompt.equivalent_bytes;
-    }
-    for (int position = std::max(chunk.begin, prompt_end); position < end; ++position) {
-      const KvTraffic row = forward_.Traffic(attention.SelectionAt(position), position + 1);
-      stats.traffic += row;
-      attention.AddTraffic(position, row);
-    }
-  }
-  for (size_t i = 0; i < recalls_.size(); ++i) {
-    const StepBuilder::Probed& probed = step_builder_.probed(i);
-    stats.recalls.push_back(recalls_[i]);
-    if (probed.sequence->mutable_attention().AddRecall(probed.position, recalls_[i])) {
-      ++stats.fallbacks;
-    }
-  }
-}
-
-// Asks for the tokens of the sequences that go on from the chunks.
-void EngineCore::Choose(const Schedule& schedule) {
-  choices_.clear();
-  int row = 0;  // of the logits
-  for (const ScheduledChunk& chunk : schedule.chunks) {
-    if (!chunk.wants_logits) continue;
-    const auto choose = [&](const Sequence& sequence) {
-      choices_.push_back(
-          MakeChoice(row, sequence.request().sampling, sequence.history(), sequence.Uniform()));
-    };
-    if (chunk.sequence->forks() > 0) {
-      for (const auto& one : requests_.at(chunk.sequence->request().id)->sequences) choose(*one);
-    } else {
-      choose(*chunk.sequence);
-    }
-    ++row;
-  }
-  chosen_.resize(choices_.size());
-}
-
-// Takes the step's result for one chunk. An error means that the device failed.
-absl::Status EngineCore::HandOut(const ScheduledChunk& chunk, const NextTokens& next) {
-  Sequence& sequence = *chunk.sequence;
+// Takes the step's result for one span. An error means that the device failed.
+absl::Status EngineCore::HandOut(const Span& span, const NextTokens& next) {
+  Sequence& sequence = *span.sequence;
   // Its request may have ended with an error in another continuation of this step.
   if (sequence.state() == Sequence::State::kFinished) return absl::OkStatus();
-  scheduler_.NoteComputed(chunk);
-  if (!chunk.wants_logits) return absl::OkStatus();
+  scheduler_.NoteComputed(span);
+  if (next.choices.empty()) return absl::OkStatus();
 
   const auto entry = requests_.find(sequence.request().id);
   ActiveRequest& active = *entry->second;
-  absl::Status taken;
-  if (sequence.forks() > 0) {
-    if (absl::Status status = Fork(active); !status.ok()) return status;
-    for (size_t i = 0; i < active.sequences.size() && taken.ok(); ++i) {
-      taken = Take(active, *active.sequences[i], next.choices[i], next.logits);
-    }
-  } else {
-    taken = Take(active, sequence, next.choices.front(), next.logits);
+  const std::vector<Sequence*> forks(sequence.forks().begin(), sequence.forks().end());
+  if (absl::Status status = scheduler_.Fork(sequence); !status.ok()) return status;
+  const size_t own = next.choices.size() - forks.size();
+  absl::Status taken = Take(active, sequence, {next.choices.first(own), next.logits});
+  for (size_t i = 0; i < forks.size() && taken.ok(); ++i) {
+    taken = Take(active, *forks[i], {next.choices.subspan(own + i, 1), next.logits});
   }
 
   if (!taken.ok()) {
@@ -351,40 +318,31 @@ absl::Status EngineCore::HandOut(const ScheduledChunk& chunk, const NextTokens& 
   return absl::OkStatus();
 }
 
-absl::Status EngineCore::Fork(ActiveRequest& active) {
-  for (size_t i = 1; i < active.sequences.size(); ++i) {
-    const auto copy = scheduler_.Fork(*active.sequences[0], *active.sequences[i]);
-    if (!copy) continue;
-    absl::Status status = forward_.CopyBlock(copy->from, copy->to, copy->tokens);
-    if (!status.ok()) return status;
-  }
-  return absl::OkStatus();
-}
-
-// Hands out a sequence's next token. An error concerns this request only.
-absl::Status EngineCore::Take(ActiveRequest& active, Sequence& sequence, int32_t choice,
-                              std::span<const float> logits) {
-  const Request& request = active.request;
-  if (choice < 0) return NoChoice(choice);
+// Hands out a sequence's next tokens. An error concerns this request only.
+absl::Status EngineCore::Take(ActiveRequest& active, Sequence& sequence, const NextTokens& next) {
+  const bool first = sequence.generated() == 0;
+  absl::StatusOr<Output> output = sequence.Accept(next.choices, next.logits);
+  if (!output.ok()) return output.status();
 
   const absl::Time now = clock_();
+  const auto tokens = static_cast<int>(output->tokens.size());
   absl::Time& last = active.last_token[static_cast<size_t>(sequence.index())];
-  if (sequence.generated() > 0) {
-    active.summary.itl_seconds.push_back(absl::ToDoubleSeconds(now - last));
-  }
+  std::vector<double>& gaps = active.summary.itl_seconds;
+  if (!first) gaps.push_back(absl::ToDoubleSeconds(now - last));
+  gaps.insert(gaps.end(), static_cast<size_t>(tokens - 1), 0.0);  // they came together
   last = now;
-  if (active.summary.generated_tokens++ == 0) {
+  if (active.summary.generated_tokens == 0) {
     active.summary.ttft_seconds = absl::ToDoubleSeconds(now - active.submitted);
   }
+  active.summary.generated_tokens += tokens;
 
-  Output output = sequence.Append(request.logprobs ? Describe(logits, choice, request.top_logprobs)
-                                                   : OutputToken{choice, std::nullopt, {}});
-  if (output.finish_reason) {
+  scheduler_.NoteAccepted(sequence, tokens);
+  if (output->finish_reason) {
     scheduler_.Remove(sequence);
-    admission_.mutable_costs().NoteEnd(request, sequence.generated(),
+    admission_.mutable_costs().NoteEnd(active.request, sequence.generated(),
                                        sequence.max_length() - sequence.prompt_length());
   }
-  active.sink->OnOutput(std::move(output));
+  active.sink->OnOutput(*std::move(output));
   return absl::OkStatus();
 }
 
@@ -427,15 +385,15 @@ void EngineCore::Shed(Requests::iterator entry, ShedReason reason, const std::st
 void EngineCore::NoteLoad() {
   RunningLoad running;
   for (const Sequence* sequence : scheduler_.running()) {
-    const double sequences = 1 + sequence->forks();
+    const double sequences = sequence->slots();
     running.levels[sequence->priority()] +=
         {0, sequences, static_cast<double>(sequence->decoding() ? 0 : sequence->pending()),
          sequences * (sequence->generated() + RemainingTokens(*sequence))};
   }
   for (const Sequence* sequence : scheduler_.running()) {
-    running.client_sequences[sequence->request().client] += 1 + sequence->forks();
+    running.client_sequences[sequence->request().client] += sequence->slots();
   }
-  running.stands = scheduler_.stands();
+  running.stands = stands_;
   admission_.SetRunning(std::move(running));
 
   EngineGauges& gauges = gauges_ = {};
@@ -444,8 +402,8 @@ void EngineCore::NoteLoad() {
   }
   gauges.waiting_prompt_tokens = static_cast<int>(admission_.waiting().prompt_tokens);
   gauges.estimated_wait_seconds = absl::ToDoubleSeconds(admission_.EstimatedWait(0, ""));
-  gauges.kv_blocks_used = pool_.used_blocks();
-  gauges.kv_blocks_total = pool_.total_blocks();
+  gauges.kv_blocks_used = store_.used_blocks();
+  gauges.kv_blocks_total = store_.total_blocks();
   observer_.OnGauges(gauges);
 }
 

@@ -5,6 +5,7 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <optional>
 #include <random>
 #include <span>
 #include <vector>
@@ -12,7 +13,8 @@
 #include "absl/status/status.h"
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
-#include "engine/cache/block_pool.h"
+#include "engine/cache/block_memory.h"
+#include "engine/cache/kv_store.h"
 #include "engine/model/forward_pass.h"
 #include "engine/observer.h"
 #include "engine/request/engine_options.h"
@@ -21,7 +23,8 @@
 #include "engine/scheduling/admission.h"
 #include "engine/scheduling/scheduler.h"
 #include "engine/scheduling/step_builder.h"
-#include "engine/sequence/sampling.h"
+#include "engine/sequence/drafter.h"
+#include "engine/sequence/span.h"
 #include "engine/text/tokenizer.h"
 
 namespace winnow {
@@ -32,10 +35,12 @@ class EngineCore {
  public:
   using Clock = std::function<absl::Time()>;
 
-  /// REQUIRES: `forward`, `tokenizer` and `observer` outlive the core.
+  /// `memory` is that of the KV blocks which `forward` computes on. REQUIRES: all of them outlive
+  /// the core.
   EngineCore(
-      const EngineOptions& options, ForwardPass& forward, const Tokenizer& tokenizer,
-      EngineObserver& observer, Clock clock = [] { return absl::Now(); });
+      const EngineOptions& options, ForwardPass& forward, BlockMemory& memory,
+      const Tokenizer& tokenizer, EngineObserver& observer,
+      Clock clock = [] { return absl::Now(); });
   /// REQUIRES: no request is left (EndAll).
   ~EngineCore();
 
@@ -47,6 +52,10 @@ class EngineCore {
 
   /// Ends the request with CANCELLED; its blocks are free on return. Ignores unknown ids.
   void Cancel(uint64_t request_id);
+
+  /// Sets who guesses the tokens to come; null, as at first, for nobody. Answers do not depend on
+  /// it. REQUIRES: the drafter outlives the core.
+  void SetDrafter(Drafter* drafter) { drafter_ = drafter; }
 
   /// From `limit` on, Step ends all requests with UNAVAILABLE.
   void DrainUntil(absl::Time limit) { drain_limit_ = limit; }
@@ -74,17 +83,17 @@ class EngineCore {
   StepTokens step_tokens() const { return step_tokens_.load(std::memory_order_relaxed); }
   /// As of the last step.
   const EngineGauges& gauges() const { return gauges_; }
-  const BlockPool& pool() const { return pool_; }
+  const KvStore& store() const { return store_; }
   /// See Scheduler::CheckInvariants.
   void CheckInvariants() const { scheduler_.CheckInvariants(); }
 
  private:
   struct ActiveRequest;
 
-  /// What a step computed after one chunk.
+  /// What a step computed after the rows of one span that wanted it.
   struct NextTokens {
-    std::span<const int32_t> choices;  ///< of each sequence that goes on from the chunk
-    std::span<const float> logits;     ///< [vocab], or empty: the request does not want them
+    std::span<const int32_t> choices;  ///< of the sequence, then one of each of its forks
+    std::span<const float> logits;     ///< [rows, vocab], or empty: the request wants none
   };
   using Requests = std::map<uint64_t, std::unique_ptr<ActiveRequest>>;
 
@@ -95,12 +104,9 @@ class EngineCore {
   double RemainingTokens(const Sequence& sequence) const;
   bool MayStart(const Sequence& sequence, bool alone, absl::Time now) const;
   void NoteScheduled(const Schedule& schedule, absl::Time now);
-  void NoteAttention(const Schedule& schedule, StepStats& stats);
-  absl::Status HandOut(const ScheduledChunk& chunk, const NextTokens& next);
-  absl::Status Fork(ActiveRequest& active);
-  void Choose(const Schedule& schedule);
-  absl::Status Take(ActiveRequest& active, Sequence& sequence, int32_t choice,
-                    std::span<const float> logits);
+  void Draft();
+  absl::Status HandOut(const Span& span, const NextTokens& next);
+  absl::Status Take(ActiveRequest& active, Sequence& sequence, const NextTokens& next);
   void End(Requests::iterator entry, const absl::Status& status);
   void Shed(Requests::iterator entry, ShedReason reason, const std::string& message);
   void Fail(const absl::Status& status);
@@ -112,14 +118,16 @@ class EngineCore {
   EngineObserver& observer_;
   const Clock clock_;
 
-  BlockPool pool_;
+  Drafter* drafter_ = nullptr;
+
+  KvStore store_;
   Scheduler scheduler_;
+  std::optional<int> stands_;  ///< Schedule::stands of the last step
   Admission admission_;
   StepBuilder step_builder_;
-  std::vector<TokenChoice> choices_;  ///< of the step
-  std::vector<int32_t> chosen_;       ///< [choices]
-  std::vector<float> logits_;         ///< [logit rows of the step, vocab] if a request wants them
-  std::vector<float> recalls_;        ///< [probes of the step]
+  std::vector<int32_t> chosen_;  ///< [choices of the step]
+  std::vector<float> logits_;    ///< [logit rows of the step, vocab] if a request wants them
+  std::vector<float> recalls_;   ///< [probes of the step]
 
   Requests requests_;
   /// Ended during this step, whose schedule may still point to their sequences.

@@ -20,6 +20,8 @@ struct Selection {
   SelectionKind kind = SelectionKind::kAll;
   float fraction = 1;         ///< of its context, that a KV head of weight 1 attends to
   int32_t budget_tokens = 0;  ///< if above 0: this many tokens instead of a fraction
+
+  bool operator==(const Selection&) const = default;
 };
 
 /// Geometry and memory of the label pool: 4-bit codes [layers, blocks, kv_heads, block_tokens,

@@ -23,7 +23,7 @@ SequenceAttention::SequenceAttention(const AttentionPolicy& policy, const Recall
     : policy_(policy), options_(options), prompt_length_(prompt_length) {}
 
 Selection SequenceAttention::SelectionAt(int position) const {
-  if (position < prompt_length_) return {};
+  if (position < prompt_length_ || policy_.kind == SelectionKind::kAll) return {};
   const auto doublings =
       std::ranges::upper_bound(boost_positions_, position) - boost_positions_.begin();
   return SelectionOf(policy_, 1 << doublings);

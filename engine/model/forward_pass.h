@@ -36,10 +36,6 @@ class ForwardPass {
                                         std::span<int32_t> tokens, std::span<float> logits,
                                         std::span<float> recalls) = 0;
 
-  /// Copies the first `tokens` tokens of KV block `from` to block `to`, in every layer: a sequence
-  /// that forks gets its own copy of a partly filled block.
-  virtual absl::Status CopyBlock(int32_t from, int32_t to, int tokens) = 0;
-
   virtual int vocab() const = 0;
   virtual AttentionShape attention_shape() const = 0;
 

@@ -308,7 +308,8 @@ void Transformer::ComputeLayers(const StepBatch& batch, std::span<float> recalls
   }
 }
 
-absl::Status Transformer::CopyBlock(int32_t from, int32_t to, int tokens) {
+absl::Status Transformer::Copy(const BlockCopy& copy) {
+  const auto [from, to, tokens] = copy;
   const int64_t bytes = tokens * kv_.token_elements() * static_cast<int64_t>(sizeof(uint16_t));
   for (int l = 0; l < config_.layers; ++l) {
     for (int g = 0; g < config_.kv_heads; ++g) {

@@ -10,6 +10,7 @@
 
 #include "absl/status/statusor.h"
 #include "engine/attention/policy.h"
+#include "engine/cache/block_memory.h"
 #include "engine/model/config.h"
 #include "engine/model/forward_pass.h"
 #include "engine/model/label_file.h"
@@ -31,7 +32,7 @@ struct KvOptions {
 
 /// A decoder-only transformer on a backend: weights, KV pool, activations and the forward pass. One
 /// pass serves all model families; ModelConfig is the table of their differences.
-class Transformer : public ForwardPass {
+class Transformer : public ForwardPass, public BlockMemory {
  public:
   /// Loads the weights, which are those of `config`, and allocates the KV pool. REQUIRES: `weights`
   /// and `backend` outlive the transformer. RESOURCE_EXHAUSTED when memory is short, UNIMPLEMENTED
@@ -45,7 +46,7 @@ class Transformer : public ForwardPass {
   absl::Status ForwardAndChoose(const StepBatch& batch, std::span<const TokenChoice> choices,
                                 std::span<int32_t> tokens, std::span<float> logits,
                                 std::span<float> recalls) override;
-  absl::Status CopyBlock(int32_t from, int32_t to, int tokens) override;
+  absl::Status Copy(const BlockCopy& copy) override;
   int vocab() const override { return config_.vocab; }
   AttentionShape attention_shape() const override { return {config_.layers, config_.kv_heads}; }
   KvTraffic Traffic(const Selection& selection, int context) const override;

@@ -1,26 +1,54 @@
 #include "engine/scheduling/step_builder.h"
 
+#include "engine/sequence/sequence.h"
+
 namespace winnow {
 
-StepBatch StepBuilder::Build(std::span<const ScheduledChunk> chunks) {
+void StepBuilder::Build(std::span<const Span> spans) {
   rows_.Clear();
+  choices_.clear();
+  histories_.clear();
+  logit_rows_ = 0;
   probed_.clear();
-  for (const ScheduledChunk& chunk : chunks) {
-    const SequenceAttention& attention = chunk.sequence->attention();
-    rows_.BeginSequence(chunk.sequence->blocks());
-    const int end = chunk.begin + chunk.count;
-    for (int position = chunk.begin; position < end; ++position) {
-      const int32_t row =
-          rows_.AddRow(chunk.sequence->tokens()[static_cast<size_t>(position)], position,
-                       attention.SelectionAt(position), chunk.wants_logits && position == end - 1);
-      if (auto probe = attention.ProbeAt(position, shape_.layers, shape_.kv_heads)) {
-        probe->row = row;
-        rows_.AddProbe(*probe);
-        probed_.push_back({chunk.sequence, position});
-      }
+  for (const Span& span : spans) {
+    AddRows(span);
+    AddChoices(span);
+  }
+  batch_ = rows_.Build();
+}
+
+void StepBuilder::AddRows(const Span& span) {
+  const SequenceAttention& attention = span.sequence->attention();
+  rows_.BeginSequence(span.sequence->kv().blocks());
+  for (int i = 0; i < span.rows(); ++i) {
+    const int position = span.begin + i;
+    const int32_t row = rows_.AddRow(span.tokens[static_cast<size_t>(i)], position, span.selection,
+                                     i >= span.first_logit);
+    if (position >= span.sequence->length()) continue;  // a draft
+    if (auto probe = attention.ProbeAt(position, shape_.layers, shape_.kv_heads)) {
+      probe->row = row;
+      rows_.AddProbe(*probe);
+      probed_.push_back({span.sequence, position});
     }
   }
-  return rows_.Build();
+}
+
+void StepBuilder::AddChoices(const Span& span) {
+  const auto choose = [&](const Sequence& sequence, const TokenHistory& history, int drafts) {
+    choices_.push_back(
+        MakeChoice(logit_rows_, sequence.request().sampling, history, sequence.Uniform(drafts)));
+  };
+  const TokenHistory* history = &span.sequence->history();
+  for (int drafts = 0; drafts < span.logit_rows(); ++drafts, ++logit_rows_) {
+    if (drafts > 0) {
+      histories_.push_back(*history);
+      histories_.back().Append(span.tokens[static_cast<size_t>(span.first_logit + drafts)]);
+      history = &histories_.back();
+    }
+    choose(*span.sequence, *history, drafts);
+    if (drafts > 0) continue;
+    for (const Sequence* fork : span.sequence->forks()) choose(*fork, fork->history(), 0);
+  }
 }
 
 }  // namespace winnow

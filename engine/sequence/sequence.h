@@ -2,12 +2,15 @@
 
 #include <cstdint>
 #include <span>
+#include <utility>
 #include <vector>
 
+#include "absl/status/statusor.h"
 #include "engine/attention/sequence_attention.h"
-#include "engine/cache/prefix_cache.h"
+#include "engine/cache/kv_store.h"
 #include "engine/request/request.h"
 #include "engine/sequence/sampling.h"
+#include "engine/sequence/span.h"
 #include "engine/sequence/stop_matcher.h"
 #include "engine/text/tokenizer.h"
 
@@ -18,6 +21,10 @@ namespace winnow {
 /// Life cycle: kNew until the scheduler gets it, then kWaiting and kRunning (back to kWaiting when
 /// preempted), kFinished at last. Its tokens and sampling state outlive preemption; only the KV
 /// blocks do not. The scheduler owns what concerns scheduling, the engine core adds tokens.
+///
+/// Drafts are guesses of the tokens to come. They are computed together with the token chosen last,
+/// and Accept keeps those that are chosen, too: they change how many tokens a step yields, never
+/// which.
 class Sequence {
  public:
   enum class State { kNew, kWaiting, kRunning, kFinished };
@@ -39,8 +46,11 @@ class Sequence {
   /// the same request.
   bool Before(const Sequence& other) const;
 
-  std::span<const int32_t> tokens() const { return tokens_; }  ///< prompt, then generated ones
-  int length() const { return static_cast<int>(tokens_.size()); }
+  /// Prompt, then generated ones.
+  std::span<const int32_t> tokens() const {
+    return std::span(tokens_).first(static_cast<size_t>(length_));
+  }
+  int length() const { return length_; }
   int prompt_length() const { return static_cast<int>(request_.prompt_tokens.size()); }
   int generated() const { return length() - prompt_length(); }
   int max_length() const { return max_length_; }
@@ -51,7 +61,7 @@ class Sequence {
   int pending() const { return length() - computed_; }
   /// Whether all that is to compute is the token chosen last (else there is a past to compute).
   /// REQUIRES: it is running.
-  bool decoding() const { return length() > admitted_length_; }
+  bool decoding() const { return length_ > past_length_; }
 
   /// Tokens whose keys and values are the same in every sequence that begins with them: the first
   /// ones.
@@ -62,13 +72,27 @@ class Sequence {
   const SequenceAttention& attention() const { return attention_; }
   SequenceAttention& mutable_attention() { return attention_; }
 
-  // What the next token is chosen by.
+  /// What the token after `drafts` of the drafts is chosen by, besides the history.
   const TokenHistory& history() const { return history_; }
-  double Uniform() const { return UniformAt(seed_, index_, generated()); }
+  double Uniform(int drafts) const { return UniformAt(seed_, index_, generated() + drafts); }
 
-  /// Adds the chosen token and returns what it means for the output: text that is now certain, and
-  /// the finish reason if this was the last token.
-  Output Append(OutputToken token);
+  /// Sets the drafts, of which as many count as the sequence may still use.
+  void SetDrafts(std::span<const int32_t> drafts);
+  std::span<const int32_t> drafts() const {
+    return std::span(tokens_).subspan(static_cast<size_t>(length_));
+  }
+
+  /// `rows` rows from `computed()` on, or fewer where rows begin to select differently: a step's
+  /// span of this sequence. Rows past the tokens are those of drafts.
+  Span NextSpan(int rows);
+
+  /// Takes the tokens chosen after the last ones of a span: `choices[i]` follows the token chosen
+  /// last and i drafts. Keeps choices up to the first one that is not the draft that was computed
+  /// in its place, or ends the sequence, and forgets the drafts. Returns what that means for the
+  /// output: the kept tokens, text that is now certain, and the finish reason if the last one was.
+  /// `logits` [choices, vocab] are needed if the request wants log-probabilities. The error of
+  /// NoChoice if a choice came to none; the request can't go on then.
+  absl::StatusOr<Output> Accept(std::span<const int32_t> choices, std::span<const float> logits);
 
   /// The last output of a sequence that is ended early, with the text held back so far.
   Output Abort();
@@ -82,20 +106,20 @@ class Sequence {
   /// The reader is slow: no further tokens until it has caught up.
   bool paused() const { return paused_; }
   void set_paused(bool paused) { paused_ = paused; }
-  /// KV blocks in the order of positions.
-  const std::vector<int32_t>& blocks() const { return blocks_; }
-  std::vector<int32_t>& mutable_blocks() { return blocks_; }
+  /// Where its keys and values are.
+  const BlockTable& kv() const { return kv_; }
+  BlockTable& mutable_kv() { return kv_; }
   void set_computed(int tokens) { computed_ = tokens; }
-  /// What the prefix cache knows of its blocks.
-  const PrefixPosition& prefix_position() const { return prefix_position_; }
-  void set_prefix_position(const PrefixPosition& position) { prefix_position_ = position; }
-  /// The length with which it was last admitted.
-  void set_admitted_length(int tokens) { admitted_length_ = tokens; }
-  /// Continuations that will fork from this one once the prompt is computed.
-  int forks() const { return forks_; }
-  void set_forks(int forks) { forks_ = forks; }
+  /// What it has now is a past to compute before it decodes.
+  void SetPast() { past_length_ = length_; }
+  /// Continuations that go on from this one's prompt once that is computed.
+  std::span<Sequence* const> forks() const { return forks_; }
+  void set_forks(std::vector<Sequence*> forks) { forks_ = std::move(forks); }
+  /// Sequences that run if it does: itself, and those that will fork.
+  int slots() const { return 1 + static_cast<int>(forks_.size()); }
 
  private:
+  bool Append(OutputToken token, Output& output);
   void Finish(FinishReason reason, Output& output);
 
   const Request& request_;
@@ -105,7 +129,8 @@ class Sequence {
   const uint64_t seed_;
   const int max_length_;
 
-  std::vector<int32_t> tokens_;
+  std::vector<int32_t> tokens_;  ///< and drafts behind them
+  int length_;                   ///< of the tokens
   TokenHistory history_;
   Detokenizer detokenizer_;
   StopMatcher stop_matcher_;
@@ -116,10 +141,9 @@ class Sequence {
   bool started_ = false;
   bool paused_ = false;
   int computed_ = 0;
-  int admitted_length_ = 0;
-  int forks_ = 0;
-  std::vector<int32_t> blocks_;
-  PrefixPosition prefix_position_;
+  int past_length_ = 0;
+  std::vector<Sequence*> forks_;
+  BlockTable kv_;
 };
 
 /// Orders sequences by Sequence::Before.

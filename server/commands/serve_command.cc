@@ -457,7 +457,7 @@ absl::Status Serve(ServeFlags& flags, const Signals& signals) {
   MetricsExporter metrics(model.name, model.architecture,
                           label_cache.layers * label_cache.block_bytes());
   if (flags.inference_extension_metrics) metrics.ExportInferenceExtensionNames();
-  Engine engine(*options, **transformer, *file->tokenizer, metrics);
+  Engine engine(*options, **transformer, **transformer, *file->tokenizer, metrics);
   absl::StatusOr<std::unique_ptr<GrpcServer>> server =
       GrpcServer::Start(flags.server, model, engine, metrics, **authenticator);
   if (!server.ok()) return server.status();

@@ -18,7 +18,7 @@ TEST(EngineCoreTest, APrefixIsComputedOnce) {
   RecordingSink sinks[2];
   bench.Submit(first, sinks[0]);
   bench.RunToEnd();
-  EXPECT_EQ(bench.core.pool().used_blocks(), 0);
+  EXPECT_EQ(bench.core.store().used_blocks(), 0);
   const int64_t before = bench.model.tokens_computed();
   bench.Submit(second, sinks[1]);
   bench.RunToEnd();
@@ -49,7 +49,7 @@ TEST(EngineCoreTest, RunningSequencesShareAPrefix) {
   bench.Step();
   bench.Submit(requests[1], sinks[1]);
   bench.Step();
-  EXPECT_EQ(bench.core.pool().used_blocks(), 5 + 1);  // four in common; the second has one more
+  EXPECT_EQ(bench.core.store().used_blocks(), 5 + 1);  // four in common; the second has one more
   bench.RunToEnd();
   for (int i = 0; i < 2; ++i) ExpectAsReference(bench, requests[i], sinks[i]);
   EXPECT_EQ(sinks[1].summary->cached_tokens, 16);
@@ -104,7 +104,7 @@ TEST(EngineCoreTest, ContinuationsShareThePromptsBlocksAndItsComputation) {
   bench.Submit(request, sink);
   bench.Step();
   // Three full blocks owned together, the partly filled fourth by each.
-  EXPECT_EQ(bench.core.pool().used_blocks(), 3 + 4);
+  EXPECT_EQ(bench.core.store().used_blocks(), 3 + 4);
   bench.RunToEnd();
   ExpectAsReference(bench, request, sink);
   EXPECT_EQ(bench.model.tokens_computed(), 14 + 4 * 5);
@@ -119,7 +119,7 @@ TEST(EngineCoreTest, PromptThatFillsItsBlocksIsSharedWithoutACopy) {
   const Request request = Sampled(1, Prompt(8), 6, 3);
   bench.Submit(request, sink);
   bench.Step();
-  EXPECT_EQ(bench.core.pool().used_blocks(), 2);
+  EXPECT_EQ(bench.core.store().used_blocks(), 2);
   bench.RunToEnd();
   ExpectAsReference(bench, request, sink);
 }

@@ -144,7 +144,7 @@ std::string TextOf(const std::vector<Output>& outputs) {
 
 TEST_F(EngineTest, ManyClientsEachGetTheirOwnContinuation) {
   options_.max_waiting_requests = 100;
-  Engine engine(options_, model_, tokenizer_, observer_);
+  Engine engine(options_, model_, model_, tokenizer_, observer_);
   std::vector<std::thread> clients;
   for (int client = 0; client < 8; ++client) {
     clients.emplace_back([&, client] {
@@ -177,7 +177,7 @@ TEST_F(EngineTest, ManyClientsEachGetTheirOwnContinuation) {
 
 TEST_F(EngineTest, FullQueueRefusesTheNextRequestOnly) {
   HoldModel();
-  Engine engine(options_, model_, tokenizer_, observer_);
+  Engine engine(options_, model_, model_, tokenizer_, observer_);
   std::vector<std::unique_ptr<BufferingSink>> sinks;
   const auto submit = [&](uint64_t id) {
     sinks.push_back(std::make_unique<BufferingSink>());
@@ -202,14 +202,14 @@ TEST_F(EngineTest, FullQueueRefusesTheNextRequestOnly) {
 }
 
 TEST_F(EngineTest, InvalidRequestIsRefusedAtOnce) {
-  Engine engine(options_, model_, tokenizer_, observer_);
+  Engine engine(options_, model_, model_, tokenizer_, observer_);
   BufferingSink sink;
   EXPECT_EQ(engine.Submit(Greedy(1, 200, 5), &sink).code(), absl::StatusCode::kInvalidArgument);
   EXPECT_EQ(observer_.rejected, 1);
 }
 
 TEST_F(EngineTest, SlowReaderIsWokenWhenItHasRoomAgain) {
-  Engine engine(options_, model_, tokenizer_, observer_);
+  Engine engine(options_, model_, model_, tokenizer_, observer_);
   const Request request = Greedy(1, 3, 20);
   BufferingSink sink(2);
   ASSERT_TRUE(engine.Submit(request, &sink).ok());
@@ -225,7 +225,7 @@ TEST_F(EngineTest, SlowReaderIsWokenWhenItHasRoomAgain) {
 }
 
 TEST_F(EngineTest, DeadlineEndsARequestWhoseReaderSleeps) {
-  Engine engine(options_, model_, tokenizer_, observer_);
+  Engine engine(options_, model_, model_, tokenizer_, observer_);
   Request request = Greedy(1, 3, 100);
   request.deadline = absl::Now() + absl::Milliseconds(50);
   BufferingSink sink(1);
@@ -237,7 +237,7 @@ TEST_F(EngineTest, DeadlineEndsARequestWhoseReaderSleeps) {
 }
 
 TEST_F(EngineTest, CancelFreesABlockedRequest) {
-  Engine engine(options_, model_, tokenizer_, observer_);
+  Engine engine(options_, model_, model_, tokenizer_, observer_);
   BufferingSink sink(1);
   ASSERT_TRUE(engine.Submit(Greedy(1, 30, 100), &sink).ok());
   sink.AwaitOutputs(1);
@@ -248,7 +248,7 @@ TEST_F(EngineTest, CancelFreesABlockedRequest) {
 
 TEST_F(EngineTest, DrainFinishesWhatRunsAndRefusesWhatIsNew) {
   HoldModel();
-  Engine engine(options_, model_, tokenizer_, observer_);
+  Engine engine(options_, model_, model_, tokenizer_, observer_);
   BufferingSink running;
   ASSERT_TRUE(engine.Submit(Greedy(1, 3, 10), &running).ok());
   AwaitForward();
@@ -263,13 +263,13 @@ TEST_F(EngineTest, DrainFinishesWhatRunsAndRefusesWhatIsNew) {
 }
 
 TEST_F(EngineTest, IdleEngineDrainsAtOnce) {
-  Engine engine(options_, model_, tokenizer_, observer_);
+  Engine engine(options_, model_, model_, tokenizer_, observer_);
   engine.Drain(absl::Seconds(60));
   while (!engine.drained()) std::this_thread::yield();
 }
 
 TEST_F(EngineTest, DrainEndsWhatIsLeftAtItsLimit) {
-  Engine engine(options_, model_, tokenizer_, observer_);
+  Engine engine(options_, model_, model_, tokenizer_, observer_);
   BufferingSink sink(1);
   ASSERT_TRUE(engine.Submit(Greedy(1, 3, 100), &sink).ok());
   sink.AwaitOutputs(1);
@@ -282,7 +282,7 @@ TEST_F(EngineTest, DestructorCancelsWhatIsStillRunning) {
   BufferingSink blocked(1);
   BufferingSink queued(1);
   {
-    Engine engine(options_, model_, tokenizer_, observer_);
+    Engine engine(options_, model_, model_, tokenizer_, observer_);
     ASSERT_TRUE(engine.Submit(Greedy(1, 3, 100), &blocked).ok());
     blocked.AwaitOutputs(1);
     ASSERT_TRUE(engine.Submit(Greedy(2, 3, 100), &queued).ok());
@@ -293,7 +293,7 @@ TEST_F(EngineTest, DestructorCancelsWhatIsStillRunning) {
 
 TEST_F(EngineTest, DeviceErrorMakesTheEngineUnhealthy) {
   model_.before_forward = [](const StepBatch&) { return absl::InternalError("smoke"); };
-  Engine engine(options_, model_, tokenizer_, observer_);
+  Engine engine(options_, model_, model_, tokenizer_, observer_);
   EXPECT_TRUE(engine.healthy());
   BufferingSink sink;
   ASSERT_TRUE(engine.Submit(Greedy(1, 3, 100), &sink).ok());

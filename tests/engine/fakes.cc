@@ -135,7 +135,8 @@ absl::Status HistoryModel::Forward(const StepBatch& batch, std::span<float> logi
   return absl::OkStatus();
 }
 
-absl::Status HistoryModel::CopyBlock(int32_t from, int32_t to, int tokens) {
+absl::Status HistoryModel::Copy(const BlockCopy& copy) {
+  const auto [from, to, tokens] = copy;
   if (pool_ != nullptr && (pool_->owners(from) == 0 || pool_->owners(to) != 1)) ++corruptions_;
   for (int i = 0; i < tokens; ++i) {
     slots_.at(static_cast<size_t>(to * block_tokens_ + i)) =
@@ -158,6 +159,23 @@ void HistoryModel::PoisonFreeBlocks() {
   }
 }
 
+std::vector<int32_t> RandomDrafter::Draft(const Sequence& sequence) {
+  std::vector<int32_t> drafts(random_() % static_cast<unsigned>(most_ + 1));
+  const unsigned wrong_of_ten = random_() % 10;
+  std::vector<int32_t> history(sequence.tokens().begin(), sequence.tokens().end());
+  TokenHistory seen = sequence.history();
+  cpu::TokenChooser chooser;
+  for (size_t i = 0; i < drafts.size(); ++i) {
+    drafts[i] = chooser.Choose(
+        model_.LogitsAfter(history),
+        MakeChoice(0, sequence.request().sampling, seen, sequence.Uniform(static_cast<int>(i))));
+    if (random_() % 10 < wrong_of_ten) drafts[i] = static_cast<int32_t>(random_() % 16);
+    history.push_back(drafts[i]);
+    seen.Append(drafts[i]);
+  }
+  return drafts;
+}
+
 std::vector<int32_t> RecordingSink::Continuation::token_ids() const {
   std::vector<int32_t> ids;
   for (const OutputToken& token : tokens) ids.push_back(token.token);
@@ -167,6 +185,7 @@ std::vector<int32_t> RecordingSink::Continuation::token_ids() const {
 void RecordingSink::OnOutput(Output output) {
   EXPECT_FALSE(summary.has_value()) << "output after OnFinished";
   ++outputs;
+  tokens_beside_others += std::max(0, static_cast<int>(output.tokens.size()) - 1);
   Continuation& continuation = continuations.at(static_cast<size_t>(output.index));
   EXPECT_FALSE(continuation.finish_reason.has_value()) << "output after the last one";
   continuation.text += output.text;
@@ -185,7 +204,7 @@ void RecordingSink::OnFinished(RequestSummary finished) {
 
 CoreBench::~CoreBench() {
   core.CheckInvariants();
-  EXPECT_EQ(core.pool().free_blocks(), options.kv_blocks);
+  EXPECT_EQ(core.store().free_blocks(), options.kv_blocks);
   EXPECT_EQ(model.corruptions(), 0);
   EXPECT_LE(model.max_rows(), options.max_step_tokens);
 }

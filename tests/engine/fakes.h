@@ -3,18 +3,21 @@
 #include <cstdint>
 #include <functional>
 #include <optional>
+#include <random>
 #include <span>
 #include <string>
 #include <string_view>
 #include <vector>
 
 #include "absl/status/status.h"
+#include "engine/cache/block_memory.h"
 #include "engine/cache/block_pool.h"
 #include "engine/engine_core.h"
 #include "engine/model/forward_pass.h"
 #include "engine/observer.h"
 #include "engine/request/engine_options.h"
 #include "engine/request/request.h"
+#include "engine/sequence/drafter.h"
 #include "engine/text/tokenizer.h"
 
 namespace winnow {
@@ -40,7 +43,7 @@ class LetterTokenizer : public Tokenizer {
 /// A model whose logits are a hash of the whole history as it lies in the KV blocks: what a row's
 /// tokens were is read back through the block table. A block that is wrongly shared, freed,
 /// overwritten or not written changes the output, and is counted.
-class HistoryModel : public ForwardPass {
+class HistoryModel : public ForwardPass, public BlockMemory {
  public:
   HistoryModel(int blocks, int block_tokens, int vocab);
 
@@ -49,7 +52,7 @@ class HistoryModel : public ForwardPass {
   absl::Status ForwardAndChoose(const StepBatch& batch, std::span<const TokenChoice> choices,
                                 std::span<int32_t> tokens, std::span<float> logits,
                                 std::span<float> recalls) override;
-  absl::Status CopyBlock(int32_t from, int32_t to, int tokens) override;
+  absl::Status Copy(const BlockCopy& copy) override;
   int vocab() const override { return vocab_; }
   AttentionShape attention_shape() const override { return {2, 3}; }
   /// 100 bytes a token.
@@ -94,6 +97,21 @@ class HistoryModel : public ForwardPass {
   int steps_without_logits_ = 0;
 };
 
+/// Guesses right, wrong, or somewhat, at random.
+class RandomDrafter : public Drafter {
+ public:
+  /// Up to `most` tokens at a time. REQUIRES: `model` outlives the drafter.
+  RandomDrafter(const HistoryModel& model, unsigned seed, int most)
+      : model_(model), random_(seed), most_(most) {}
+
+  std::vector<int32_t> Draft(const Sequence& sequence) override;
+
+ private:
+  const HistoryModel& model_;
+  std::mt19937 random_;
+  int most_;
+};
+
 /// Keeps what it gets. Has room unless told otherwise.
 class RecordingSink : public RequestSink {
  public:
@@ -113,6 +131,7 @@ class RecordingSink : public RequestSink {
 
   bool has_room = true;
   int outputs = 0;
+  int tokens_beside_others = 0;  ///< that came with another one before them in the same output
   std::vector<Continuation> continuations;
   std::optional<RequestSummary> summary;
 };
@@ -142,8 +161,8 @@ struct CoreBench {
   explicit CoreBench(const EngineOptions& options)
       : options(options),
         model(options.kv_blocks, options.block_tokens, kVocab),
-        core(options, model, tokenizer, observer, [this] { return now; }) {
-    model.Watch(core.pool());
+        core(options, model, model, tokenizer, observer, [this] { return now; }) {
+    model.Watch(core.store().pool());
   }
   ~CoreBench();
 

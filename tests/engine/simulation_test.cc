@@ -1,6 +1,6 @@
 // The engine under random workloads: tiny pools and queues, n > 1, cancellations, deadlines,
-// priorities, clients, slow readers, common prefixes, in virtual time and without threads. Every
-// continuation must be what the model answers to it alone, whatever else went on.
+// priorities, clients, slow readers, common prefixes, drafts, in virtual time and without threads.
+// Every continuation must be what the model answers to it alone, whatever else went on.
 //
 //     WINNOW_SIMULATION_SEEDS=1000000 simulation_test     more seeds than in a test run
 //     WINNOW_SIMULATION_SEED=17 simulation_test           only this one, which had failed
@@ -13,6 +13,7 @@
 #include <cstdlib>
 #include <map>
 #include <memory>
+#include <optional>
 #include <random>
 #include <string>
 #include <vector>
@@ -56,6 +57,10 @@ class Simulation {
       return absl::OkStatus();
     };
     while (static_cast<int>(clients_.size()) < clients) AddClient();
+    if (OneIn(2)) {
+      drafter_.emplace(bench_.model, seed, Between(1, 6));
+      bench_.core.SetDrafter(&*drafter_);
+    }
   }
 
   void Run() {
@@ -82,6 +87,19 @@ class Simulation {
   int preemptions() const { return bench_.observer.preemptions; }
   int cached_tokens() const { return cached_tokens_; }
   int steps() const { return steps_; }
+  /// Tokens that came together with the one before, and rows of drafts that did not stay.
+  int64_t drafts_kept() const {
+    int64_t kept = 0;
+    for (const auto& client : clients_) kept += client->sink.tokens_beside_others;
+    return kept;
+  }
+  int64_t drafts_rejected() const {
+    if (!drafter_.has_value()) return 0;
+    int64_t rows = 0;
+    for (const StepStats& step : bench_.observer.steps) rows += step.decode_tokens;
+    for (const RequestSummary& summary : bench_.observer.finished) rows -= summary.generated_tokens;
+    return std::max<int64_t>(0, rows);  // a lower bound: first tokens have no row that decodes
+  }
   int shed(ShedReason reason) const {
     return static_cast<int>(std::ranges::count_if(clients_, [&](const auto& client) {
       const auto details = DetailsOf(client->sink.summary->status);
@@ -255,7 +273,7 @@ class Simulation {
     CheckOrder();
     ASSERT_EQ(preemptions, bench_.observer.preemptions);
     ASSERT_EQ(bench_.observer.finished.size() + static_cast<size_t>(refused_), clients_.size());
-    ASSERT_EQ(bench_.core.pool().free_blocks(), options_.kv_blocks) << "leaked";
+    ASSERT_EQ(bench_.core.store().free_blocks(), options_.kv_blocks) << "leaked";
   }
 
   void CheckContinuation(const Client& client, const RecordingSink::Continuation& actual,
@@ -285,6 +303,7 @@ class Simulation {
   EngineOptions options_;
   std::vector<std::unique_ptr<Client>> clients_;
   CoreBench bench_;
+  std::optional<RandomDrafter> drafter_;
   int cached_tokens_ = 0;
   int64_t arrivals_ = 0;
   int refused_ = 0;
@@ -304,6 +323,8 @@ TEST(SimulationTest, EveryContinuationIsTheOneThatItsRequestAloneWouldGet) {
   int64_t steps = 0;
   int64_t preemptions = 0;
   int64_t cached_tokens = 0;
+  int64_t drafts_kept = 0;
+  int64_t drafts_rejected = 0;
   std::map<ShedReason, int> shed;
   for (unsigned seed = first; seed < first + seeds; ++seed) {
     SCOPED_TRACE("seed " + std::to_string(seed));
@@ -314,13 +335,18 @@ TEST(SimulationTest, EveryContinuationIsTheOneThatItsRequestAloneWouldGet) {
     steps += simulation.steps();
     preemptions += simulation.preemptions();
     cached_tokens += simulation.cached_tokens();
+    drafts_kept += simulation.drafts_kept();
+    drafts_rejected += simulation.drafts_rejected();
     for (const ShedReason reason : kShedReasons) shed[reason] += simulation.shed(reason);
   }
-  std::printf("%u seeds, %lld steps, %lld preemptions\n", seeds, static_cast<long long>(steps),
-              static_cast<long long>(preemptions));
+  std::printf("%u seeds, %lld steps, %lld preemptions, %lld drafts kept, more than %lld not\n",
+              seeds, static_cast<long long>(steps), static_cast<long long>(preemptions),
+              static_cast<long long>(drafts_kept), static_cast<long long>(drafts_rejected));
   if (single) return;
   EXPECT_GT(preemptions, seeds) << "the workloads are too easy";
   EXPECT_GT(cached_tokens, seeds);
+  EXPECT_GT(drafts_kept, seeds);
+  EXPECT_GT(drafts_rejected, seeds);
   for (const ShedReason reason : kShedReasons) {
     EXPECT_GT(shed[reason], seeds / 100) << ShedReasonName(reason);
   }

@@ -61,7 +61,7 @@ class Overload {
 
   /// Offers the traffics for so long; one outcome for each.
   std::vector<Outcome> Run(const std::vector<Traffic>& traffics, double seconds) {
-    EngineCore core(options_, *model_, tokenizer_, observer_, [this] { return now_; });
+    EngineCore core(options_, *model_, *model_, tokenizer_, observer_, [this] { return now_; });
     Mailbox mailbox(core.admission());
     const absl::Time end = now_ + absl::Seconds(seconds);
     std::vector<Outcome> outcomes(traffics.size());

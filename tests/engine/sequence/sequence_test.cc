@@ -29,14 +29,20 @@ class ByteTokenizer : public Tokenizer {
   bool StripsLeadingSpace() const override { return false; }
 };
 
+/// What the sequence makes of these choices.
+Output Accept(Sequence& sequence, std::string_view choices) {
+  std::vector<int32_t> tokens;
+  for (const char c : choices) tokens.push_back(static_cast<unsigned char>(c));
+  return *sequence.Accept(tokens, {});
+}
+
 /// Feeds the bytes of `text` to a sequence and returns each output.
 std::vector<Output> Generate(const Request& request, std::string_view text, int max_length = 1000) {
   const ByteTokenizer tokenizer;
   Sequence sequence(request, tokenizer, 0, 0, 0, max_length, RecallOptions{});
   std::vector<Output> outputs;
   for (const char c : text) {
-    outputs.push_back(
-        sequence.Append({static_cast<int32_t>(static_cast<unsigned char>(c)), std::nullopt, {}}));
+    outputs.push_back(Accept(sequence, std::string(1, c)));
     if (outputs.back().finish_reason) break;
   }
   return outputs;
@@ -107,10 +113,128 @@ TEST(SequenceTest, AbortGivesTheTextHeldBack) {
   request.stop = {"abc"};
   const ByteTokenizer tokenizer;
   Sequence sequence(request, tokenizer, 0, 0, 0, 100, RecallOptions{});
-  EXPECT_EQ(sequence.Append({'a', std::nullopt, {}}).text, "");
+  EXPECT_EQ(Accept(sequence, "a").text, "");
   const Output last = sequence.Abort();
   EXPECT_EQ(last.text, "a");
   EXPECT_EQ(last.finish_reason, FinishReason::kCancelled);
+}
+
+/// A sequence that has computed its prompt "p" and the token "a", and expects the drafts.
+class Drafting {
+ public:
+  explicit Drafting(std::string_view drafts, const Request& request = Prompt(),
+                    int max_length = 100)
+      : request_(request), sequence(request_, tokenizer_, 0, 0, 0, max_length, RecallOptions{}) {
+    sequence.SetPast();
+    sequence.set_computed(1);
+    Accept(sequence, "a");
+    const std::vector<int32_t> tokens(drafts.begin(), drafts.end());
+    sequence.SetDrafts(tokens);
+  }
+
+ private:
+  const Request request_;
+  const ByteTokenizer tokenizer_;
+
+ public:
+  Sequence sequence;
+};
+
+std::string Letters(std::span<const int32_t> tokens) { return {tokens.begin(), tokens.end()}; }
+
+TEST(SequenceTest, SpanOfADecodingSequenceHoldsTheLastTokenAndDraftsThatAllHaveATokenChosen) {
+  Drafting drafting("bcd");
+  const Span span = drafting.sequence.NextSpan(3);
+  EXPECT_EQ(span.begin, 1);
+  EXPECT_EQ(Letters(span.tokens), "abc");
+  EXPECT_EQ(span.logit_rows(), 3);
+  EXPECT_TRUE(span.decode);
+}
+
+TEST(SequenceTest, PieceOfAPastHasATokenChosenOnlyWhereItEnds) {
+  Request request = Prompt();
+  request.prompt_tokens = {'a', 'b', 'c', 'd'};
+  const ByteTokenizer tokenizer;
+  Sequence sequence(request, tokenizer, 0, 0, 0, 100, RecallOptions{});
+  sequence.SetPast();
+  EXPECT_EQ(sequence.NextSpan(3).logit_rows(), 0);
+  sequence.set_computed(2);
+  EXPECT_EQ(Letters(sequence.NextSpan(2).tokens), "cd");
+  EXPECT_EQ(sequence.NextSpan(2).logit_rows(), 1);
+  EXPECT_FALSE(sequence.NextSpan(2).decode);
+}
+
+TEST(SequenceTest, SpanEndsWhereRowsBeginToSelectDifferently) {
+  Request request = Prompt();
+  request.prompt_tokens = {'a', 'b', 'c', 'd'};
+  request.attention = {.kind = SelectionKind::kLabels, .sparsity = 4};
+  const ByteTokenizer tokenizer;
+  Sequence sequence(request, tokenizer, 0, 0, 0, 100, RecallOptions{});
+  for (const char* token : {"e", "f", "g"}) Accept(sequence, token);
+  sequence.SetPast();  // as after preemption
+  const Span prompt = sequence.NextSpan(sequence.pending());
+  EXPECT_EQ(Letters(prompt.tokens), "abcd");
+  EXPECT_EQ(prompt.selection, Selection{});
+  sequence.set_computed(4);
+  const Span generated = sequence.NextSpan(sequence.pending());
+  EXPECT_EQ(Letters(generated.tokens), "efg");
+  EXPECT_EQ(generated.selection.kind, SelectionKind::kLabels);
+  EXPECT_EQ(generated.logit_rows(), 1);
+}
+
+TEST(SequenceTest, DraftsThatAreChosenStayUpToTheFirstThatIsNot) {
+  Drafting drafting("bcd");
+  const Output output = Accept(drafting.sequence, "bcxy");
+  EXPECT_EQ(output.text, "bcx");
+  EXPECT_EQ(output.tokens.size(), 3u);
+  EXPECT_EQ(Letters(drafting.sequence.tokens()), "pabcx");
+  EXPECT_EQ(drafting.sequence.computed(), 1 + 2) << "the drafts' rows";
+  EXPECT_TRUE(drafting.sequence.drafts().empty());
+}
+
+TEST(SequenceTest, FirstChoiceStaysWhateverWasGuessed) {
+  Drafting drafting("bcd");
+  EXPECT_EQ(Accept(drafting.sequence, "xbcd").text, "x");
+  EXPECT_EQ(Letters(drafting.sequence.tokens()), "pax");
+}
+
+TEST(SequenceTest, AllDraftsAndTheTokenAfterThemMayStay) {
+  Drafting drafting("bcd");
+  EXPECT_EQ(Accept(drafting.sequence, "bcde").text, "bcde");
+}
+
+TEST(SequenceTest, OnlyDraftsThatWereComputedCount) {
+  Drafting drafting("bcd");
+  EXPECT_EQ(Accept(drafting.sequence, "bc").text, "bc");
+  EXPECT_EQ(Letters(drafting.sequence.tokens()), "pabc");
+}
+
+TEST(SequenceTest, NothingStaysAfterAnEndAmongTheDrafts) {
+  Request request = Prompt();
+  request.stop = {"c"};
+  Drafting drafting("bcd", request);
+  const Output output = Accept(drafting.sequence, "bcde");
+  EXPECT_EQ(output.text, "b");
+  EXPECT_EQ(output.tokens.size(), 2u);
+  EXPECT_EQ(output.finish_reason, FinishReason::kStop);
+}
+
+TEST(SequenceTest, NoMoreIsGuessedThanTheSequenceMayUse) {
+  // Of 5 tokens 2 are there: two drafts and the token after them.
+  Drafting drafting("bcd", Prompt(), 5);
+  EXPECT_EQ(Letters(drafting.sequence.drafts()), "bc");
+  const Output output = Accept(drafting.sequence, "bcd");
+  EXPECT_EQ(output.text, "bcd");
+  EXPECT_EQ(output.finish_reason, FinishReason::kLength);
+}
+
+TEST(SequenceTest, ChoiceThatCameToNothingIsAnErrorOnlyWhereItCounts) {
+  Drafting guessed("b");
+  const int32_t after_a_wrong_draft[] = {'x', kLogitsNotFinite};
+  EXPECT_TRUE(guessed.sequence.Accept(after_a_wrong_draft, {}).ok());
+  Drafting right("b");
+  const int32_t after_a_right_draft[] = {'b', kLogitsNotFinite};
+  EXPECT_TRUE(absl::IsInternal(right.sequence.Accept(after_a_right_draft, {}).status()));
 }
 
 TEST(SequenceTest, AgeIsArrivalThenIndex) {

@@ -34,7 +34,7 @@ constexpr int kContext = 4000;
 
 /// After token t comes t + 1, from 'z' on 'a' again; after '!' the text ends. Every step takes
 /// `step_time`.
-class AlphabetModel final : public ForwardPass {
+class AlphabetModel final : public ForwardPass, public BlockMemory {
  public:
   absl::Status Forward(const StepBatch& batch, std::span<float> logits,
                        std::span<float> /*recalls*/) override {
@@ -64,7 +64,7 @@ class AlphabetModel final : public ForwardPass {
     if (!logits.empty()) std::ranges::copy(all, logits.begin());
     return status;
   }
-  absl::Status CopyBlock(int32_t, int32_t, int) override { return absl::OkStatus(); }
+  absl::Status Copy(const BlockCopy&) override { return absl::OkStatus(); }
   int vocab() const override { return FakeTokenizer::kVocabSize; }
   AttentionShape attention_shape() const override { return {1, 1}; }
   KvTraffic Traffic(const Selection&, int) const override { return {}; }
@@ -97,7 +97,7 @@ class GrpcService : public testing::Test {
                 .tokenizer = &tokenizer_,
                 .chat = {}},
         metrics_("alphabet", "fake", 0),
-        engine_(Options(), model_, tokenizer_, metrics_) {
+        engine_(Options(), model_, model_, tokenizer_, metrics_) {
     auto server =
         GrpcServer::Start({.address = "127.0.0.1:0"}, served_, engine_, metrics_, *authenticator_);
     EXPECT_EQ(server.status(), absl::OkStatus());

@@ -1,0 +1,35 @@
+#include "engine/attention_accounting.h"
+
+#include <algorithm>
+
+#include "engine/sequence/sequence.h"
+
+namespace winnow {
+
+void NoteTraffic(std::span<const Span> spans, const ForwardPass& forward, StepStats& stats) {
+  for (const Span& span : spans) {
+    const int prompt_end = std::min(span.end(), span.sequence->prompt_length());
+    if (span.begin < prompt_end) {  // its rows share one pass over the context
+      const KvTraffic prompt = forward.Traffic(Selection{}, prompt_end);
+      stats.traffic.dense_bytes += prompt.dense_bytes;
+      stats.traffic.equivalent_bytes += prompt.equivalent_bytes;
+    }
+    for (int position = std::max(span.begin, prompt_end); position < span.end(); ++position) {
+      const KvTraffic row = forward.Traffic(span.selection, position + 1);
+      stats.traffic += row;
+      span.sequence->mutable_attention().AddTraffic(position, row);
+    }
+  }
+}
+
+void NoteRecalls(const StepBuilder& step, std::span<const float> recalls, StepStats& stats) {
+  for (size_t i = 0; i < recalls.size(); ++i) {
+    const StepBuilder::Probed& probed = step.probed(i);
+    stats.recalls.push_back(recalls[i]);
+    if (probed.sequence->mutable_attention().AddRecall(probed.position, recalls[i])) {
+      ++stats.fallbacks;
+    }
+  }
+}
+
+}  // namespace winnow
