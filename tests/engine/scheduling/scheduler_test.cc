@@ -1,0 +1,212 @@
+#include "engine/scheduling/scheduler.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <vector>
+
+#include "tests/engine/scheduling/sequences.h"
+
+namespace winnow {
+namespace {
+
+using ::testing::ElementsAre;
+
+class NoMemory : public BlockMemory {
+ public:
+  absl::Status Copy(const BlockCopy&) override { return absl::OkStatus(); }
+};
+
+class SchedulerTest : public testing::Test {
+ protected:
+  explicit SchedulerTest(int blocks = 16)
+      : store_(blocks, 4, memory_), scheduler_({.max_step_tokens = 10, .recall = {}}, store_) {}
+
+  ~SchedulerTest() override {
+    for (Sequence* sequence : added_) {
+      if (sequence->state() != Sequence::State::kFinished) scheduler_.Remove(*sequence);
+    }
+    EXPECT_EQ(store_.free_blocks(), store_.total_blocks());
+  }
+
+  Sequence& Add(const Sequences::Kind& kind) {
+    Sequence& sequence = made_.Make(kind);
+    scheduler_.Add(sequence);
+    added_.push_back(&sequence);
+    return sequence;
+  }
+
+  Schedule Form() {
+    Schedule step = scheduler_.Form([](const Sequence&, bool) { return true; });
+    scheduler_.CheckInvariants();
+    return step;
+  }
+
+  /// Computes a step: every row chooses `token`.
+  void Compute(const Schedule& step, int32_t token = 1) {
+    for (const Span& span : step.spans) {
+      scheduler_.NoteComputed(span);
+      if (span.logit_rows() == 0) continue;
+      const std::vector<int32_t> choices(static_cast<size_t>(span.logit_rows()), token);
+      const absl::StatusOr<Output> output = span.sequence->Accept(choices, {});
+      ASSERT_TRUE(output.ok());
+      scheduler_.NoteAccepted(*span.sequence, static_cast<int>(output->tokens.size()));
+    }
+    scheduler_.CheckInvariants();
+  }
+
+  static std::vector<Sequence*> Of(const Schedule& step) {
+    std::vector<Sequence*> result;
+    for (const Span& span : step.spans) result.push_back(span.sequence);
+    return result;
+  }
+
+  NoMemory memory_;
+  KvStore store_;
+  Scheduler scheduler_;
+  Sequences made_;
+  std::vector<Sequence*> added_;
+};
+
+class SmallSchedulerTest : public SchedulerTest {
+ protected:
+  SmallSchedulerTest() : SchedulerTest(/*blocks=*/4) {}
+};
+
+TEST_F(SchedulerTest, DecodeTokensComeFirstThenPromptsUntilTheRowsEnd) {
+  Sequence& decoding = Add({});
+  Compute(Form());
+  Sequence& prompt = Add({.prompt = 12, .first = 5});
+  const Schedule step = Form();
+  EXPECT_THAT(Of(step), ElementsAre(&decoding, &prompt));
+  EXPECT_EQ(step.spans[0].rows(), 1);
+  EXPECT_EQ(step.spans[1].rows(), 9);
+  EXPECT_EQ(step.rows_left, 0);
+  Compute(step);
+  const Schedule next = Form();
+  EXPECT_EQ(next.spans[1].begin, 9);
+  EXPECT_EQ(next.spans[1].rows(), 3);
+  EXPECT_EQ(next.spans[1].logit_rows(), 1);
+}
+
+TEST_F(SchedulerTest, DraftsGetTheRowsThatNoDecodeNeeds) {
+  std::vector<Sequence*> decoding;
+  for (int i = 0; i < 7; ++i) decoding.push_back(&Add({.prompt = 1, .first = i}));
+  Compute(Form());
+  const std::vector<int32_t> drafts = {1, 1, 1, 1, 1};
+  for (Sequence* sequence : decoding) sequence->SetDrafts(drafts);
+  const Schedule step = Form();
+  ASSERT_EQ(step.spans.size(), 7u);
+  EXPECT_EQ(step.spans[0].rows(), 1 + 3) << "10 rows, of which 7 are decodes";
+  for (size_t i = 1; i < 7; ++i) EXPECT_EQ(step.spans[i].rows(), 1);
+}
+
+TEST_F(SmallSchedulerTest, DraftsGetTheBlocksThatNoDecodeNeeds) {
+  Sequence& first = Add({.prompt = 3});
+  Sequence& second = Add({.prompt = 3, .first = 7});
+  Compute(Form());
+  // Each of the two fills its block now; there are two more.
+  const std::vector<int32_t> drafts = {1, 1, 1};
+  first.SetDrafts(drafts);
+  second.SetDrafts(drafts);
+  const Schedule step = Form();
+  EXPECT_TRUE(step.preempted.empty());
+  EXPECT_EQ(step.spans[0].rows(), 1 + 3) << "a block is left for the other";
+  EXPECT_EQ(step.spans[1].rows(), 1 + 3) << "none needs the last one";
+  EXPECT_EQ(store_.free_blocks(), 0);
+}
+
+TEST_F(SchedulerTest, BlocksOfRejectedDraftsComeBack) {
+  Sequence& sequence = Add({.prompt = 3});
+  Compute(Form());
+  const std::vector<int32_t> drafts = {2, 3, 4, 5, 6};
+  sequence.SetDrafts(drafts);
+  const Schedule step = Form();
+  EXPECT_EQ(step.spans[0].rows(), 6);
+  EXPECT_EQ(store_.used_blocks(), 3);
+  Compute(step, /*token=*/1);
+  EXPECT_EQ(sequence.length(), 5);
+  EXPECT_EQ(sequence.computed(), 4);
+  EXPECT_EQ(store_.used_blocks(), 2);
+}
+
+TEST_F(SchedulerTest, KeptDraftsAreComputed) {
+  Sequence& sequence = Add({.prompt = 3});
+  Compute(Form());
+  const std::vector<int32_t> drafts = {1, 1, 9, 1};
+  sequence.SetDrafts(drafts);
+  Compute(Form(), /*token=*/1);
+  EXPECT_EQ(sequence.length(), 4 + 3);
+  EXPECT_EQ(sequence.computed(), 6);
+  EXPECT_EQ(Form().spans[0].begin, 6);
+}
+
+TEST_F(SmallSchedulerTest, DecodeWithoutABlockTakesOneFromTheYoungest) {
+  Sequence& old = Add({.prompt = 7});
+  Sequence& young = Add({.prompt = 3, .first = 7});
+  Compute(Form());  // 8 and 4 tokens: three blocks
+  Compute(Form());  // 9 and 5: five blocks, to be had when these tokens are computed
+  const Schedule step = Form();
+  EXPECT_THAT(step.preempted, ElementsAre(&young));
+  EXPECT_THAT(Of(step), ElementsAre(&old));
+  EXPECT_EQ(young.state(), Sequence::State::kWaiting);
+  EXPECT_EQ(young.computed(), 0);
+}
+
+TEST_F(SmallSchedulerTest, HigherPriorityThatWaitsTakesTheBlocksOfALowerOne) {
+  Sequence& low = Add({.prompt = 9, .priority = 1});
+  Compute(Form());
+  Sequence& high = Add({.prompt = 5, .first = 7, .priority = 0});
+  const Schedule step = Form();
+  EXPECT_THAT(step.preempted, ElementsAre(&low));
+  EXPECT_THAT(Of(step), ElementsAre(&high));
+  EXPECT_EQ(step.stands, std::optional(1)) << "who has given way does not come back at once";
+}
+
+TEST_F(SmallSchedulerTest, NobodyOvertakesTheOneWhoseTurnItIs) {
+  Sequence& running = Add({.prompt = 9});
+  Compute(Form());
+  Add({.prompt = 8, .first = 7});                    // has to wait for blocks
+  Sequence& small = Add({.prompt = 1, .first = 3});  // would fit
+  const Schedule step = Form();
+  EXPECT_THAT(Of(step), ElementsAre(&running));
+  EXPECT_EQ(step.stands, std::optional(0));
+  EXPECT_EQ(small.state(), Sequence::State::kWaiting);
+}
+
+TEST_F(SchedulerTest, WhoMayNotStartHoldsNoBlocks) {
+  Sequence& sequence = Add({.prompt = 9});
+  const Schedule step = scheduler_.Form([](const Sequence&, bool) { return false; });
+  EXPECT_TRUE(step.spans.empty());
+  EXPECT_TRUE(sequence.kv().empty());
+  EXPECT_EQ(step.stands, std::optional(0));
+}
+
+TEST_F(SchedulerTest, PromptBeginsBehindTheFullBlocksThatAreKnown) {
+  Sequence& first = Add({.prompt = 9});
+  Compute(Form());
+  scheduler_.Remove(first);
+  Sequence& second = Add({.prompt = 10});  // begins alike
+  const Schedule step = Form();
+  EXPECT_EQ(step.spans[0].sequence, &second);
+  EXPECT_EQ(step.spans[0].begin, 8);
+}
+
+TEST_F(SchedulerTest, ForksGoOnFromTheirParent) {
+  Sequence& parent = Add({.prompt = 6});
+  Sequence& fork = made_.Sibling(parent);
+  added_.push_back(&fork);
+  parent.set_forks({&fork});
+  const Schedule step = Form();
+  EXPECT_EQ(scheduler_.running().slots(), 2);
+  scheduler_.NoteComputed(step.spans[0]);
+  ASSERT_TRUE(scheduler_.Fork(parent).ok());
+  EXPECT_EQ(fork.state(), Sequence::State::kRunning);
+  EXPECT_EQ(fork.pending(), 0);
+  EXPECT_EQ(fork.kv().blocks()[0], parent.kv().blocks()[0]);
+  EXPECT_NE(fork.kv().blocks()[1], parent.kv().blocks()[1]);
+  scheduler_.CheckInvariants();
+}
+
+}  // namespace
+}  // namespace winnow
