@@ -17,7 +17,7 @@ struct EngineCore::ActiveRequest {
   RequestSink* sink = nullptr;
   absl::Time submitted;
   bool admitted = false;                             ///< a step has computed some of it
-  RequestLoad load;                                  ///< what it counts in the queue until then
+  Load load;                                         ///< what it counts in the queue until then
   std::vector<std::unique_ptr<Sequence>> sequences;  ///< [n]
   std::vector<absl::Time> last_token;                ///< [n]
   RequestSummary summary;
@@ -38,7 +38,8 @@ EngineCore::EngineCore(const EngineOptions& options, ForwardPass& forward,
       clock_(std::move(clock)),
       pool_(options.kv_blocks, options.block_tokens),
       scheduler_(options, pool_),
-      admission_(options),
+      bounds_(options),
+      load_(options),
       step_builder_(forward.attention_shape()),
       seeds_(std::random_device{}()) {}
 
@@ -60,8 +61,8 @@ void EngineCore::Submit(Request request, RequestSink* sink, absl::Time submitted
                                                            max_length, options_.recall));
   }
   active->last_token.resize(active->sequences.size());
-  active->load = admission_.LoadOf(kept);
-  admission_.Add(kept, active->load);
+  active->load = load_.forecast.LoadOf(kept);
+  load_.waiting.Add(kept, active->load);
 
   // The first continuation computes the prompt, then the others fork from it.
   Sequence& first = *active->sequences.front();
@@ -76,13 +77,13 @@ void EngineCore::Submit(Request request, RequestSink* sink, absl::Time submitted
 // Ends waiting requests until no more wait than may; the newcomer's own end ends it too.
 void EngineCore::ShedOverflow(const Request& newcomer) {
   const uint64_t id = newcomer.id;
-  while (requests_.contains(id) && admission_.Overfull()) {
-    const Admission::Lane lane = admission_.GivesWay(newcomer);
+  while (requests_.contains(id) && bounds_.Exceeded(load_.waiting)) {
+    const QueueBounds::Owner owner = QueueBounds::GivesWay(load_.waiting, newcomer);
     auto youngest = requests_.end();
     for (auto it = requests_.begin(); it != requests_.end(); ++it) {
       const ActiveRequest& active = *it->second;
-      if (active.admitted || active.request.priority != lane.priority ||
-          active.request.client != lane.client) {
+      if (active.admitted || active.request.priority != owner.priority ||
+          active.request.client != owner.client) {
         continue;
       }
       if (youngest == requests_.end() ||
@@ -110,8 +111,9 @@ bool EngineCore::Step() {
   PauseSlowReaders();
 
   const absl::Time begin = clock_();
-  const Schedule schedule = scheduler_.Form(
-      [&](const Sequence& sequence, bool alone) { return MayStart(sequence, alone, begin); });
+  const Schedule schedule = scheduler_.Form([&](const Sequence& sequence, bool alone) {
+    return load_.forecast.MayStart(sequence, scheduler_.running(), alone, begin);
+  });
 #ifndef NDEBUG
   CheckInvariants();
 #endif
@@ -163,8 +165,8 @@ bool EngineCore::Step() {
   const absl::Time end = clock_();
   stats.sample_seconds = absl::ToDoubleSeconds(end - computed);
   if (healthy_) {
-    admission_.mutable_costs().NoteStep(prefill_tokens, stats.decode_tokens,
-                                        absl::ToDoubleSeconds(end - begin));
+    load_.forecast.mutable_costs().NoteStep(prefill_tokens, stats.decode_tokens,
+                                            absl::ToDoubleSeconds(end - begin));
   }
   observer_.OnStep(stats);
   NoteLoad();
@@ -192,66 +194,18 @@ void EngineCore::EndExpired() {
   }
 }
 
-// Drops waiting requests that would be ended by their deadline even if they were started now: what
-// they cost would be lost. When nothing runs before them they are let try.
+// Drops waiting requests that can't end in time any more: what they cost would be lost.
 void EngineCore::EndOverdue() {
-  const StepCosts& costs = admission_.costs();
-  if (!costs.known()) return;
   const absl::Time now = clock_();
   for (auto it = requests_.begin(); it != requests_.end();) {
     const auto entry = it++;
     const ActiveRequest& active = *entry->second;
-    if (active.admitted || active.request.deadline == absl::InfiniteFuture()) continue;
-    const Sequence& first = *active.sequences.front();
-    const auto running = std::ranges::count_if(scheduler_.running(), [&](const Sequence* other) {
-      return other->priority() <= first.priority();
-    });
-    const double seconds =
-        costs.PrefillSeconds(active.load.prompt_tokens) +
-        RemainingTokens(first) * costs.DecodeSeconds(static_cast<double>(running + 1));
-    if (running == 0 || now + absl::Seconds(seconds) < active.request.deadline) continue;
+    if (active.admitted ||
+        !load_.forecast.Overdue(*active.sequences.front(), scheduler_.running(), now)) {
+      continue;
+    }
     Shed(entry, ShedReason::kOverdue, "the request's deadline has come out of reach");
   }
-}
-
-// Expected tokens until the sequence's end.
-double EngineCore::RemainingTokens(const Sequence& sequence) const {
-  const int limit = sequence.max_length() - sequence.prompt_length();
-  const double expected = admission_.costs().ExpectedTokens(sequence.request(), limit);
-  return std::max(1.0, expected - sequence.generated());
-}
-
-// Whether a sequence would end in time if it were started now, unless it has been before, and would
-// not keep a running one from that. All steps are taken to decode for as many sequences as would
-// run then, after the prompts are computed. Sequences that will be late in any case hold up nobody,
-// and those of lower priority none of a higher one.
-bool EngineCore::MayStart(const Sequence& sequence, bool alone, absl::Time now) const {
-  const StepCosts& costs = admission_.costs();
-  const auto& running = scheduler_.running();
-  const auto resting = [](const Sequence& s) { return s.paused() && s.decoding(); };
-  const int priority = sequence.request().priority;  // promotion takes from nobody
-  double prompts = 0;
-  int sequences = 0;
-  for (const Sequence* other : running) {
-    if (resting(*other) || (alone && other->priority() > priority)) continue;
-    if (!other->decoding()) prompts += other->pending();
-    sequences += 1 + other->forks();
-  }
-  if (sequences == 0 || !costs.known()) return true;
-  const double seconds_without = costs.PrefillSeconds(prompts);
-  const double step_without = costs.DecodeSeconds(sequences);
-  const double seconds = costs.PrefillSeconds(prompts + sequence.pending());
-  const double step = costs.DecodeSeconds(sequences + 1 + sequence.forks());
-  const auto in_time = [&](const Sequence& s, double prompt_seconds, double step_seconds) {
-    return s.request().deadline == absl::InfiniteFuture() ||
-           now + absl::Seconds(prompt_seconds + RemainingTokens(s) * step_seconds) <
-               s.request().deadline;
-  };
-  return (sequence.started() || in_time(sequence, seconds, step)) &&
-         std::ranges::all_of(running, [&](const Sequence* other) {
-           return resting(*other) || other->priority() > priority ||
-                  in_time(*other, seconds, step) || !in_time(*other, seconds_without, step_without);
-         });
 }
 
 void EngineCore::PauseSlowReaders() {
@@ -269,7 +223,7 @@ void EngineCore::NoteScheduled(const Schedule& schedule, absl::Time now) {
   for (const ScheduledChunk& chunk : schedule.chunks) {
     ActiveRequest& active = *requests_.at(chunk.sequence->request().id);
     if (std::exchange(active.admitted, true)) continue;
-    admission_.Remove(active.request, active.load);
+    load_.waiting.Remove(active.request, active.load);
     active.summary.queue_seconds = absl::ToDoubleSeconds(now - active.submitted);
     active.summary.cached_tokens = chunk.begin;
   }
@@ -381,8 +335,8 @@ absl::Status EngineCore::Take(ActiveRequest& active, Sequence& sequence, int32_t
                                                    : OutputToken{choice, std::nullopt, {}});
   if (output.finish_reason) {
     scheduler_.Remove(sequence);
-    admission_.mutable_costs().NoteEnd(request, sequence.generated(),
-                                       sequence.max_length() - sequence.prompt_length());
+    load_.forecast.mutable_costs().NoteEnd(request, sequence.generated(),
+                                           sequence.max_length() - sequence.prompt_length());
   }
   active.sink->OnOutput(std::move(output));
   return absl::OkStatus();
@@ -391,7 +345,7 @@ absl::Status EngineCore::Take(ActiveRequest& active, Sequence& sequence, int32_t
 void EngineCore::End(Requests::iterator entry, const absl::Status& status) {
   std::unique_ptr<ActiveRequest> active = std::move(entry->second);
   requests_.erase(entry);
-  if (!active->admitted) admission_.Remove(active->request, active->load);
+  if (!active->admitted) load_.waiting.Remove(active->request, active->load);
   for (const auto& sequence : active->sequences) {
     if (sequence->state() == Sequence::State::kFinished) continue;
     scheduler_.Remove(*sequence);
@@ -421,29 +375,22 @@ void EngineCore::Fail(const absl::Status& status) {
 
 void EngineCore::Shed(Requests::iterator entry, ShedReason reason, const std::string& message) {
   const Request& request = entry->second->request;
-  End(entry, Refusal(reason, message, admission_.EstimatedWait(request.priority, request.client)));
+  End(entry, Refusal(reason, message, load_.EstimatedWait(request.priority, request.client)));
 }
 
 void EngineCore::NoteLoad() {
-  RunningLoad running;
+  RunningLoad& running = load_.running = {};
   for (const Sequence* sequence : scheduler_.running()) {
-    const double sequences = 1 + sequence->forks();
-    running.levels[sequence->priority()] +=
-        {0, sequences, static_cast<double>(sequence->decoding() ? 0 : sequence->pending()),
-         sequences * (sequence->generated() + RemainingTokens(*sequence))};
+    running.Add(sequence->priority(), sequence->request().client, load_.forecast.LoadOf(*sequence));
   }
-  for (const Sequence* sequence : scheduler_.running()) {
-    running.client_sequences[sequence->request().client] += 1 + sequence->forks();
-  }
-  running.stands = scheduler_.stands();
-  admission_.SetRunning(std::move(running));
+  running.blocked_priority = scheduler_.stands();
 
   EngineGauges& gauges = gauges_ = {};
   for (const auto& [id, active] : requests_) {
     ++(active->Running() ? gauges.running_requests : gauges.waiting_requests);
   }
-  gauges.waiting_prompt_tokens = static_cast<int>(admission_.waiting().prompt_tokens);
-  gauges.estimated_wait_seconds = absl::ToDoubleSeconds(admission_.EstimatedWait(0, ""));
+  gauges.waiting_prompt_tokens = static_cast<int>(load_.waiting.total().prompt_tokens);
+  gauges.estimated_wait_seconds = absl::ToDoubleSeconds(load_.EstimatedWait(0, ""));
   gauges.kv_blocks_used = pool_.used_blocks();
   gauges.kv_blocks_total = pool_.total_blocks();
   observer_.OnGauges(gauges);

@@ -18,7 +18,8 @@
 #include "engine/request/engine_options.h"
 #include "engine/request/refusal.h"
 #include "engine/request/request.h"
-#include "engine/scheduling/admission.h"
+#include "engine/scheduling/engine_load.h"
+#include "engine/scheduling/queue_bounds.h"
 #include "engine/scheduling/scheduler.h"
 #include "engine/scheduling/step_builder.h"
 #include "engine/sequence/sampling.h"
@@ -62,8 +63,8 @@ class EngineCore {
   absl::Time NextDeadline() const;
 
   int requests() const { return static_cast<int>(requests_.size()); }
-  /// What may wait, and what does: requests that no step has computed yet.
-  const Admission& admission() const { return admission_; }
+  /// What waits, as of now, and what runs, as of the last step.
+  const EngineLoad& load() const { return load_; }
   /// False once the device has failed.
   bool healthy() const { return healthy_; }
   /// Prompt and generated tokens of the step that is computed, or was last. For any thread.
@@ -92,8 +93,6 @@ class EngineCore {
   void EndOverdue();
   void ShedOverflow(const Request& newcomer);
   void PauseSlowReaders();
-  double RemainingTokens(const Sequence& sequence) const;
-  bool MayStart(const Sequence& sequence, bool alone, absl::Time now) const;
   void NoteScheduled(const Schedule& schedule, absl::Time now);
   void NoteAttention(const Schedule& schedule, StepStats& stats);
   absl::Status HandOut(const ScheduledChunk& chunk, const NextTokens& next);
@@ -114,7 +113,8 @@ class EngineCore {
 
   BlockPool pool_;
   Scheduler scheduler_;
-  Admission admission_;
+  const QueueBounds bounds_;
+  EngineLoad load_;
   StepBuilder step_builder_;
   std::vector<TokenChoice> choices_;  ///< of the step
   std::vector<int32_t> chosen_;       ///< [choices]

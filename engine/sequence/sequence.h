@@ -82,6 +82,8 @@ class Sequence {
   /// The reader is slow: no further tokens until it has caught up.
   bool paused() const { return paused_; }
   void set_paused(bool paused) { paused_ = paused; }
+  /// Whether it has nothing to do until its reader has caught up. REQUIRES: it is running.
+  bool resting() const { return paused_ && decoding(); }
   /// KV blocks in the order of positions.
   const std::vector<int32_t>& blocks() const { return blocks_; }
   std::vector<int32_t>& mutable_blocks() { return blocks_; }
@@ -94,6 +96,8 @@ class Sequence {
   /// Continuations that will fork from this one once the prompt is computed.
   int forks() const { return forks_; }
   void set_forks(int forks) { forks_ = forks; }
+  /// Sequences that run if it does: itself, and those that will fork.
+  int slots() const { return 1 + forks_; }
 
  private:
   void Finish(FinishReason reason, Output& output);
