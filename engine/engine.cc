@@ -13,7 +13,7 @@ Engine::Engine(const EngineOptions& options, ForwardPass& forward, BlockMemory& 
       vocab_(forward.vocab()),
       observer_(observer),
       core_(options, forward, memory, tokenizer, observer),
-      mailbox_(Admission(options)),
+      mailbox_(options),
       thread_([this] { Loop(); }) {}
 
 Engine::~Engine() {
@@ -56,7 +56,7 @@ void Engine::Loop() {
   bool busy = core_.Step();  // computes nothing yet, but reports the empty pool
   bool draining = false;
   while (true) {
-    Messages messages = mailbox_.Take(busy ? absl::InfinitePast() : core_.NextDeadline());
+    Messages messages = mailbox_.Collect(busy ? absl::InfinitePast() : core_.NextDeadline());
     for (Submission& submission : messages.submissions) {
       core_.Submit(std::move(submission.request), submission.sink, submission.submitted);
     }
@@ -80,7 +80,7 @@ void Engine::Loop() {
       activity_.in_step = false;
       activity_.gauges = core_.gauges();
     }
-    mailbox_.SetAdmission(core_.admission());
+    mailbox_.Publish(core_.load());
     healthy_.store(core_.healthy(), std::memory_order_release);
     drained_.store(draining && core_.requests() == 0, std::memory_order_release);
   }

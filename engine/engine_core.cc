@@ -7,28 +7,8 @@
 #include "absl/strings/str_cat.h"
 #include "engine/attention_accounting.h"
 #include "engine/base/check.h"
-#include "engine/request/request_check.h"
-#include "engine/sequence/sequence.h"
 
 namespace winnow {
-
-/// A request with its sequences and what its summary will say.
-struct EngineCore::ActiveRequest {
-  Request request;
-  RequestSink* sink = nullptr;
-  absl::Time submitted;
-  bool admitted = false;                             ///< a step has computed some of it
-  RequestLoad load;                                  ///< what it counts in the queue until then
-  std::vector<std::unique_ptr<Sequence>> sequences;  ///< [n]
-  std::vector<absl::Time> last_token;                ///< [n]
-  RequestSummary summary;
-
-  bool Running() const {
-    return std::ranges::any_of(sequences, [](const auto& sequence) {
-      return sequence->state() == Sequence::State::kRunning;
-    });
-  }
-};
 
 EngineCore::EngineCore(const EngineOptions& options, ForwardPass& forward, BlockMemory& memory,
                        const Tokenizer& tokenizer, EngineObserver& observer, Clock clock)
@@ -39,84 +19,56 @@ EngineCore::EngineCore(const EngineOptions& options, ForwardPass& forward, Block
       clock_(std::move(clock)),
       store_(options.kv_blocks, options.block_tokens, memory),
       scheduler_(options, store_),
-      admission_(options),
+      bounds_(options),
+      load_(options),
       step_builder_(forward.attention_shape()),
       seeds_(std::random_device{}()) {}
 
 EngineCore::~EngineCore() { WINNOW_CHECK(requests_.empty()); }
 
 void EngineCore::Submit(Request request, RequestSink* sink, absl::Time submitted) {
-  auto active = std::make_unique<ActiveRequest>();
-  active->request = std::move(request);
-  active->sink = sink;
-  active->submitted = submitted;
-  const Request& kept = active->request;
-  active->summary.prompt_tokens = static_cast<int>(kept.prompt_tokens.size());
-
-  const uint64_t seed = kept.sampling.seed.value_or(seeds_());
-  const int max_length = LongestSequence(kept, options_);
-  const int64_t arrival = arrivals_++;
-  for (int index = 0; index < kept.n; ++index) {
-    active->sequences.push_back(std::make_unique<Sequence>(kept, tokenizer_, arrival, index, seed,
-                                                           max_length, options_.recall));
-  }
-  active->last_token.resize(active->sequences.size());
-  active->load = admission_.LoadOf(kept);
-  admission_.Add(kept, active->load);
-
-  // The first continuation computes the prompt, then the others fork from it.
-  Sequence& first = *active->sequences.front();
-  std::vector<Sequence*> forks;
-  for (const auto& one : std::span(active->sequences).subspan(1)) forks.push_back(one.get());
-  first.set_forks(std::move(forks));
-  scheduler_.Add(first);
-  const auto [entry, is_new] = requests_.emplace(kept.id, std::move(active));
-  WINNOW_CHECK(is_new);
-  if (!healthy_) return End(entry, absl::UnavailableError("the device has failed"));
-  ShedOverflow(entry->second->request);
+  const Load load = load_.forecast.LoadOf(request);
+  ActiveRequest& active = requests_.Add(std::make_unique<ActiveRequest>(
+      std::move(request), sink, submitted, load, arrivals_++, seeds_(), options_, tokenizer_));
+  load_.waiting.Add(active.request(), load);
+  scheduler_.Add(active.first());
+  if (!healthy_) return End(active, absl::UnavailableError("the device has failed"));
+  ShedOverflow(active.request());
 }
 
 // Ends waiting requests until no more wait than may; the newcomer's own end ends it too.
 void EngineCore::ShedOverflow(const Request& newcomer) {
   const uint64_t id = newcomer.id;
-  while (requests_.contains(id) && admission_.Overfull()) {
-    const Admission::Lane lane = admission_.GivesWay(newcomer);
-    auto youngest = requests_.end();
-    for (auto it = requests_.begin(); it != requests_.end(); ++it) {
-      const ActiveRequest& active = *it->second;
-      if (active.admitted || active.request.priority != lane.priority ||
-          active.request.client != lane.client) {
-        continue;
-      }
-      if (youngest == requests_.end() ||
-          active.sequences.front()->arrival() > youngest->second->sequences.front()->arrival()) {
-        youngest = it;
-      }
-    }
-    Shed(youngest, ShedReason::kDisplaced, "the queue is full, and others have precedence");
+  while (requests_.Find(id) != nullptr && bounds_.Exceeded(load_.waiting)) {
+    const QueueBounds::Owner owner = QueueBounds::GivesWay(load_.waiting, newcomer);
+    Shed(*requests_.YoungestWaiting(owner.priority, owner.client), ShedReason::kDisplaced,
+         "the queue is full, and others have precedence");
   }
 }
 
 void EngineCore::Cancel(uint64_t request_id) {
-  const auto entry = requests_.find(request_id);
-  if (entry != requests_.end()) End(entry, absl::CancelledError("the request was cancelled"));
+  ActiveRequest* active = requests_.Find(request_id);
+  if (active != nullptr) End(*active, absl::CancelledError("the request was cancelled"));
 }
 
 void EngineCore::EndAll(const absl::Status& status) {
-  while (!requests_.empty()) End(requests_.begin(), status);
+  for (ActiveRequest* active : requests_.all()) End(*active, status);
+}
+
+absl::Time EngineCore::NextDeadline() const {
+  return requests_.empty() ? absl::InfiniteFuture()
+                           : std::min(drain_limit_, requests_.NextDeadline());
 }
 
 bool EngineCore::Step() {
   ended_.clear();
-  EndExpired();
-  EndOverdue();
-  PauseSlowReaders();
+  EndLate();
+  for (ActiveRequest* active : requests_.all()) active->NotePauses();
   Draft();
 
   const absl::Time begin = clock_();
-  const Schedule schedule = scheduler_.Form(
-      [&](const Sequence& sequence, bool alone) { return MayStart(sequence, alone, begin); });
-  stands_ = schedule.stands;
+  const Schedule schedule = scheduler_.Form(load_.forecast, begin);
+  blocked_priority_ = schedule.blocked_priority;
 #ifndef NDEBUG
   CheckInvariants();
 #endif
@@ -133,139 +85,43 @@ bool EngineCore::Step() {
   }
   step_tokens_.store({stats.prefill_tokens, stats.decode_tokens}, std::memory_order_relaxed);
   step_builder_.Build(schedule.spans);
-  const StepBatch& batch = step_builder_.batch();
-  const size_t vocab = static_cast<size_t>(forward_.vocab());
-  recalls_.resize(batch.recall_probes.size());
-  chosen_.resize(step_builder_.choices().size());
-  // Logits are large: they only leave the device when a request asks for their probabilities.
-  const bool needs_logits = std::ranges::any_of(schedule.spans, [](const Span& span) {
-    return span.logit_rows() > 0 && span.sequence->request().logprobs;
-  });
-  logits_.resize(needs_logits ? batch.logit_rows.size() * vocab : 0);
 
   const absl::Time scheduled = clock_();
-  absl::Status status =
-      forward_.ForwardAndChoose(batch, step_builder_.choices(), chosen_, logits_, recalls_);
+  absl::Status status = Compute(schedule.spans);
   const absl::Time computed = clock_();
   if (status.ok()) {
     NoteTraffic(schedule.spans, forward_, stats);
     NoteRecalls(step_builder_, recalls_, stats);
-  }
-  std::span<const int32_t> chosen = chosen_;
-  std::span<const float> logits = logits_;
-  for (const Span& span : schedule.spans) {
-    if (!status.ok()) break;
-    const auto rows = static_cast<size_t>(span.logit_rows());
-    const size_t choices = rows == 0 ? 0 : rows + span.sequence->forks().size();
-    const size_t numbers = needs_logits ? rows * vocab : 0;
-    const NextTokens next = {chosen.first(choices), logits.first(numbers)};
-    chosen = chosen.subspan(choices);
-    logits = logits.subspan(numbers);
-    status = HandOut(span, next);
+    status = HandOut(schedule.spans);
   }
   if (!status.ok()) Fail(status);
 
-  stats.sequences = batch.sequences();
+  stats.sequences = static_cast<int>(schedule.spans.size());
   stats.schedule_seconds = absl::ToDoubleSeconds(scheduled - begin);
   stats.forward_seconds = absl::ToDoubleSeconds(computed - scheduled);
   const absl::Time end = clock_();
   stats.sample_seconds = absl::ToDoubleSeconds(end - computed);
   if (healthy_) {
-    admission_.mutable_costs().NoteStep(prefill_tokens, stats.decode_tokens,
-                                        absl::ToDoubleSeconds(end - begin));
+    load_.forecast.mutable_costs().NoteStep(prefill_tokens, stats.decode_tokens,
+                                            absl::ToDoubleSeconds(end - begin));
   }
   observer_.OnStep(stats);
   NoteLoad();
   return true;
 }
 
-absl::Time EngineCore::NextDeadline() const {
-  if (requests_.empty()) return absl::InfiniteFuture();
-  absl::Time next = drain_limit_;
-  for (const auto& [id, active] : requests_) next = std::min(next, active->request.deadline);
-  return next;
-}
-
-void EngineCore::EndExpired() {
+// Ends what has expired, and drops waiting requests that can't end in time any more: what they cost
+// would be lost.
+void EngineCore::EndLate() {
   const absl::Time now = clock_();
-  if (now >= drain_limit_) {
-    EndAll(absl::UnavailableError("the server is shutting down"));
-    return;
-  }
-  for (auto it = requests_.begin(); it != requests_.end();) {
-    const auto entry = it++;
-    if (now >= entry->second->request.deadline) {
-      End(entry, absl::DeadlineExceededError("the request's deadline has passed"));
+  if (now >= drain_limit_) return EndAll(absl::UnavailableError("the server is shutting down"));
+  for (ActiveRequest* active : requests_.all()) {
+    if (now >= active->request().deadline) {
+      End(*active, absl::DeadlineExceededError("the request's deadline has passed"));
+    } else if (!active->started() &&
+               load_.forecast.Overdue(active->first(), scheduler_.running(), now)) {
+      Shed(*active, ShedReason::kOverdue, "the request's deadline has come out of reach");
     }
-  }
-}
-
-// Drops waiting requests that would be ended by their deadline even if they were started now: what
-// they cost would be lost. When nothing runs before them they are let try.
-void EngineCore::EndOverdue() {
-  const StepCosts& costs = admission_.costs();
-  if (!costs.known()) return;
-  const absl::Time now = clock_();
-  for (auto it = requests_.begin(); it != requests_.end();) {
-    const auto entry = it++;
-    const ActiveRequest& active = *entry->second;
-    if (active.admitted || active.request.deadline == absl::InfiniteFuture()) continue;
-    const Sequence& first = *active.sequences.front();
-    const auto running = std::ranges::count_if(scheduler_.running(), [&](const Sequence* other) {
-      return other->priority() <= first.priority();
-    });
-    const double seconds =
-        costs.PrefillSeconds(active.load.prompt_tokens) +
-        RemainingTokens(first) * costs.DecodeSeconds(static_cast<double>(running + 1));
-    if (running == 0 || now + absl::Seconds(seconds) < active.request.deadline) continue;
-    Shed(entry, ShedReason::kOverdue, "the request's deadline has come out of reach");
-  }
-}
-
-// Expected tokens until the sequence's end.
-double EngineCore::RemainingTokens(const Sequence& sequence) const {
-  const int limit = sequence.max_length() - sequence.prompt_length();
-  const double expected = admission_.costs().ExpectedTokens(sequence.request(), limit);
-  return std::max(1.0, expected - sequence.generated());
-}
-
-// Whether a sequence would end in time if it were started now, unless it has been before, and would
-// not keep a running one from that. All steps are taken to decode for as many sequences as would
-// run then, after the prompts are computed. Sequences that will be late in any case hold up nobody,
-// and those of lower priority none of a higher one.
-bool EngineCore::MayStart(const Sequence& sequence, bool alone, absl::Time now) const {
-  const StepCosts& costs = admission_.costs();
-  const auto& running = scheduler_.running();
-  const auto resting = [](const Sequence& s) { return s.paused() && s.decoding(); };
-  const int priority = sequence.request().priority;  // promotion takes from nobody
-  double prompts = 0;
-  int sequences = 0;
-  for (const Sequence* other : running) {
-    if (resting(*other) || (alone && other->priority() > priority)) continue;
-    if (!other->decoding()) prompts += other->pending();
-    sequences += other->slots();
-  }
-  if (sequences == 0 || !costs.known()) return true;
-  const double seconds_without = costs.PrefillSeconds(prompts);
-  const double step_without = costs.DecodeSeconds(sequences);
-  const double seconds = costs.PrefillSeconds(prompts + sequence.pending());
-  const double step = costs.DecodeSeconds(sequences + sequence.slots());
-  const auto in_time = [&](const Sequence& s, double prompt_seconds, double step_seconds) {
-    return s.request().deadline == absl::InfiniteFuture() ||
-           now + absl::Seconds(prompt_seconds + RemainingTokens(s) * step_seconds) <
-               s.request().deadline;
-  };
-  return (sequence.started() || in_time(sequence, seconds, step)) &&
-         std::ranges::all_of(running, [&](const Sequence* other) {
-           return resting(*other) || other->priority() > priority ||
-                  in_time(*other, seconds, step) || !in_time(*other, seconds_without, step_without);
-         });
-}
-
-void EngineCore::PauseSlowReaders() {
-  for (const auto& [id, active] : requests_) {
-    const bool paused = !active->sink->HasRoom();
-    for (const auto& sequence : active->sequences) sequence->set_paused(paused);
   }
 }
 
@@ -278,19 +134,48 @@ void EngineCore::Draft() {
 
 void EngineCore::NoteScheduled(const Schedule& schedule, absl::Time now) {
   for (const Sequence* sequence : schedule.preempted) {
-    ++requests_.at(sequence->request().id)->summary.preemptions;
+    requests_.Of(*sequence).NotePreemption();
     observer_.OnPreempted();
   }
   for (const Span& span : schedule.spans) {
-    ActiveRequest& active = *requests_.at(span.sequence->request().id);
-    if (std::exchange(active.admitted, true)) continue;
-    admission_.Remove(active.request, active.load);
-    active.summary.queue_seconds = absl::ToDoubleSeconds(now - active.submitted);
-    active.summary.cached_tokens = span.begin;
+    ActiveRequest& active = requests_.Of(*span.sequence);
+    if (active.started()) continue;
+    active.NoteStart(span.begin, now);
+    load_.waiting.Remove(active.request(), active.load());
   }
 }
 
-// Takes the step's result for one span. An error means that the device failed.
+// Computes the step that was built.
+absl::Status EngineCore::Compute(std::span<const Span> spans) {
+  const StepBatch& batch = step_builder_.batch();
+  chosen_.resize(step_builder_.choices().size());
+  recalls_.resize(batch.recall_probes.size());
+  // Logits are large: they only leave the device when a request asks for their probabilities.
+  const bool needs_logits = std::ranges::any_of(spans, [](const Span& span) {
+    return span.logit_rows() > 0 && span.sequence->request().logprobs;
+  });
+  logits_.resize(needs_logits ? batch.logit_rows.size() * static_cast<size_t>(forward_.vocab())
+                              : 0);
+  return forward_.ForwardAndChoose(batch, step_builder_.choices(), chosen_, logits_, recalls_);
+}
+
+// Hands out what the step computed. An error means that the device failed.
+absl::Status EngineCore::HandOut(std::span<const Span> spans) {
+  std::span<const int32_t> choices = chosen_;
+  std::span<const float> logits = logits_;
+  const auto vocab = static_cast<size_t>(forward_.vocab());
+  for (const Span& span : spans) {
+    const auto rows = static_cast<size_t>(span.logit_rows());
+    const size_t count = rows == 0 ? 0 : rows + span.sequence->forks().size();
+    const size_t numbers = logits_.empty() ? 0 : rows * vocab;
+    const NextTokens next = {choices.first(count), logits.first(numbers)};
+    choices = choices.subspan(count);
+    logits = logits.subspan(numbers);
+    if (absl::Status status = HandOut(span, next); !status.ok()) return status;
+  }
+  return absl::OkStatus();
+}
+
 absl::Status EngineCore::HandOut(const Span& span, const NextTokens& next) {
   Sequence& sequence = *span.sequence;
   // Its request may have ended with an error in another continuation of this step.
@@ -298,77 +183,42 @@ absl::Status EngineCore::HandOut(const Span& span, const NextTokens& next) {
   scheduler_.NoteComputed(span);
   if (next.choices.empty()) return absl::OkStatus();
 
-  const auto entry = requests_.find(sequence.request().id);
-  ActiveRequest& active = *entry->second;
+  ActiveRequest& active = requests_.Of(sequence);
   const std::vector<Sequence*> forks(sequence.forks().begin(), sequence.forks().end());
   if (absl::Status status = scheduler_.Fork(sequence); !status.ok()) return status;
   const size_t own = next.choices.size() - forks.size();
-  absl::Status taken = Take(active, sequence, {next.choices.first(own), next.logits});
-  for (size_t i = 0; i < forks.size() && taken.ok(); ++i) {
-    taken = Take(active, *forks[i], {next.choices.subspan(own + i, 1), next.logits});
+  absl::Status accepted = Accept(active, sequence, {next.choices.first(own), next.logits});
+  for (size_t i = 0; i < forks.size() && accepted.ok(); ++i) {
+    accepted = Accept(active, *forks[i], {next.choices.subspan(own + i, 1), next.logits});
   }
-
-  if (!taken.ok()) {
-    End(entry, taken);
-  } else if (std::ranges::all_of(active.sequences, [](const auto& s) {
-               return s->state() == Sequence::State::kFinished;
-             })) {
-    End(entry, absl::OkStatus());
-  }
+  if (!accepted.ok() || active.complete()) End(active, accepted);
   return absl::OkStatus();
 }
 
-// Hands out a sequence's next tokens. An error concerns this request only.
-absl::Status EngineCore::Take(ActiveRequest& active, Sequence& sequence, const NextTokens& next) {
-  const bool first = sequence.generated() == 0;
+// Gives a sequence its next tokens. An error concerns this request only.
+absl::Status EngineCore::Accept(ActiveRequest& active, Sequence& sequence, const NextTokens& next) {
   absl::StatusOr<Output> output = sequence.Accept(next.choices, next.logits);
   if (!output.ok()) return output.status();
-
-  const absl::Time now = clock_();
-  const auto tokens = static_cast<int>(output->tokens.size());
-  absl::Time& last = active.last_token[static_cast<size_t>(sequence.index())];
-  std::vector<double>& gaps = active.summary.itl_seconds;
-  if (!first) gaps.push_back(absl::ToDoubleSeconds(now - last));
-  gaps.insert(gaps.end(), static_cast<size_t>(tokens - 1), 0.0);  // they came together
-  last = now;
-  if (active.summary.generated_tokens == 0) {
-    active.summary.ttft_seconds = absl::ToDoubleSeconds(now - active.submitted);
-  }
-  active.summary.generated_tokens += tokens;
-
-  scheduler_.NoteAccepted(sequence, tokens);
+  scheduler_.NoteAccepted(sequence, static_cast<int>(output->tokens.size()));
   if (output->finish_reason) {
     scheduler_.Remove(sequence);
-    admission_.mutable_costs().NoteEnd(active.request, sequence.generated(),
-                                       sequence.max_length() - sequence.prompt_length());
+    load_.forecast.mutable_costs().NoteEnd(active.request(), sequence.generated(),
+                                           sequence.max_length() - sequence.prompt_length());
   }
-  active.sink->OnOutput(*std::move(output));
+  active.Deliver(sequence, *std::move(output), clock_());
   return absl::OkStatus();
 }
 
-void EngineCore::End(Requests::iterator entry, const absl::Status& status) {
-  std::unique_ptr<ActiveRequest> active = std::move(entry->second);
-  requests_.erase(entry);
-  if (!active->admitted) admission_.Remove(active->request, active->load);
-  for (const auto& sequence : active->sequences) {
+void EngineCore::End(ActiveRequest& active, const absl::Status& status) {
+  if (!active.started()) load_.waiting.Remove(active.request(), active.load());
+  for (const auto& sequence : active.sequences()) {
     if (sequence->state() == Sequence::State::kFinished) continue;
     scheduler_.Remove(*sequence);
-    active->sink->OnOutput(sequence->Abort());
+    active.Abort(*sequence);
   }
-  SparsitySummary& sparsity = active->summary.sparsity;
-  sparsity.policy = active->request.attention;
-  for (const auto& sequence : active->sequences) {
-    const SequenceAttention& attention = sequence->attention();
-    sparsity.traffic += attention.traffic();
-    sparsity.recall_sum += attention.recall_sum();
-    sparsity.recall_samples += attention.recall_samples();
-    sparsity.fallbacks += attention.fallbacks();
-  }
-  active->summary.status = status;
-  active->summary.total_seconds = absl::ToDoubleSeconds(clock_() - active->submitted);
-  observer_.OnFinished(active->summary);
-  active->sink->OnFinished(std::move(active->summary));
-  ended_.push_back(std::move(active));
+  ended_.push_back(requests_.Remove(active));
+  observer_.OnFinished(active.Conclude(status, clock_()));
+  active.Finish();
 }
 
 void EngineCore::Fail(const absl::Status& status) {
@@ -377,31 +227,24 @@ void EngineCore::Fail(const absl::Status& status) {
       absl::StrCat("the device has failed: ", std::string(status.message()))));
 }
 
-void EngineCore::Shed(Requests::iterator entry, ShedReason reason, const std::string& message) {
-  const Request& request = entry->second->request;
-  End(entry, Refusal(reason, message, admission_.EstimatedWait(request.priority, request.client)));
+void EngineCore::Shed(ActiveRequest& active, ShedReason reason, const std::string& message) {
+  const Request& request = active.request();
+  End(active, Refusal(reason, message, load_.EstimatedWait(request.priority, request.client)));
 }
 
 void EngineCore::NoteLoad() {
-  RunningLoad running;
+  RunningLoad& running = load_.running = {};
   for (const Sequence* sequence : scheduler_.running()) {
-    const double sequences = sequence->slots();
-    running.levels[sequence->priority()] +=
-        {0, sequences, static_cast<double>(sequence->decoding() ? 0 : sequence->pending()),
-         sequences * (sequence->generated() + RemainingTokens(*sequence))};
+    running.Add(sequence->priority(), sequence->request().client, load_.forecast.LoadOf(*sequence));
   }
-  for (const Sequence* sequence : scheduler_.running()) {
-    running.client_sequences[sequence->request().client] += sequence->slots();
-  }
-  running.stands = stands_;
-  admission_.SetRunning(std::move(running));
+  running.blocked_priority = blocked_priority_;
 
   EngineGauges& gauges = gauges_ = {};
-  for (const auto& [id, active] : requests_) {
-    ++(active->Running() ? gauges.running_requests : gauges.waiting_requests);
+  for (const ActiveRequest* active : requests_.all()) {
+    ++(active->running() ? gauges.running_requests : gauges.waiting_requests);
   }
-  gauges.waiting_prompt_tokens = static_cast<int>(admission_.waiting().prompt_tokens);
-  gauges.estimated_wait_seconds = absl::ToDoubleSeconds(admission_.EstimatedWait(0, ""));
+  gauges.waiting_prompt_tokens = static_cast<int>(load_.waiting.total().prompt_tokens);
+  gauges.estimated_wait_seconds = absl::ToDoubleSeconds(load_.EstimatedWait(0, ""));
   gauges.kv_blocks_used = store_.used_blocks();
   gauges.kv_blocks_total = store_.total_blocks();
   observer_.OnGauges(gauges);

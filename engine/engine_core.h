@@ -3,7 +3,6 @@
 #include <atomic>
 #include <cstdint>
 #include <functional>
-#include <map>
 #include <memory>
 #include <optional>
 #include <random>
@@ -13,6 +12,7 @@
 #include "absl/status/status.h"
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
+#include "engine/active_request.h"
 #include "engine/cache/block_memory.h"
 #include "engine/cache/kv_store.h"
 #include "engine/model/forward_pass.h"
@@ -20,7 +20,9 @@
 #include "engine/request/engine_options.h"
 #include "engine/request/refusal.h"
 #include "engine/request/request.h"
-#include "engine/scheduling/admission.h"
+#include "engine/request_table.h"
+#include "engine/scheduling/engine_load.h"
+#include "engine/scheduling/queue_bounds.h"
 #include "engine/scheduling/scheduler.h"
 #include "engine/scheduling/step_builder.h"
 #include "engine/sequence/drafter.h"
@@ -70,9 +72,9 @@ class EngineCore {
   /// When Step has to be called even if nothing else happens.
   absl::Time NextDeadline() const;
 
-  int requests() const { return static_cast<int>(requests_.size()); }
-  /// What may wait, and what does: requests that no step has computed yet.
-  const Admission& admission() const { return admission_; }
+  int requests() const { return requests_.size(); }
+  /// What waits, as of now, and what runs, as of the last step.
+  const EngineLoad& load() const { return load_; }
   /// False once the device has failed.
   bool healthy() const { return healthy_; }
   /// Prompt and generated tokens of the step that is computed, or was last. For any thread.
@@ -88,27 +90,22 @@ class EngineCore {
   void CheckInvariants() const { scheduler_.CheckInvariants(); }
 
  private:
-  struct ActiveRequest;
-
   /// What a step computed after the rows of one span that wanted it.
   struct NextTokens {
     std::span<const int32_t> choices;  ///< of the sequence, then one of each of its forks
     std::span<const float> logits;     ///< [rows, vocab], or empty: the request wants none
   };
-  using Requests = std::map<uint64_t, std::unique_ptr<ActiveRequest>>;
 
-  void EndExpired();
-  void EndOverdue();
+  void EndLate();
   void ShedOverflow(const Request& newcomer);
-  void PauseSlowReaders();
-  double RemainingTokens(const Sequence& sequence) const;
-  bool MayStart(const Sequence& sequence, bool alone, absl::Time now) const;
-  void NoteScheduled(const Schedule& schedule, absl::Time now);
   void Draft();
+  void NoteScheduled(const Schedule& schedule, absl::Time now);
+  absl::Status Compute(std::span<const Span> spans);
+  absl::Status HandOut(std::span<const Span> spans);
   absl::Status HandOut(const Span& span, const NextTokens& next);
-  absl::Status Take(ActiveRequest& active, Sequence& sequence, const NextTokens& next);
-  void End(Requests::iterator entry, const absl::Status& status);
-  void Shed(Requests::iterator entry, ShedReason reason, const std::string& message);
+  absl::Status Accept(ActiveRequest& active, Sequence& sequence, const NextTokens& next);
+  void End(ActiveRequest& active, const absl::Status& status);
+  void Shed(ActiveRequest& active, ShedReason reason, const std::string& message);
   void Fail(const absl::Status& status);
   void NoteLoad();
 
@@ -119,17 +116,17 @@ class EngineCore {
   const Clock clock_;
 
   Drafter* drafter_ = nullptr;
-
   KvStore store_;
   Scheduler scheduler_;
-  std::optional<int> stands_;  ///< Schedule::stands of the last step
-  Admission admission_;
+  std::optional<int> blocked_priority_;  ///< Schedule's of the last step
+  const QueueBounds bounds_;
+  EngineLoad load_;
   StepBuilder step_builder_;
   std::vector<int32_t> chosen_;  ///< [choices of the step]
   std::vector<float> logits_;    ///< [logit rows of the step, vocab] if a request wants them
   std::vector<float> recalls_;   ///< [probes of the step]
 
-  Requests requests_;
+  RequestTable requests_;
   /// Ended during this step, whose schedule may still point to their sequences.
   std::vector<std::unique_ptr<ActiveRequest>> ended_;
   int64_t arrivals_ = 0;

@@ -7,15 +7,15 @@ namespace winnow {
 absl::Status Mailbox::CheckOutline(const Request& outline, absl::Time now) {
   std::lock_guard lock(mutex_);
   absl::Status status = Check(outline, now);
-  if (!status.ok()) admission_.NoteOffered(outline, now);  // else Submit does
+  if (!status.ok()) offers_.Note(outline, engine_.forecast, now);  // else Submit does
   return status;
 }
 
 absl::Status Mailbox::Submit(Request request, RequestSink* sink, absl::Time now) {
   std::lock_guard lock(mutex_);
-  admission_.NoteOffered(request, now);
+  offers_.Note(request, engine_.forecast, now);
   if (absl::Status status = Check(request, now); !status.ok()) return status;
-  admission_.Add(request, admission_.LoadOf(request));
+  Count(request);
   messages_.submissions.push_back({std::move(request), sink, now});
   posted_.notify_one();
   return absl::OkStatus();
@@ -23,7 +23,11 @@ absl::Status Mailbox::Submit(Request request, RequestSink* sink, absl::Time now)
 
 absl::Status Mailbox::Check(const Request& request, absl::Time now) const {
   if (closed_) return absl::UnavailableError("the server is shutting down");
-  return admission_.Check(request, now);
+  return admission_.Check(request, engine_, offers_, now);
+}
+
+void Mailbox::Count(const Request& request) {
+  engine_.waiting.Add(request, engine_.forecast.LoadOf(request));
 }
 
 void Mailbox::Cancel(uint64_t request_id) {
@@ -52,7 +56,7 @@ void Mailbox::Stop() {
   posted_.notify_one();
 }
 
-Messages Mailbox::Take(absl::Time until) {
+Messages Mailbox::Collect(absl::Time until) {
   std::unique_lock lock(mutex_);
   if (until > absl::InfinitePast()) {
     posted_.wait_until(lock, absl::ToChronoTime(until), [this] { return HasMessages(); });
@@ -60,13 +64,10 @@ Messages Mailbox::Take(absl::Time until) {
   return std::exchange(messages_, {});
 }
 
-void Mailbox::SetAdmission(Admission admission) {
+void Mailbox::Publish(EngineLoad engine) {
   std::lock_guard lock(mutex_);
-  admission.SetOffered(std::move(admission_));
-  admission_ = std::move(admission);
-  for (const Submission& submission : messages_.submissions) {
-    admission_.Add(submission.request, admission_.LoadOf(submission.request));
-  }
+  engine_ = std::move(engine);
+  for (const Submission& submission : messages_.submissions) Count(submission.request);
 }
 
 bool Mailbox::HasMessages() const {

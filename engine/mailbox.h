@@ -4,14 +4,16 @@
 #include <cstdint>
 #include <mutex>
 #include <optional>
-#include <utility>
 #include <vector>
 
 #include "absl/base/thread_annotations.h"
 #include "absl/status/status.h"
 #include "absl/time/time.h"
+#include "engine/request/engine_options.h"
 #include "engine/request/request.h"
 #include "engine/scheduling/admission.h"
+#include "engine/scheduling/engine_load.h"
+#include "engine/scheduling/offers.h"
 
 namespace winnow {
 
@@ -31,12 +33,15 @@ struct Messages {
   bool stop = false;
 };
 
-/// The one queue into the engine: many threads post, the engine thread takes. Submissions are
+/// The one queue into the engine: many threads post, the engine thread collects. Submissions are
 /// bounded together with those that wait in the engine already; the other messages always get
 /// through.
+///
+/// It decides by what the engine published last, with the submissions since then, and by what has
+/// come (Offers), which is its own.
 class Mailbox {
  public:
-  explicit Mailbox(Admission admission) : admission_(std::move(admission)) {}
+  explicit Mailbox(const EngineOptions& options) : admission_(options), engine_(options) {}
 
   /// What Submit would say of a request that lacks its prompt, at best.
   absl::Status CheckOutline(const Request& outline, absl::Time now);
@@ -47,22 +52,26 @@ class Mailbox {
   void Drain(absl::Time limit);
   void Stop();
 
-  /// Takes everything, after waiting for a message until `until`. Engine thread only.
-  Messages Take(absl::Time until);
+  /// Takes all messages, after waiting for one until `until`. Engine thread only.
+  Messages Collect(absl::Time until);
 
-  /// What waits of the submissions taken so far, and what runs. Engine thread only.
-  void SetAdmission(Admission admission);
+  /// What the engine has to do, with all submissions collected so far. Engine thread only.
+  void Publish(EngineLoad engine);
 
  private:
   absl::Status Check(const Request& request, absl::Time now) const
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void Count(const Request& request) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   bool HasMessages() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
+  const Admission admission_;
   // Not an absl::Mutex: ThreadSanitizer cannot see the locks of a distribution's Abseil.
   std::mutex mutex_;
   std::condition_variable posted_;  ///< there is a message
   Messages messages_ ABSL_GUARDED_BY(mutex_);
-  Admission admission_ ABSL_GUARDED_BY(mutex_);  ///< with the submissions among the messages
+  /// As published last, and with what was submitted since.
+  EngineLoad engine_ ABSL_GUARDED_BY(mutex_);
+  Offers offers_ ABSL_GUARDED_BY(mutex_);
   bool closed_ ABSL_GUARDED_BY(mutex_) = false;
 };
 

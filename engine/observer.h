@@ -27,7 +27,7 @@ struct EngineGauges {
   int running_requests = 0;
   int waiting_requests = 0;
   int waiting_prompt_tokens = 0;  ///< of requests that have not been started
-  /// Until a request without a prompt would have its turn, by an estimate (Admission).
+  /// Until a request without a prompt would have its turn, by an estimate (Forecast).
   double estimated_wait_seconds = 0;
   int kv_blocks_used = 0;
   int kv_blocks_total = 0;

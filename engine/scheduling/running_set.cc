@@ -11,7 +11,7 @@ int RunningSet::slots() const {
 }
 
 bool RunningSet::GivesWay(const Sequence& running, const Sequence& waiting) {
-  return Rests(running) || running.priority() > waiting.request().priority;
+  return running.resting() || running.priority() > waiting.request().priority;
 }
 
 std::vector<Sequence*> RunningSet::ThoseWhoGiveWayTo(const Sequence& waiting) const {
@@ -35,7 +35,7 @@ Sequence& RunningSet::NextToGiveWay() const {
 
 Sequence* RunningSet::LastResting() const {
   const auto last = std::find_if(sequences_.rbegin(), sequences_.rend(),
-                                 [](const Sequence* s) { return Rests(*s); });
+                                 [](const Sequence* s) { return s->resting(); });
   return last == sequences_.rend() ? nullptr : *last;
 }
 

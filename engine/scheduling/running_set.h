@@ -28,9 +28,6 @@ class RunningSet {
     return sequences_.upper_bound(&sequence);
   }
 
-  /// Whether it waits for its reader.
-  static bool Rests(const Sequence& sequence) { return sequence.paused() && sequence.decoding(); }
-
   /// Sequences that run, with those that will fork from them.
   int slots() const;
 

@@ -15,11 +15,11 @@ void Scheduler::Add(Sequence& sequence) {
   waiting_.Add(sequence);
 }
 
-Schedule Scheduler::Form(const MayStart& may_start) {
+Schedule Scheduler::Form(const Forecast& forecast, absl::Time now) {
   Schedule step;
   step.rows_left = options_.max_step_tokens;
   ScheduleDecodes(step);
-  StartWaiting(may_start, step);
+  StartWaiting({forecast, now}, step);
   SchedulePrompts(std::numeric_limits<int>::max(), step);
   return step;
 }
@@ -59,16 +59,16 @@ void Scheduler::SchedulePrompts(int lowest_priority, Schedule& step) {
   }
 }
 
-void Scheduler::StartWaiting(const MayStart& may_start, Schedule& step) {
+void Scheduler::StartWaiting(const Gate& gate, Schedule& step) {
   while (Sequence* next = waiting_.Next()) {
     SchedulePrompts(next->priority(), step);
     if (step.rows_left == 0) break;
     // Who has just given way does not come back within the step.
     const bool gave_way = std::ranges::find(step.preempted, next) != step.preempted.end();
     TakePrefix(*next);
-    if (gave_way || !MakeRoomToStart(*next, may_start, step)) {
+    if (gave_way || !MakeRoomToStart(*next, gate, step)) {
       ReleaseBlocks(*next);
-      step.stands = next->priority();
+      step.blocked_priority = next->priority();
       break;
     }
     Start(*next);
@@ -106,9 +106,11 @@ bool Scheduler::MakeRoomToDecode(Sequence& sequence, Schedule& step) {
 }
 
 // Whether a waiting sequence can run now, with its forks; preempts others if that helps.
-bool Scheduler::MakeRoomToStart(const Sequence& sequence, const MayStart& may_start,
-                                Schedule& step) {
-  if (!may_start(sequence, /*alone=*/true)) return false;
+bool Scheduler::MakeRoomToStart(const Sequence& sequence, const Gate& gate, Schedule& step) {
+  const auto may_start = [&](bool alone) {
+    return gate.forecast.MayStart(sequence, running_, alone, gate.now);
+  };
+  if (!may_start(/*alone=*/true)) return false;
   // One more block than its tokens take, for each continuation, so that it is not preempted at
   // once.
   const int blocks =
@@ -122,8 +124,7 @@ bool Scheduler::MakeRoomToStart(const Sequence& sequence, const MayStart& may_st
   }
   const int slots = options_.max_running_sequences - sequence.slots();  // for the others
   if (store_.FreeWithout(tables) < blocks || slots_without > slots) return false;
-  while (store_.free_blocks() < blocks || running_.slots() > slots ||
-         !may_start(sequence, /*alone=*/false)) {
+  while (store_.free_blocks() < blocks || running_.slots() > slots || !may_start(/*alone=*/false)) {
     Preempt(*running_.NextToGiveWayTo(sequence), step);
   }
   return true;
@@ -204,27 +205,6 @@ void Scheduler::Remove(Sequence& sequence) {
 void Scheduler::ReleaseBlocks(Sequence& sequence) {
   store_.Release(sequence.mutable_kv());
   sequence.set_computed(0);
-}
-
-void Scheduler::CheckInvariants() const {
-  std::vector<KvStore::Holding> holdings;
-  for (const Sequence* sequence : running_) {
-    WINNOW_CHECK(sequence->state() == State::kRunning);
-    WINNOW_CHECK(!sequence->decoding() || sequence->pending() == 1);
-    // The block for the token chosen last is assigned when that is scheduled, with those of drafts.
-    const auto blocks = static_cast<int>(sequence->kv().blocks().size());
-    const auto drafts = static_cast<int>(sequence->drafts().size());
-    const int least = sequence->decoding() ? sequence->computed() : sequence->length();
-    WINNOW_CHECK(blocks >= store_.BlocksFor(least) &&
-                 blocks <= store_.BlocksFor(sequence->length() + drafts));
-    holdings.push_back({&sequence->kv(), sequence->computed()});
-  }
-  store_.CheckInvariants(holdings);
-  waiting_.ForEach([](const Sequence& sequence) {
-    WINNOW_CHECK(sequence.state() == State::kWaiting);
-    WINNOW_CHECK(sequence.kv().empty() && sequence.computed() == 0);
-  });
-  WINNOW_CHECK(running_.slots() <= options_.max_running_sequences);
 }
 
 }  // namespace winnow

@@ -1,12 +1,13 @@
 #pragma once
 
-#include <functional>
 #include <optional>
 #include <vector>
 
 #include "absl/status/status.h"
+#include "absl/time/time.h"
 #include "engine/cache/kv_store.h"
 #include "engine/request/engine_options.h"
+#include "engine/scheduling/forecast.h"
 #include "engine/scheduling/running_set.h"
 #include "engine/scheduling/waiting_queue.h"
 #include "engine/sequence/sequence.h"
@@ -19,7 +20,7 @@ struct Schedule {
   std::vector<Span> spans;           ///< of decoding sequences first, then pieces of the past
   std::vector<Sequence*> preempted;  ///< lost their blocks; will be recomputed
   /// The priority of the sequence that was next and could not be started, if any.
-  std::optional<int> stands;
+  std::optional<int> blocked_priority;
   int rows_left = 0;  ///< of max_step_tokens
 };
 
@@ -50,13 +51,9 @@ class Scheduler {
   /// store.
   void Add(Sequence& sequence);
 
-  /// Whether a sequence may be started now; what is known of its prompt counts as computed. With
-  /// `alone`, running ones of lower priority are taken to have given way.
-  using MayStart = std::function<bool(const Sequence& sequence, bool alone)>;
-
-  /// Forms the next step and assigns its blocks. The caller computes it, and reports each span by
-  /// NoteComputed.
-  Schedule Form(const MayStart& may_start);
+  /// Forms the next step and assigns its blocks; the forecast says who may be started. The caller
+  /// computes it, and reports each span by NoteComputed.
+  Schedule Form(const Forecast& forecast, absl::Time now);
 
   /// Takes note that the keys and values of a span's tokens are stored; drafts do not count yet.
   /// REQUIRES: its sequence is running.
@@ -80,14 +77,20 @@ class Scheduler {
   void CheckInvariants() const;
 
  private:
+  /// What deadlines say of who may be started in this step.
+  struct Gate {
+    const Forecast& forecast;
+    absl::Time now;
+  };
+
   void ScheduleDecodes(Schedule& step);
   void ScheduleDecode(Sequence& sequence, int decodes_to_come, Schedule& step);
   void SchedulePrompts(int lowest_priority, Schedule& step);
-  void StartWaiting(const MayStart& may_start, Schedule& step);
+  void StartWaiting(const Gate& gate, Schedule& step);
   void Start(Sequence& sequence);
   void ScheduleSpan(Sequence& sequence, int rows, Schedule& step);
   bool MakeRoomToDecode(Sequence& sequence, Schedule& step);
-  bool MakeRoomToStart(const Sequence& sequence, const MayStart& may_start, Schedule& step);
+  bool MakeRoomToStart(const Sequence& sequence, const Gate& gate, Schedule& step);
   void TakePrefix(Sequence& sequence);
   void Publish(Sequence& sequence);
   void Preempt(Sequence& sequence, Schedule& step);

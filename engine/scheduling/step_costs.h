@@ -16,9 +16,8 @@ namespace winnow {
 ///   - Prompt tokens take what is left of the other steps, evenly.
 ///   - While load lasts, prompts of requests to come will take the share of time that prompts of
 ///     their priority and higher ones took so far.
-///   - A continuation that may end by itself has a share of the tokens that it may have at most:
-///   the
-///     average share of those that have ended.
+///   - A continuation that may end by itself gets a share of the tokens that it may have at most:
+///     the average share of those that have ended.
 class StepCosts {
  public:
   /// Takes note of a step that was computed: prompt tokens by priority, generated ones, of which

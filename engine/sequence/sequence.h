@@ -106,6 +106,8 @@ class Sequence {
   /// The reader is slow: no further tokens until it has caught up.
   bool paused() const { return paused_; }
   void set_paused(bool paused) { paused_ = paused; }
+  /// Whether it has nothing to do until its reader has caught up. REQUIRES: it is running.
+  bool resting() const { return paused_ && decoding(); }
   /// Where its keys and values are.
   const BlockTable& kv() const { return kv_; }
   BlockTable& mutable_kv() { return kv_; }

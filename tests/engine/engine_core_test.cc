@@ -245,9 +245,9 @@ TEST(EngineCoreTest, GaugesTellRunningAndWaitingRequestsAndBlocks) {
   CoreBench bench(Options(8));
   std::vector<RecordingSink> sinks(3);
   for (uint64_t id = 0; id < 3; ++id) bench.Submit(Greedy(id, Prompt(14), 9), sinks[id]);
-  EXPECT_EQ(bench.core.admission().waiting().requests, 3);
+  EXPECT_EQ(bench.core.load().waiting.total().requests, 3);
   bench.Step();
-  EXPECT_EQ(bench.core.admission().waiting().requests, 2);
+  EXPECT_EQ(bench.core.load().waiting.total().requests, 2);
   EXPECT_EQ(bench.observer.gauges.running_requests, 1);
   EXPECT_EQ(bench.observer.gauges.waiting_requests, 2);
   EXPECT_EQ(bench.observer.gauges.kv_blocks_used, 4);

@@ -20,6 +20,7 @@
 
 #include "engine/request/refusal.h"
 #include "engine/request/request_check.h"
+#include "engine/scheduling/admission.h"
 #include "tests/engine/fakes.h"
 
 namespace winnow {
@@ -174,7 +175,8 @@ class Simulation {
     if (step == client.arrival_step) {
       client.arrival = arrivals_++;
       client.submitted_at = bench_.now;
-      const absl::Status refused = bench_.core.admission().Check(client.request, bench_.now);
+      const absl::Status refused =
+          Admission(options_).Check(client.request, bench_.core.load(), Offers{}, bench_.now);
       if (refused.ok()) {
         bench_.Submit(client.request, client.sink);
       } else {
@@ -195,7 +197,7 @@ class Simulation {
   }
 
   void CheckBounds() {
-    const RequestLoad& waiting = bench_.core.admission().waiting();
+    const Load& waiting = bench_.core.load().waiting.total();
     ASSERT_LE(waiting.requests, options_.max_waiting_requests);
     ASSERT_TRUE(waiting.requests <= 1 || waiting.prompt_tokens <= options_.max_waiting_tokens);
   }

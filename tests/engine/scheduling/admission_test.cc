@@ -41,17 +41,20 @@ StepCosts Costs() {
 
 class AdmissionTest : public testing::Test {
  protected:
-  AdmissionTest() { admission_.mutable_costs() = Costs(); }
+  AdmissionTest() { engine_.forecast.mutable_costs() = Costs(); }
 
-  void Wait(const Request& request) { admission_.Add(request, admission_.LoadOf(request)); }
+  Load LoadOf(const Request& request) const { return engine_.forecast.LoadOf(request); }
+  void Wait(const Request& request) { engine_.waiting.Add(request, LoadOf(request)); }
   void Run(int sequences, double tokens, int priority = 0) {
     const double n = sequences;
-    RunningLoad running;
-    running.levels[priority] = {n, n, 0, n * tokens};
-    admission_.SetRunning(running);
+    engine_.running = {};
+    engine_.running.levels[priority] = {n, n, 0, n * tokens};
+  }
+  absl::Status Check(const Request& request) const {
+    return admission_.Check(request, engine_, offers_, kNow);
   }
   std::string Reason(const Request& request) {
-    const absl::Status status = admission_.Check(request, kNow);
+    const absl::Status status = Check(request);
     if (status.ok()) return "";
     EXPECT_EQ(status.code(), absl::StatusCode::kResourceExhausted);
     const auto details = DetailsOf(status);
@@ -64,12 +67,14 @@ class AdmissionTest : public testing::Test {
     while (high - low > 1e-3) {
       const double middle = (low + high) / 2;
       request.deadline = kNow + absl::Seconds(middle);
-      (admission_.Check(request, kNow).ok() ? high : low) = middle;
+      (Check(request).ok() ? high : low) = middle;
     }
     return high;
   }
 
-  Admission admission_{Options()};
+  const Admission admission_{Options()};
+  EngineLoad engine_{Options()};
+  Offers offers_;
 };
 
 TEST_F(AdmissionTest, RefusesTheNextRequestOfAFullQueue) {
@@ -78,7 +83,7 @@ TEST_F(AdmissionTest, RefusesTheNextRequestOfAFullQueue) {
     Wait(MakeRequest(10, 10));
   }
   EXPECT_EQ(Reason(MakeRequest(10, 10)), "queue_requests");
-  admission_.Remove(MakeRequest(10, 10), admission_.LoadOf(MakeRequest(10, 10)));
+  engine_.waiting.Remove(MakeRequest(10, 10), LoadOf(MakeRequest(10, 10)));
   EXPECT_EQ(Reason(MakeRequest(10, 10)), "");
 }
 
@@ -102,10 +107,6 @@ TEST_F(AdmissionTest, AFullQueueMakesRoomForClientsWithLessInIt) {
   EXPECT_EQ(Reason(MakeRequest(10, 10, "flood")), "queue_requests");
   EXPECT_EQ(Reason(MakeRequest(10, 10, "new")), "");
   EXPECT_EQ(Reason(MakeRequest(10, 10, "other")), "");  // two each then
-  const Request newcomer = MakeRequest(10, 10, "new");
-  Wait(newcomer);
-  EXPECT_TRUE(admission_.Overfull());
-  EXPECT_EQ(admission_.GivesWay(newcomer).client, "flood");
 }
 
 TEST_F(AdmissionTest, AnIdleEngineTakesWhatItMayNotFinish) {
@@ -154,12 +155,12 @@ TEST_F(AdmissionTest, ShortRequestsAreRefusedWhenTheAverageOneWouldBeLate) {
   brief.deadline = kNow + absl::Seconds(30);
   Request impossible = MakeRequest(10, 900);
   impossible.deadline = kNow + absl::Seconds(1);
-  for (int i = 0; i < 100; ++i) admission_.NoteOffered(average, kNow);
-  for (int i = 0; i < 50; ++i) admission_.NoteOffered(impossible, kNow);
+  for (int i = 0; i < 100; ++i) offers_.Note(average, engine_.forecast, kNow);
+  for (int i = 0; i < 50; ++i) offers_.Note(impossible, engine_.forecast, kNow);
   EXPECT_EQ(Reason(brief), "deadline");
   Run(1, 50);
   EXPECT_EQ(Reason(brief), "deadline");
-  for (int i = 0; i < 1000; ++i) admission_.NoteOffered(brief, kNow);
+  for (int i = 0; i < 1000; ++i) offers_.Note(brief, engine_.forecast, kNow);
   EXPECT_EQ(Reason(brief), "");
 }
 
@@ -168,7 +169,7 @@ TEST_F(AdmissionTest, RetryAfterIsWhatTheDeadlineIsShortOf) {
   Request request = MakeRequest(500, 50);
   const double needed = NeededSeconds(request);
   request.deadline = kNow + absl::Seconds(needed - 3);
-  const auto details = DetailsOf(admission_.Check(request, kNow));
+  const auto details = DetailsOf(Check(request));
   EXPECT_NEAR(absl::ToDoubleSeconds(details->retry_after), 3, 0.01);
 }
 

@@ -62,7 +62,7 @@ class Overload {
   /// Offers the traffics for so long; one outcome for each.
   std::vector<Outcome> Run(const std::vector<Traffic>& traffics, double seconds) {
     EngineCore core(options_, *model_, *model_, tokenizer_, observer_, [this] { return now_; });
-    Mailbox mailbox(core.admission());
+    Mailbox mailbox(options_);
     const absl::Time end = now_ + absl::Seconds(seconds);
     std::vector<Outcome> outcomes(traffics.size());
     std::vector<absl::Time> next;
@@ -83,11 +83,11 @@ class Overload {
           }
         }
       }
-      for (Submission& submission : mailbox.Take(absl::InfinitePast()).submissions) {
+      for (Submission& submission : mailbox.Collect(absl::InfinitePast()).submissions) {
         core.Submit(std::move(submission.request), submission.sink, submission.submitted);
       }
       const bool worked = core.Step();
-      mailbox.SetAdmission(core.admission());
+      mailbox.Publish(core.load());
       if (!worked) now_ = std::max(now_, *std::ranges::min_element(next));
     }
     for (const Call& call : calls) {

@@ -57,9 +57,9 @@ TEST_F(RunningSetTest, OnlyWhoHasNothingToDoButToDecodeRests) {
   Sequence& computes_its_past = made_.Make();
   computes_its_past.SetPast();
   computes_its_past.set_paused(true);
-  EXPECT_FALSE(RunningSet::Rests(computes_its_past));
-  EXPECT_TRUE(RunningSet::Rests(Decoding(0, /*slow_reader=*/true)));
-  EXPECT_FALSE(RunningSet::Rests(Decoding(0)));
+  EXPECT_FALSE(computes_its_past.resting());
+  EXPECT_TRUE(Decoding(0, /*slow_reader=*/true).resting());
+  EXPECT_FALSE(Decoding(0).resting());
 }
 
 TEST_F(RunningSetTest, RestingOnesGiveWayFirstThenLowerPrioritiesYoungestFirst) {

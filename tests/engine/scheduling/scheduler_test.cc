@@ -37,7 +37,7 @@ class SchedulerTest : public testing::Test {
   }
 
   Schedule Form() {
-    Schedule step = scheduler_.Form([](const Sequence&, bool) { return true; });
+    Schedule step = scheduler_.Form(forecast_, now_);
     scheduler_.CheckInvariants();
     return step;
   }
@@ -64,6 +64,8 @@ class SchedulerTest : public testing::Test {
   NoMemory memory_;
   KvStore store_;
   Scheduler scheduler_;
+  Forecast forecast_{EngineOptions()};
+  absl::Time now_ = absl::UnixEpoch();
   Sequences made_;
   std::vector<Sequence*> added_;
 };
@@ -160,7 +162,8 @@ TEST_F(SmallSchedulerTest, HigherPriorityThatWaitsTakesTheBlocksOfALowerOne) {
   const Schedule step = Form();
   EXPECT_THAT(step.preempted, ElementsAre(&low));
   EXPECT_THAT(Of(step), ElementsAre(&high));
-  EXPECT_EQ(step.stands, std::optional(1)) << "who has given way does not come back at once";
+  EXPECT_EQ(step.blocked_priority, std::optional(1))
+      << "who has given way does not come back at once";
 }
 
 TEST_F(SmallSchedulerTest, NobodyOvertakesTheOneWhoseTurnItIs) {
@@ -170,16 +173,19 @@ TEST_F(SmallSchedulerTest, NobodyOvertakesTheOneWhoseTurnItIs) {
   Sequence& small = Add({.prompt = 1, .first = 3});  // would fit
   const Schedule step = Form();
   EXPECT_THAT(Of(step), ElementsAre(&running));
-  EXPECT_EQ(step.stands, std::optional(0));
+  EXPECT_EQ(step.blocked_priority, std::optional(0));
   EXPECT_EQ(small.state(), Sequence::State::kWaiting);
 }
 
 TEST_F(SchedulerTest, WhoMayNotStartHoldsNoBlocks) {
-  Sequence& sequence = Add({.prompt = 9});
-  const Schedule step = scheduler_.Form([](const Sequence&, bool) { return false; });
-  EXPECT_TRUE(step.spans.empty());
+  Sequence& running = Add({.prompt = 3});
+  Compute(Form());
+  forecast_.mutable_costs().NoteStep({{0, 1}}, 0, 1.0);  // a second for a token
+  Sequence& sequence = Add({.prompt = 9, .first = 5, .deadline = now_ + absl::Seconds(10)});
+  const Schedule step = Form();
+  EXPECT_THAT(Of(step), ElementsAre(&running));
   EXPECT_TRUE(sequence.kv().empty());
-  EXPECT_EQ(step.stands, std::optional(0));
+  EXPECT_EQ(step.blocked_priority, std::optional(0));
 }
 
 TEST_F(SchedulerTest, PromptBeginsBehindTheFullBlocksThatAreKnown) {

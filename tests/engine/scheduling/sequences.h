@@ -25,6 +25,7 @@ class Sequences {
     SamplingParams sampling = {};
     AttentionPolicy attention = {};
     RecallOptions recall = {};
+    absl::Time deadline = absl::InfiniteFuture();
   };
 
   Sequence& Make() { return Make(Kind{}); }
@@ -37,6 +38,7 @@ class Sequences {
     request.max_tokens = kind.max_tokens;
     request.sampling = kind.sampling;
     request.attention = kind.attention;
+    request.deadline = kind.deadline;
     request.ignore_eos = true;
     requests_.push_back(std::move(request));
     return sequences_.emplace_back(requests_.back(), tokenizer_, arrivals_++, 0, 1,

@@ -1,0 +1,68 @@
+#include "engine/scheduling/load.h"
+
+#include "engine/scheduling/waiting_queue.h"
+
+namespace winnow {
+
+Load& Load::operator+=(const Load& other) {
+  requests += other.requests;
+  sequences += other.sequences;
+  prompt_tokens += other.prompt_tokens;
+  decode_tokens += other.decode_tokens;
+  return *this;
+}
+
+Load& Load::operator-=(const Load& other) { return *this += other * -1; }
+
+Load Load::operator*(double factor) const {
+  return {requests * factor, sequences * factor, prompt_tokens * factor, decode_tokens * factor};
+}
+
+double Load::service() const {
+  return prompt_tokens * kPromptTokenService + decode_tokens * kDecodeTokenService;
+}
+
+void WaitingLoad::Add(const Request& request, const Load& load) {
+  levels_[request.priority][request.client] += load;
+  total_ += load;
+}
+
+void WaitingLoad::Remove(const Request& request, const Load& load) {
+  const auto level = levels_.find(request.priority);
+  const auto client = level->second.find(request.client);
+  client->second -= load;
+  total_ -= load;
+  if (client->second.requests == 0) level->second.erase(client);
+  if (level->second.empty()) levels_.erase(level);
+  if (levels_.empty()) total_ = {};  // no rest of rounding
+}
+
+Load WaitingLoad::Ahead(int priority, const std::string& client, const Load& own) const {
+  Load ahead;
+  for (const auto& [level, clients] : levels_) {
+    if (level > priority) break;
+    const auto found = clients.find(client);
+    const Load before = found == clients.end() ? Load{} : found->second;
+    const double share = before.service() + own.service();
+    for (const auto& [name, load] : clients) {
+      const bool all = level < priority || name == client || load.service() <= share;
+      ahead += all ? load : load * (share / load.service());
+    }
+  }
+  return ahead;
+}
+
+void RunningLoad::Add(int priority, const std::string& client, const Load& load) {
+  levels[priority] += load;
+  client_sequences[client] += load.sequences;
+}
+
+Load RunningLoad::DownTo(int priority) const {
+  Load sum;
+  for (const auto& [level, load] : levels) {
+    if (level <= priority) sum += load;
+  }
+  return sum;
+}
+
+}  // namespace winnow

@@ -1,0 +1,61 @@
+#pragma once
+
+#include <map>
+#include <optional>
+#include <string>
+
+#include "engine/request/request.h"
+
+namespace winnow {
+
+/// What one request, or several, ask of the engine.
+struct Load {
+  double requests = 0;
+  double sequences = 0;
+  double prompt_tokens = 0;
+  double decode_tokens = 0;  ///< expected, over all sequences
+
+  Load& operator+=(const Load& other);
+  Load& operator-=(const Load& other);
+  Load operator*(double factor) const;
+  /// What it counts in the comparison of clients: see WaitingQueue.
+  double service() const;
+};
+
+/// What waits: requests that no step has computed yet, summed by priority and client.
+class WaitingLoad {
+ public:
+  using Clients = std::map<std::string, Load>;
+
+  /// A request waits from now on, and no longer. What is removed is what was added for it.
+  void Add(const Request& request, const Load& load);
+  void Remove(const Request& request, const Load& load);
+
+  /// What is before a request of this load that comes now: all that has a higher priority, and of
+  /// its own what its client has, and as much of every other client as fairness gives that
+  /// meanwhile.
+  Load Ahead(int priority, const std::string& client, const Load& own) const;
+
+  /// By priority; none of its maps is empty.
+  const std::map<int, Clients>& levels() const { return levels_; }
+  const Load& total() const { return total_; }
+
+ private:
+  std::map<int, Clients> levels_;
+  Load total_;
+};
+
+/// What runs: sequences that own KV blocks. `prompt_tokens` are those still to compute,
+/// `decode_tokens` count from a sequence's begin to its end, `requests` are not counted.
+struct RunningLoad {
+  void Add(int priority, const std::string& client, const Load& load);
+  /// Those of this and higher priorities.
+  Load DownTo(int priority) const;
+
+  std::map<int, Load> levels;  ///< by priority
+  std::map<std::string, double> client_sequences;
+  /// The priority of the sequence that could not be started when its turn had come, if any.
+  std::optional<int> blocked_priority;
+};
+
+}  // namespace winnow
