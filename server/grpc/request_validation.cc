@@ -3,23 +3,14 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <string>
 #include <utility>
 
+#include "absl/status/statusor.h"
 #include "absl/strings/str_cat.h"
 
 namespace winnow {
 namespace {
-
-/// Statuses travel in headers, of which clients take 8 KiB: what quotes the request is cut short.
-constexpr size_t kMaxDescriptionBytes = 300;
-
-/// The text, cut between characters if it is long.
-std::string Shortened(std::string text) {
-  if (text.size() <= kMaxDescriptionBytes) return text;
-  size_t end = kMaxDescriptionBytes;
-  while (end > 0 && (text[end] & 0xC0) == 0x80) --end;
-  return text.substr(0, end) + "...";
-}
 
 /// Collects violations of one request: at most one or two for each field.
 class Checker {
@@ -234,21 +225,6 @@ void ReadAttention(const v1::AttentionPolicy& in, const ServedModel& model, Chec
 }
 
 }  // namespace
-
-absl::Status CheckModelName(const std::string& name, const ServedModel& model) {
-  if (name.empty() || name == model.name) return absl::OkStatus();
-  return absl::NotFoundError(
-      absl::StrCat("model \"", Shortened(name), "\" is not served here, \"", model.name, "\" is"));
-}
-
-int MaxContinuations(const ServedModel& model) {
-  return std::min(model.limits.n, model.max_sequences);
-}
-
-int MaxPromptTokens(const ServedModel& model) {
-  const int context = model.context_tokens - 1;
-  return model.limits.prompt_tokens > 0 ? std::min(model.limits.prompt_tokens, context) : context;
-}
 
 Request Outline(const v1::GenerateRequest& in, const ServedModel& model) {
   Request outline;

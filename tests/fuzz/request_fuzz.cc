@@ -60,7 +60,7 @@ void CheckViolations(const std::vector<FieldViolation>& violations) {
   for (const FieldViolation& violation : violations) {
     WINNOW_CHECK(!violation.field.empty() && !violation.description.empty());
   }
-  CheckRefusal(BadRequest(violations));
+  CheckRefusal(ToGrpcStatus(Invalid(violations)));
 }
 
 /// What the engine relies on.
@@ -100,7 +100,7 @@ void CheckAccepted(const Request& request, const ServedModel& model) {
 
 void Generate(const v1::GenerateRequest& message, const ServedModel& model) {
   if (const absl::Status status = CheckModelName(message.model(), model); !status.ok()) {
-    return CheckRefusal(ToGrpcStatus(status));
+    return CheckRefusal(ToGrpcStatus(EndOf(status)));
   }
   Request request;
   const std::vector<FieldViolation> violations = ValidateGenerate(message, model, &request);

@@ -1,7 +1,5 @@
 // The services with the real engine and gRPC over a socket, and a model that needs no file.
 
-#include "server/grpc/grpc_service.h"
-
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -15,14 +13,16 @@
 
 #include "absl/time/clock.h"
 #include "engine/engine.h"
-#include "engine/model/forward_pass.h"
 #include "google/rpc/error_details.pb.h"
 #include "google/rpc/status.pb.h"
 #include "grpcpp/create_channel.h"
-#include "kernels/cpu/token_chooser.h"
 #include "server/grpc/grpc_server.h"
 #include "server/observability/watchdog.h"
+#include "tests/server/alphabet_model.h"
 #include "tests/server/fake_tokenizer.h"
+#include "winnow/v1/generation.grpc.pb.h"
+#include "winnow/v1/model.grpc.pb.h"
+#include "winnow/v1/tokenizer.grpc.pb.h"
 
 namespace winnow {
 namespace {
@@ -31,47 +31,6 @@ using ::testing::ElementsAre;
 using ::testing::SizeIs;
 
 constexpr int kContext = 4000;
-
-/// After token t comes t + 1, from 'z' on 'a' again; after '!' the text ends. Every step takes
-/// `step_time`.
-class AlphabetModel final : public ForwardPass, public BlockMemory {
- public:
-  absl::Status Forward(const StepBatch& batch, std::span<float> logits,
-                       std::span<float> /*recalls*/) override {
-    absl::SleepFor(step_time.load());
-    if (fails) return absl::InternalError("the device is gone");
-    std::fill(logits.begin(), logits.end(), 0.0f);
-    for (size_t i = 0; i < batch.logit_rows.size(); ++i) {
-      const int32_t token = batch.tokens[batch.logit_rows[i]];
-      const int32_t next = token == '!'                  ? FakeTokenizer::kEos
-                           : token < 'a' || token >= 'z' ? 'a'
-                                                         : token + 1;
-      logits[i * FakeTokenizer::kVocabSize + next] = 10;
-    }
-    return absl::OkStatus();
-  }
-  absl::Status ForwardAndChoose(const StepBatch& batch, std::span<const TokenChoice> choices,
-                                std::span<int32_t> tokens, std::span<float> logits,
-                                std::span<float> recalls) override {
-    constexpr size_t kVocab = FakeTokenizer::kVocabSize;
-    std::vector<float> all(batch.logit_rows.size() * kVocab);
-    const absl::Status status = Forward(batch, all, recalls);
-    cpu::TokenChooser chooser;
-    for (size_t i = 0; i < choices.size(); ++i) {
-      const auto row = static_cast<size_t>(choices[i].row);
-      tokens[i] = chooser.Choose(std::span(all).subspan(row * kVocab, kVocab), choices[i]);
-    }
-    if (!logits.empty()) std::ranges::copy(all, logits.begin());
-    return status;
-  }
-  absl::Status Copy(const BlockCopy&) override { return absl::OkStatus(); }
-  int vocab() const override { return FakeTokenizer::kVocabSize; }
-  AttentionShape attention_shape() const override { return {1, 1}; }
-  KvTraffic Traffic(const Selection&, int) const override { return {}; }
-
-  std::atomic<absl::Duration> step_time = absl::ZeroDuration();
-  std::atomic<bool> fails = false;
-};
 
 EngineOptions Options() {
   EngineOptions options;
@@ -98,8 +57,7 @@ class GrpcService : public testing::Test {
                 .chat = {}},
         metrics_("alphabet", "fake", 0),
         engine_(Options(), model_, model_, tokenizer_, metrics_) {
-    auto server =
-        GrpcServer::Start({.address = "127.0.0.1:0"}, served_, engine_, metrics_, *authenticator_);
+    auto server = GrpcServer::Start({.address = "127.0.0.1:0"}, context_);
     EXPECT_EQ(server.status(), absl::OkStatus());
     server_ = *std::move(server);
     server_->SetServing(true);
@@ -144,6 +102,8 @@ class GrpcService : public testing::Test {
   MetricsExporter metrics_;
   Engine engine_;
   std::unique_ptr<Authenticator> authenticator_ = *Authenticator::Open("");
+  SessionContext context_{
+      .model = served_, .engine = engine_, .metrics = metrics_, .authenticator = *authenticator_};
   std::unique_ptr<GrpcServer> server_;
   std::shared_ptr<grpc::Channel> channel_;
   std::unique_ptr<v1::GenerationService::Stub> generation_;
@@ -409,9 +369,7 @@ TEST_F(GrpcService, DescribesTheModelAndItsLimits) {
 
 TEST_F(GrpcService, AnAddressInUseIsAnError) {
   const std::string address = "127.0.0.1:" + std::to_string(server_->port());
-  EXPECT_EQ(GrpcServer::Start({.address = address}, served_, engine_, metrics_, *authenticator_)
-                .status()
-                .code(),
+  EXPECT_EQ(GrpcServer::Start({.address = address}, context_).status().code(),
             absl::StatusCode::kUnavailable);
 }
 

@@ -304,7 +304,7 @@ TEST_F(RequestValidation, RefusalsFitIntoHeadersWhateverTheRequestSays) {
   for (int i = 0; i < 10'000; ++i) message_.mutable_stop()->add_strings("");
   const std::vector<FieldViolation> violations = Validate();
   EXPECT_EQ(violations.size(), 4u);  // two of the stop strings: their number, and the first one
-  const grpc::Status status = BadRequest(violations);
+  const grpc::Status status = ToGrpcStatus(Invalid(violations));
   EXPECT_LT(3 * status.error_message().size() + 2 * status.error_details().size(), kHeaderBytes);
   EXPECT_LT(CheckModelName(std::string(100'000, 'm'), model_).message().size(), 500u);
 }
