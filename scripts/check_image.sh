@@ -16,8 +16,10 @@ context=$workspace/context
 stages=$workspace/stages
 declare -A start=()
 
-git clone --quiet --no-local "$PWD" "$context"
-rm -rf "$context/.git"
+# .dockerignore leaves out everything but the paths that it names after a `!`.
+mkdir "$context"
+mapfile -t paths < <(sed -n 's/^!//p' .dockerignore)
+git archive HEAD "${paths[@]}" | tar x -C "$context"
 
 # copy [--from=STAGE] SOURCE... TARGET: as COPY does, from the context or a stage.
 copy() {
@@ -65,7 +67,7 @@ make_root "$stages/debian"
 # Instructions, one a line: comments left out, continued lines joined.
 while read -r name rest <&3; do
   [[ -z "$name" ]] || instruction "$name" "$rest"
-done 3< <(sed -e '/^#/d' "$context/$dockerfile" | sed -e ':a' -e '/\\$/N; s/\\\n *//; ta')
+done 3< <(git show "HEAD:$dockerfile" | sed -e '/^#/d' | sed -e ':a' -e '/\\$/N; s/\\\n *//; ta')
 umount -R "$root/dev" "$root/proc"
 
 # The image's root file system, read-only, and what a deployment mounts: the config file, and a
