@@ -30,7 +30,8 @@ import runs
 import workload
 from prometheus import Prometheus
 
-# How requests may end when more arrive than the server can compute: proto/winnow/v1/generation.proto.
+# How requests may end when more arrive than the server can compute:
+# proto/winnow/v1/generation.proto.
 DOCUMENTED = {"OK", "RESOURCE_EXHAUSTED", "DEADLINE_EXCEEDED", "UNAVAILABLE"}
 CONNECTIONS = 8
 

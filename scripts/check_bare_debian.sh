@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Proves that a fresh clone works on a fresh Debian 12: makes a minimal system with debootstrap, clones
-# this repository's HEAD into it, runs commands there, removes it.
+# Proves that a fresh clone works on a fresh Debian 12: makes a minimal system with debootstrap,
+# clones this repository's HEAD into it, runs commands there, removes it.
 #   scripts/check_bare_debian.sh [COMMAND]      default: make demo && make test
 # Needs root and the package debootstrap (scripts/debian_root.sh).
 set -euo pipefail

@@ -1,11 +1,12 @@
 #!/usr/bin/env bash
-# Builds the stages of a Dockerfile without a container engine, in systems made with debootstrap, and starts
-# the server as the image would: as its user, on a read-only root file system, asked by its health check.
+# Builds the stages of a Dockerfile without a container engine, in systems made with debootstrap,
+# and starts the server as the image would: as its user, on a read-only root file system, asked by
+# its health check.
 #   scripts/check_image.sh [DOCKERFILE]      default: docker/Dockerfile
 # Builds this repository's HEAD. Needs root and the package debootstrap (scripts/debian_root.sh).
 #
-# Knows the instructions that our Dockerfiles use: FROM a Debian image, WORKDIR, COPY, RUN, ENV, and for the
-# start USER, HEALTHCHECK, ENTRYPOINT and CMD. What it doesn't know is an error.
+# Knows the instructions that our Dockerfiles use: FROM a Debian image, WORKDIR, COPY, RUN, ENV, and
+# for the start USER, HEALTHCHECK, ENTRYPOINT and CMD. What it doesn't know is an error.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 source scripts/debian_root.sh
@@ -15,8 +16,10 @@ context=$workspace/context
 stages=$workspace/stages
 declare -A start=()
 
-git clone --quiet --no-local "$PWD" "$context"
-rm -rf "$context/.git"
+# .dockerignore leaves out everything but the paths that it names after a `!`.
+mkdir "$context"
+mapfile -t paths < <(sed -n 's/^!//p' .dockerignore)
+git archive HEAD "${paths[@]}" | tar x -C "$context"
 
 # copy [--from=STAGE] SOURCE... TARGET: as COPY does, from the context or a stage.
 copy() {
@@ -64,10 +67,11 @@ make_root "$stages/debian"
 # Instructions, one a line: comments left out, continued lines joined.
 while read -r name rest <&3; do
   [[ -z "$name" ]] || instruction "$name" "$rest"
-done 3< <(sed -e '/^#/d' "$context/$dockerfile" | sed -e ':a' -e '/\\$/N; s/\\\n *//; ta')
+done 3< <(git show "HEAD:$dockerfile" | sed -e '/^#/d' | sed -e ':a' -e '/\\$/N; s/\\\n *//; ta')
 umount -R "$root/dev" "$root/proc"
 
-# The image's root file system, read-only, and what a deployment mounts: the config file, and a model.
+# The image's root file system, read-only, and what a deployment mounts: the config file, and a
+# model.
 model=$(scripts/fetch_model.sh)
 mkdir -p "$workspace/config" "$root/etc/winnow" "$root/models"
 cat >"$workspace/config/winnow.conf" <<CONFIG

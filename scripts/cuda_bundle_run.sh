@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Correctness first, then every benchmark of the CUDA backend: run.sh RESULT.json. Lies in the folder
-# that scripts/cuda_bundle.sh packs. CUBLAS may name the folder of libcublasLt.so.
+# Correctness first, then every benchmark of the CUDA backend: run.sh RESULT.json. Lies in the
+# folder that scripts/cuda_bundle.sh packs. CUBLAS may name the folder of libcublasLt.so.
 set -euo pipefail
 result=$(realpath -m "${1:?usage: run.sh RESULT.json}")
 cd "$(dirname "$0")"

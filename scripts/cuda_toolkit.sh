@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Prints the root of a CUDA toolkit: that of nvcc on the PATH if it is 12.4 or later, else one that is
-# put together from NVIDIA's packages on PyPI, once, in the cache. No GPU and no driver are needed.
+# Prints the root of a CUDA toolkit: that of nvcc on the PATH if it is 12.4 or later, else one that
+# is put together from NVIDIA's packages on PyPI, once, in the cache. No GPU and no driver are
+# needed.
 set -euo pipefail
 
 least=12.4

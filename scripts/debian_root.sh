@@ -1,6 +1,6 @@
-# Minimal Debian 12 systems in folders, to be sourced: needs root and the package debootstrap. MIRROR names
-# a Debian mirror; by default the host's own, with the host's settings for apt and pip, so that it works
-# behind proxies and mirrors too.
+# Minimal Debian 12 systems in folders, to be sourced: needs root and the package debootstrap.
+# MIRROR names a Debian mirror; by default the host's own, with the host's settings for apt and pip,
+# so that it works behind proxies and mirrors too.
 #
 #   enter_namespaces "$0" "$@"    first: runs the script again where mounts and processes vanish with it;
 #                                 sets $workspace, a folder that vanishes too
@@ -21,8 +21,8 @@ enter_namespaces() {
       exit 1
     fi
   done
-  # Mounts live in a mount namespace of their own and processes in a PID namespace, so that both vanish
-  # with the command, whatever happens; what is left to remove are plain files.
+  # Mounts live in a mount namespace of their own and processes in a PID namespace, so that both
+  # vanish with the command, whatever happens; what is left to remove are plain files.
   if [[ -z "${WINNOW_WORKSPACE:-}" ]]; then
     workspace=$(mktemp -d "${TMPDIR:-/var/tmp}/winnow-debian.XXXXXX")
     trap 'rm -rf --one-file-system "$workspace"' EXIT
@@ -61,8 +61,8 @@ make_root() {
   for file in /etc/apt/apt.conf /etc/pip.conf /etc/resolv.conf /etc/hosts; do
     if [[ -e "$file" ]]; then cp -L "$file" "$root$file"; fi
   done
-  # The host's certificate authorities, and the settings that lead to them. The bundle is copied under
-  # a name of its own: installing ca-certificates in there writes the usual one anew.
+  # The host's certificate authorities, and the settings that lead to them. The bundle is copied
+  # under a name of its own: installing ca-certificates in there writes the usual one anew.
   if [[ -d /usr/local/share/ca-certificates ]]; then
     cp -rL /usr/local/share/ca-certificates "$root/usr/local/share/"
   fi

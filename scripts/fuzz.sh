@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
-# Builds and runs the fuzz targets of tests/fuzz: fuzz.sh SECONDS [TARGET...], by default all of them,
-# as many at a time as there are cores. Inputs that reach new code gather in build/fuzz/corpus, those
-# that break something in build/fuzz/findings; nothing is written into the source tree.
+# Builds and runs the fuzz targets of tests/fuzz: fuzz.sh SECONDS [TARGET...], by default all of
+# them, as many at a time as there are cores. Inputs that reach new code gather in
+# build/fuzz/corpus, those that break something in build/fuzz/findings; nothing is written into the
+# source tree.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 

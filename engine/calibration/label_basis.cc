@@ -1,12 +1,12 @@
 #include "engine/calibration/label_basis.h"
 
-#include <Eigen/Eigenvalues>
 #include <Eigen/SVD>
 #include <algorithm>
 #include <cassert>
 #include <cmath>
 #include <numeric>
 
+#include "engine/calibration/symmetric_roots.h"
 #include "kernels/float16.h"
 
 namespace winnow {
@@ -14,25 +14,13 @@ namespace {
 
 using RowMatrix = Eigen::Matrix<float, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>;
 
-constexpr double kDamping = 1e-8;              // smallest eigenvalue, of the largest
-constexpr double kSmallestEigenvalue = 1e-12;  // of a head whose queries or keys are all zero
 constexpr double kLowQuantile = 0.002;
 constexpr double kHighQuantile = 0.998;
 
-// The symmetric square root of a covariance and that root's inverse, damped.
-struct Roots {
-  Eigen::MatrixXd root;
-  Eigen::MatrixXd inverse;
-};
-
-Roots SymmetricRoots(std::span<const double> covariance, int d) {
-  const Eigen::Map<const Eigen::MatrixXd> matrix(covariance.data(), d, d);
-  const Eigen::SelfAdjointEigenSolver<Eigen::MatrixXd> solver(matrix);
-  const double floor = std::max(solver.eigenvalues().maxCoeff() * kDamping, kSmallestEigenvalue);
-  const Eigen::VectorXd roots = solver.eigenvalues().cwiseMax(floor).cwiseSqrt();
-  const Eigen::MatrixXd& v = solver.eigenvectors();
-  return {v * roots.asDiagonal() * v.transpose(),
-          v * roots.cwiseInverse().asDiagonal() * v.transpose()};
+// The first columns of `inverse` times `vectors`, as many as there are scales, each times its own.
+RowMatrix FirstColumns(const Eigen::MatrixXd& inverse, const Eigen::MatrixXd& vectors,
+                       const Eigen::VectorXd& scale) {
+  return (inverse * vectors.leftCols(scale.size()) * scale.asDiagonal()).cast<float>();
 }
 
 float ThroughHalf(double value) { return HalfToFloat(FloatToHalf(static_cast<float>(value))); }
@@ -52,15 +40,15 @@ double Quantile(std::vector<float>& values, double q) {
 
 LabelBasis ProjectionBasis(std::span<const double> query_moment,
                            std::span<const double> key_covariance, int head_dim, int width) {
-  const Roots query = SymmetricRoots(query_moment, head_dim);
-  const Roots key = SymmetricRoots(key_covariance, head_dim);
-  const Eigen::BDCSVD<Eigen::MatrixXd> svd(query.root * key.root,
-                                           Eigen::ComputeThinU | Eigen::ComputeThinV);
+  const SymmetricRoots query = MakeSymmetricRoots(query_moment, head_dim);
+  const SymmetricRoots key = MakeSymmetricRoots(key_covariance, head_dim);
+  // Jacobi's method and not BDCSVD, which takes 20 s to compile: square matrices need nothing of
+  // Eigen's before it.
+  const Eigen::JacobiSVD<Eigen::MatrixXd, Eigen::NoQRPreconditioner> svd(
+      query.root * key.root, Eigen::ComputeFullU | Eigen::ComputeFullV);
   const Eigen::VectorXd scale = svd.singularValues().head(width).cwiseSqrt();
-  const RowMatrix a =
-      (query.inverse * svd.matrixU().leftCols(width) * scale.asDiagonal()).cast<float>();
-  const RowMatrix b =
-      (key.inverse * svd.matrixV().leftCols(width) * scale.asDiagonal()).cast<float>();
+  const RowMatrix a = FirstColumns(query.inverse, svd.matrixU(), scale);
+  const RowMatrix b = FirstColumns(key.inverse, svd.matrixV(), scale);
   LabelBasis basis;
   basis.head_dim = head_dim;
   basis.width = width;

@@ -47,8 +47,8 @@ class Metrics(unittest.TestCase):
         cls.prometheus = cls.enterClassContext(Prometheus(cls.server.metrics_address))
         cls.started = time.time()
         prompts = workload.Prompts(cls.server.address)
-        # Short requests; a context that is long enough to be sparse, often enough for recall to be sampled;
-        # and a client's mistake.
+        # Short requests; a context that is long enough to be sparse, often enough for recall to be
+        # sampled; and a client's mistake.
         cls.smoke = run(LOADTEST / "run.py", "smoke", "--output", cls.folder / "smoke", *addresses(cls.server))
         cls.codes = [generate(cls.server, prompts.cut(600), 40), generate(cls.server, [], 1)]
         time.sleep(4)  # a rate takes two scrapes
@@ -99,8 +99,8 @@ class Replay(unittest.TestCase):
     @classmethod
     def setUpClass(cls):
         cls.folder = pathlib.Path(cls.enterClassContext(tempfile.TemporaryDirectory()))
-        # One sequence at a time and a queue of six: twelve requests at once do not fit. They generate for longer
-        # than it takes Prometheus to look again.
+        # One sequence at a time and a queue of six: twelve requests at once do not fit. They
+        # generate for longer than it takes Prometheus to look again.
         cls.server = cls.enterClassContext(Server("--max-running", "1", "--max-waiting", "6"))
         cls.trace = cls.folder / "burst.csv"
         cls.trace.write_text("TIMESTAMP,ContextTokens,GeneratedTokens\n" + "".join(

@@ -114,7 +114,8 @@ class Names(unittest.TestCase):
                 self.assertIn(name, flags)
 
     def test_server_reads_the_config_file_that_the_chart_writes(self):
-        # All flags are accepted, or the first that isn't would be what it complains of; there is just no such model.
+        # All flags are accepted, or the first that isn't would be what it complains of; there is
+        # just no such model.
         config_map = yaml.safe_load(render(ROOT / "tests/operations/values/every-flag.yaml", "--show-only",
                                            "templates/configmap.yaml"))
         with tempfile.NamedTemporaryFile("w", suffix=".conf") as file:

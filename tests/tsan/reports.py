@@ -13,10 +13,11 @@ import sys
 # Frames that act for the one who called them.
 HELPERS = re.compile(r"libtsan|/include/c\+\+/|/include/absl/")
 OURS = re.compile(r"(^|[ /])(engine|kernels|server|tests)/\S+\.(cc|h):\d+")
-# gRPC calls these in order: once the call's start has returned, after the write that they are about, OnDone at the very
-# end. What passes between them and the engine goes through RequestStream, which stream_test.cc tries without gRPC; that
-# nothing uses a call that is done is for AddressSanitizer.
-REACTIONS = re.compile(r"#\d+ .*\bOn(Cancel|Done|WriteDone)\b.* \S*server/grpc/generation_service\.cc:")
+# gRPC calls these in order: once the call's start has returned, after the write that they are
+# about, OnDone at the very end. What passes between them and the engine goes through RequestStream,
+# which stream_test.cc tries without gRPC; that nothing uses a call that is done is for
+# AddressSanitizer.
+REACTIONS = re.compile(r"#\d+ .*\bOn(Cancel|Done|WriteDone)\b.* \S*server/grpc/\w+\.cc:")
 
 
 def owner(stack):
