@@ -12,6 +12,7 @@
 
 #include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
+#include "engine/model/model_spec.h"
 #include "kernels/float16.h"
 #include "nlohmann/json.hpp"
 
@@ -475,12 +476,15 @@ std::string ModelFingerprint(const GgufFile& gguf, const ModelConfig& config) {
     hash.Add(data.last(part));
   };
   add_number(config.heads);
-  for (int l = 0; l < config.layers; ++l) {
-    for (const char* part : {"attn_q.weight", "attn_k.weight", "attn_q.bias", "attn_k.bias"}) {
-      add_tensor(absl::StrCat("blk.", l, ".", part));
+  for (const BlockSpec& block : ModelSpec::Of(config).blocks) {
+    const LinearSpec& qkv = block.attention.qkv;
+    for (const std::vector<std::string>* names : {&qkv.weights, &qkv.biases}) {
+      for (const std::string& name : std::span(*names).first(std::min<size_t>(2, names->size()))) {
+        add_tensor(name);  // of queries and keys
+      }
     }
   }
-  add_tensor("rope_freqs.weight");
+  add_tensor(kRopeFactorsTensor);
   // Keys are hashed as the file states them, not as the frequencies that are computed from them:
   // those differ in the last bit between machines.
   const std::string prefix = config.architecture + ".rope.";

@@ -1,6 +1,5 @@
 #pragma once
 
-#include <array>
 #include <cstdint>
 #include <functional>
 #include <memory>
@@ -10,9 +9,15 @@
 
 #include "absl/status/statusor.h"
 #include "engine/attention/policy.h"
+#include "engine/model/activations.h"
+#include "engine/model/block.h"
 #include "engine/model/config.h"
+#include "engine/model/device_floats.h"
 #include "engine/model/forward_pass.h"
 #include "engine/model/label_file.h"
+#include "engine/model/linear.h"
+#include "engine/model/rms_norm.h"
+#include "engine/model/step_context.h"
 #include "engine/model/weight_source.h"
 #include "kernels/backend.h"
 
@@ -29,8 +34,8 @@ struct KvOptions {
   const LabelFile* labels = nullptr;
 };
 
-/// A decoder-only transformer on a backend: weights, KV pool, activations and the forward pass. One
-/// pass serves all model families; ModelConfig is the table of their differences.
+/// A decoder-only transformer on a backend: an embedding, blocks, an output. In what families
+/// differ is up to the blocks (build_blocks.h).
 class Transformer : public ForwardPass {
  public:
   /// Loads the weights, which are those of `config`, and allocates the KV pool. REQUIRES: `weights`
@@ -50,12 +55,8 @@ class Transformer : public ForwardPass {
   AttentionShape attention_shape() const override { return {config_.layers, config_.kv_heads}; }
   KvTraffic Traffic(const Selection& selection, int context) const override;
 
-  /// Called in every Forward for each layer, once keys and values are stored: `qkv` [rows, (heads +
-  /// 2 kv_heads) head_dim] after RoPE and `residual` [rows, hidden], the layer's input. Both are in
-  /// device memory and are overwritten later in the step.
-  using LayerObserver = std::function<void(int layer, const Tensor& qkv, const Tensor& residual)>;
   /// Sets what observes the layers, for calibration; null, as at first, for nothing.
-  void SetLayerObserver(LayerObserver observer) { layer_observer_ = std::move(observer); }
+  void SetLayerObserver(LayerObserver observer) { observer_ = std::move(observer); }
 
   const ModelConfig& config() const { return config_; }
   const KvCache& kv_cache() const { return kv_; }
@@ -67,62 +68,30 @@ class Transformer : public ForwardPass {
   int64_t layer_weights() const;
 
  private:
-  struct Layer {
-    std::unique_ptr<Buffer> attention_norm;  ///< [hidden]
-    std::unique_ptr<Matrix> qkv;             ///< [(heads + 2 kv_heads) head_dim, hidden]
-    std::unique_ptr<Buffer> qkv_bias;        ///< [(heads + 2 kv_heads) head_dim] or null
-    std::unique_ptr<Matrix> attention_out;   ///< [hidden, heads head_dim]
-    std::unique_ptr<Buffer> ffn_norm;        ///< [hidden]
-    std::unique_ptr<Matrix> gate_up;         ///< [2 ffn, hidden]
-    std::unique_ptr<Matrix> down;            ///< [hidden, ffn]
-
-    std::array<const Matrix*, 4> matrices() const {
-      return {qkv.get(), attention_out.get(), gate_up.get(), down.get()};
-    }
-  };
-
   Transformer(const ModelConfig& config, Backend& backend) : config_(config), backend_(backend) {}
 
+  absl::Status LoadModules(const WeightSource& weights, const KvOptions& kv);
+  absl::Status AllocateKv(const KvOptions& kv);
   void Compute(const StepBatch& batch, std::span<float> recalls,
                const std::function<void(int first, const Tensor& logits)>& take);
-  void ComputeLayers(const StepBatch& batch, std::span<float> recalls);
-  absl::Status LoadWeights(const WeightSource& weights);
-  absl::Status AllocateState(const KvOptions& kv);
-  absl::Status LoadLabels(const LabelFile& file);
-  void MakeSelectors(const SelectionOptions& options);
+  void RunBlocks(const StepContext& context);
 
-  ModelConfig config_;
+  const ModelConfig config_;
   Backend& backend_;
-  LayerObserver layer_observer_;
+  LayerObserver observer_;
 
+  DeviceFloats rope_frequencies_;  ///< [rope_dim / 2]
   std::unique_ptr<Matrix> embedding_;
-  std::vector<Layer> layers_;
-  std::unique_ptr<Buffer> output_norm_;       ///< [hidden]
-  std::unique_ptr<Matrix> output_;            ///< [vocab, hidden]
-  std::unique_ptr<Buffer> rope_frequencies_;  ///< [rope_dim / 2]
+  std::vector<Block> blocks_;
+  RmsNorm output_norm_;
+  Linear output_;  ///< [vocab, hidden]
 
   std::unique_ptr<Buffer> kv_memory_;
   KvCache kv_;
   std::unique_ptr<Buffer> label_memory_;
   LabelCache labels_;
-  /// Of each layer: key and query [kv_heads, head_dim, width], offset [kv_heads, width].
-  std::unique_ptr<Buffer> label_bases_;
-  std::vector<float> budget_weights_;     ///< [layers, kv_heads]
-  std::vector<LayerSelector> selectors_;  ///< [layers]
-
-  std::unique_ptr<Recordings> recordings_;  ///< of ComputeLayers
-
-  // Activations of one step, [max_step_tokens, ...] each; of the backend's type where a product
-  // multiplies them, or its factors.
-  std::unique_ptr<Buffer> activations_;
-  Tensor residual_;     ///< fp32 [rows, hidden]
-  Tensor normed_;       ///< [rows, hidden]
-  Tensor qkv_;          ///< fp32 [rows, (heads + 2 kv_heads) head_dim]
-  Tensor attended_;     ///< [rows, heads head_dim]
-  Tensor gate_up_;      ///< [rows, 2 ffn]
-  Tensor ffn_;          ///< [rows, ffn]
-  Tensor logit_input_;  ///< fp32 [logit rows of one round, hidden]
-  Tensor logits_;       ///< fp32 [logit rows of one round, vocab]
+  ActivationMemory activations_;
+  std::unique_ptr<Recordings> recordings_;  ///< of RunBlocks
 };
 
 }  // namespace winnow
