@@ -10,7 +10,7 @@
 
 #include "absl/status/status.h"
 #include "engine/calibration/parallel.h"
-#include "engine/model/label_file.h"
+#include "engine/model/fingerprint.h"
 #include "engine/model/model_spec.h"
 #include "kernels/float16.h"
 #include "kernels/step_batch_builder.h"

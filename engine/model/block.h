@@ -10,9 +10,9 @@
 
 namespace winnow {
 
-/// The half of a layer in which rows take from the rows before them. Operators are queued when a
-/// module runs, and may be replayed without it (Backend::Replay): what a module queues depends on
-/// the context's shape, not on what it holds.
+/// The half of a layer in which rows take from the rows before them. A module queues operators;
+/// what it queues for batches of one shape is the same, so that a backend may replay it
+/// (Backend::Replay).
 class Mixer {
  public:
   virtual ~Mixer() = default;

@@ -18,6 +18,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
 #include "engine/calibration/calibration.h"
+#include "engine/model/fingerprint.h"
 #include "engine/model/transformer.h"
 #include "engine/request/engine_options.h"
 #include "kernels/devices/create_backend.h"
