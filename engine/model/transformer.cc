@@ -76,15 +76,18 @@ class WeightReader {
 
 absl::StatusOr<std::unique_ptr<Transformer>> Transformer::Load(const WeightSource& weights,
                                                                const ModelConfig& config,
-                                                               Backend& backend,
-                                                               const KvOptions& kv) {
-  std::unique_ptr<Transformer> transformer(new Transformer(config, backend));
-  if (absl::Status status = transformer->LoadWeights(weights); !status.ok()) return status;
-  if (absl::Status status = transformer->AllocateState(kv); !status.ok()) return status;
-  if (kv.labels != nullptr) {
-    if (absl::Status status = transformer->LoadLabels(*kv.labels); !status.ok()) return status;
+                                                               Backend& backend, KvPools& pools,
+                                                               const TransformerOptions& options) {
+  for (int l = 0; l < pools.layers(); ++l) {
+    absl::Status status = backend.CheckAttention(config.heads, pools.Layer(l));
+    if (!status.ok()) return status;
   }
-  transformer->MakeSelectors(kv.selection);
+  std::unique_ptr<Transformer> transformer(new Transformer(config, backend, pools));
+  absl::Status status = transformer->LoadWeights(weights);
+  if (status.ok()) status = transformer->AllocateActivations(options.max_step_tokens);
+  if (status.ok() && options.labels != nullptr) status = transformer->LoadLabels(*options.labels);
+  if (!status.ok()) return status;
+  transformer->MakeSelectors(options.selection);
   weights.ReleasePages();
   return transformer;
 }
@@ -125,18 +128,7 @@ absl::Status Transformer::LoadWeights(const WeightSource& weights) {
   return status;
 }
 
-absl::Status Transformer::AllocateState(const KvOptions& kv) {
-  kv_ = {nullptr, config_.layers, kv.blocks, config_.kv_heads, kv.block_tokens, config_.head_dim};
-  LabelCache labels = {nullptr, kv_.layers, kv_.blocks, kv_.kv_heads, kv_.block_tokens, 0};
-  if (kv.labels != nullptr) labels.width = kv.labels->width;
-  if (absl::Status status = backend_.CheckAttention(config_.heads, kv_, labels); !status.ok()) {
-    return status;
-  }
-  absl::StatusOr<std::unique_ptr<Buffer>> memory = backend_.Allocate(kv_.bytes());
-  if (!memory.ok()) return memory.status();
-  kv_memory_ = *std::move(memory);
-  kv_.data = kv_memory_->data();
-
+absl::Status Transformer::AllocateActivations(int max_step_tokens) {
   const int64_t query_columns = int64_t{config_.heads} * config_.head_dim;
   const int64_t qkv_columns = query_columns + int64_t{2} * config_.kv_heads * config_.head_dim;
   struct Slot {
@@ -150,7 +142,7 @@ absl::Status Transformer::AllocateState(const KvOptions& kv) {
              kActivationAlignment;
     }
   };
-  const int64_t rows = std::max(kv.max_step_tokens, kLogitRows);
+  const int64_t rows = std::max(max_step_tokens, kLogitRows);
   const DataType type = backend_.activation_type();
   const Slot slots[] = {
       {&residual_, rows, config_.hidden, DataType::kF32},
@@ -176,11 +168,6 @@ absl::Status Transformer::AllocateState(const KvOptions& kv) {
 }
 
 absl::Status Transformer::LoadLabels(const LabelFile& file) {
-  labels_ = {nullptr, kv_.layers, kv_.blocks, kv_.kv_heads, kv_.block_tokens, file.width};
-  absl::StatusOr<std::unique_ptr<Buffer>> memory = backend_.Allocate(labels_.bytes());
-  if (!memory.ok()) return memory.status();
-  label_memory_ = *std::move(memory);
-  labels_.data = label_memory_->data();
   budget_weights_ = file.budget_weights;
 
   // Fold the ranges into the matrices, so that a label comes out in steps of its range.
@@ -203,18 +190,18 @@ absl::Status Transformer::LoadLabels(const LabelFile& file) {
 }
 
 void Transformer::MakeSelectors(const SelectionOptions& options) {
-  const int64_t matrix = int64_t{config_.kv_heads} * config_.head_dim * labels_.width;
-  const int64_t layer_floats = 2 * matrix + int64_t{config_.kv_heads} * labels_.width;
+  const float* basis = Floats(label_bases_);
   for (int l = 0; l < config_.layers; ++l) {
     LayerSelector selector;
     selector.sinks = options.sinks;
     selector.window = options.window;
     selector.min_context =
         l < options.dense_layers ? std::numeric_limits<int32_t>::max() : options.min_context;
-    if (labels_.data != nullptr) {
-      const float* basis = Floats(label_bases_) + l * layer_floats;
-      selector.labels = labels_;
+    if (basis != nullptr) {
+      const int64_t ranges = int64_t{config_.kv_heads} * pools_.Layer(l).label_width;
+      const int64_t matrix = ranges * config_.head_dim;
       selector.basis = {basis, basis + matrix, basis + 2 * matrix};
+      basis += 2 * matrix + ranges;
       if (!options.uniform_budgets) {
         selector.budget_weights = budget_weights_.data() + int64_t{l} * config_.kv_heads;
       }
@@ -289,13 +276,14 @@ void Transformer::ComputeLayers(const StepBatch& batch, std::span<float> recalls
     const Layer& layer = layers_[l];
     backend_.RmsNorm(x, Floats(layer.attention_norm), epsilon, normed);
     backend_.MatMul(normed, *layer.qkv, Floats(layer.qkv_bias), /*accumulate=*/false, qkv);
-    backend_.RopeAndStoreKv(batch, qkv, config_.heads, rope, kv_, l, selectors_[l]);
+    const KvView& kv = pools_.Layer(l);
+    backend_.RopeAndStoreKv(batch, qkv, config_.heads, kv, rope, selectors_[l].basis);
     if (layer_observer_) layer_observer_(l, qkv, x);
-    backend_.Attention(batch, qkv, config_.heads, kv_, l, selectors_[l], attended);
+    backend_.Attention(batch, qkv, config_.heads, kv, selectors_[l], attended);
     const size_t first_probe = probe;
     while (probe < batch.recall_probes.size() && batch.recall_probes[probe].layer == l) ++probe;
     if (probe > first_probe) {
-      backend_.MeasureRecall(batch, qkv, config_.heads, kv_, l,
+      backend_.MeasureRecall(batch, qkv, config_.heads, kv,
                              batch.recall_probes.subspan(first_probe, probe - first_probe),
                              &recalls[first_probe]);
     }
@@ -309,42 +297,31 @@ void Transformer::ComputeLayers(const StepBatch& batch, std::span<float> recalls
 }
 
 absl::Status Transformer::CopyBlock(int32_t from, int32_t to, int tokens) {
-  const int64_t bytes = tokens * kv_.token_elements() * static_cast<int64_t>(sizeof(uint16_t));
-  for (int l = 0; l < config_.layers; ++l) {
-    for (int g = 0; g < config_.kv_heads; ++g) {
-      backend_.Copy(reinterpret_cast<std::byte*>(kv_.key(l, to, g, 0)),
-                    reinterpret_cast<const std::byte*>(kv_.key(l, from, g, 0)), bytes);
-    }
-    // Labels of several tokens interleave; those past `tokens` are overwritten later.
-    if (labels_.data != nullptr) {
-      backend_.Copy(labels_.block(l, to), labels_.block(l, from), labels_.block_bytes());
-    }
-  }
-  return backend_.Synchronize();
+  return pools_.Copy({from, to, tokens});
 }
 
 KvTraffic Transformer::Traffic(const Selection& selection, int context) const {
-  const int64_t token_bytes =
-      2 * int64_t{config_.head_dim} * static_cast<int64_t>(sizeof(uint16_t));
   const bool labels = selection.kind == SelectionKind::kLabels;
   const bool scores = selection.kind == SelectionKind::kScores;
   KvTraffic traffic;
-  for (const LayerSelector& selector : selectors_) {
+  for (int l = 0; l < config_.layers; ++l) {
+    const KvView& kv = pools_.Layer(l);
+    const int64_t token_bytes = kv.token_elements() * static_cast<int64_t>(sizeof(uint16_t));
     for (int g = 0; g < config_.kv_heads; ++g) {
-      const int64_t budget = BudgetTokens(selection, selector, g, context);
+      const int64_t budget = BudgetTokens(selection, selectors_[l], g, context);
       traffic.attended_tokens += budget;
+      traffic.equivalent_bytes += context * token_bytes;
       if (budget == context) {
         traffic.dense_bytes += context * token_bytes;
       } else {
         traffic.row_bytes += budget * token_bytes;
-        if (labels) traffic.label_bytes += int64_t{context} * labels_.width / 2;
+        if (labels) traffic.label_bytes += int64_t{context} * kv.label_width / 2;
         if (scores) traffic.dense_bytes += context * token_bytes / 2;  // all keys
       }
     }
   }
   traffic.heads = int64_t{config_.layers} * config_.kv_heads;
   traffic.context_tokens = traffic.heads * context;
-  traffic.equivalent_bytes = traffic.context_tokens * token_bytes;
   return traffic;
 }
 

@@ -10,6 +10,7 @@
 
 #include "absl/status/statusor.h"
 #include "engine/attention/policy.h"
+#include "engine/cache/kv_pools.h"
 #include "engine/model/config.h"
 #include "engine/model/forward_pass.h"
 #include "engine/model/label_file.h"
@@ -18,27 +19,27 @@
 
 namespace winnow {
 
-/// Size of the KV pool and of the largest step.
-struct KvOptions {
-  int blocks = 0;
-  int block_tokens = 0;     ///< divides 256
+/// Size of the largest step, and how its rows may select.
+struct TransformerOptions {
   int max_step_tokens = 0;  ///< rows of one step
   SelectionOptions selection = {};
-  /// How to select by labels, which are then kept beside all keys; null: that is not possible. Not
+  /// How to select by labels, of the width that the pools keep; null: that is not possible. Not
   /// needed once the transformer is loaded.
   const LabelFile* labels = nullptr;
 };
 
-/// A decoder-only transformer on a backend: weights, KV pool, activations and the forward pass. One
-/// pass serves all model families; ModelConfig is the table of their differences.
+/// A decoder-only transformer on a backend: weights, activations and the forward pass. One pass
+/// serves all model families; ModelConfig is the table of their differences.
 class Transformer : public ForwardPass {
  public:
-  /// Loads the weights, which are those of `config`, and allocates the KV pool. REQUIRES: `weights`
-  /// and `backend` outlive the transformer. RESOURCE_EXHAUSTED when memory is short, UNIMPLEMENTED
-  /// when the backend can't compute the model's attention.
+  /// Loads the weights, which are those of `config`. Keys and values will be kept in `pools`, which
+  /// are of KvLayout(config) on the same backend. REQUIRES: `weights`, `backend` and `pools`
+  /// outlive the transformer. RESOURCE_EXHAUSTED when memory is short, UNIMPLEMENTED when the
+  /// backend can't compute the model's attention.
   static absl::StatusOr<std::unique_ptr<Transformer>> Load(const WeightSource& weights,
                                                            const ModelConfig& config,
-                                                           Backend& backend, const KvOptions& kv);
+                                                           Backend& backend, KvPools& pools,
+                                                           const TransformerOptions& options);
 
   absl::Status Forward(const StepBatch& batch, std::span<float> logits,
                        std::span<float> recalls) override;
@@ -58,9 +59,7 @@ class Transformer : public ForwardPass {
   void SetLayerObserver(LayerObserver observer) { layer_observer_ = std::move(observer); }
 
   const ModelConfig& config() const { return config_; }
-  const KvCache& kv_cache() const { return kv_; }
-  /// Geometry of the label pool; no data if there are no labels.
-  const LabelCache& label_cache() const { return labels_; }
+  const KvPools& pools() const { return pools_; }
   /// Bytes of weights that one step reads, whatever its batch: layers and output matrix.
   int64_t weight_bytes() const;
   /// Number of weights that every token is multiplied with: those of the layers.
@@ -81,18 +80,20 @@ class Transformer : public ForwardPass {
     }
   };
 
-  Transformer(const ModelConfig& config, Backend& backend) : config_(config), backend_(backend) {}
+  Transformer(const ModelConfig& config, Backend& backend, KvPools& pools)
+      : config_(config), backend_(backend), pools_(pools) {}
 
   void Compute(const StepBatch& batch, std::span<float> recalls,
                const std::function<void(int first, const Tensor& logits)>& take);
   void ComputeLayers(const StepBatch& batch, std::span<float> recalls);
   absl::Status LoadWeights(const WeightSource& weights);
-  absl::Status AllocateState(const KvOptions& kv);
+  absl::Status AllocateActivations(int max_step_tokens);
   absl::Status LoadLabels(const LabelFile& file);
   void MakeSelectors(const SelectionOptions& options);
 
   ModelConfig config_;
   Backend& backend_;
+  KvPools& pools_;
   LayerObserver layer_observer_;
 
   std::unique_ptr<Matrix> embedding_;
@@ -101,11 +102,8 @@ class Transformer : public ForwardPass {
   std::unique_ptr<Matrix> output_;            ///< [vocab, hidden]
   std::unique_ptr<Buffer> rope_frequencies_;  ///< [rope_dim / 2]
 
-  std::unique_ptr<Buffer> kv_memory_;
-  KvCache kv_;
-  std::unique_ptr<Buffer> label_memory_;
-  LabelCache labels_;
-  /// Of each layer: key and query [kv_heads, head_dim, width], offset [kv_heads, width].
+  /// Of each layer: key and query [kv_heads, head_dim, width], offset [kv_heads, width]. Null if
+  /// there are no labels.
   std::unique_ptr<Buffer> label_bases_;
   std::vector<float> budget_weights_;     ///< [layers, kv_heads]
   std::vector<LayerSelector> selectors_;  ///< [layers]
