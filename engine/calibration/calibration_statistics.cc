@@ -299,7 +299,7 @@ class ObserverScope {
 // One window as a step: a single sequence from position 0 in the first blocks of the pool.
 absl::Status RunWindow(Transformer& transformer, std::span<const int32_t> tokens) {
   const auto count = static_cast<int32_t>(tokens.size());
-  const int block_tokens = transformer.kv_cache().block_tokens;
+  const int block_tokens = transformer.pools().block_tokens();
   std::vector<int32_t> blocks((count + block_tokens - 1) / block_tokens);
   std::iota(blocks.begin(), blocks.end(), 0);
   StepBatchBuilder rows;

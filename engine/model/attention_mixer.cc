@@ -33,22 +33,21 @@ void AttentionMixer::Run(const StepContext& context, Tensor x) const {
   Backend& backend = context.backend;
   const StepBatch& batch = context.batch;
   const Activations& a = context.activations;
+  const KvView& kv = context.pools.Layer(settings_.layer);
+  const LayerSelector& selector = selection_.selector();
   const int heads = settings_.heads;
-  const int layer = settings_.layer;
-  LayerSelector selector = selection_.selector();
-  selector.labels = context.labels;
 
   norm_.Run(backend, x, a.normed);
   qkv_.Run(backend, a.normed, a.qkv);
-  // A norm of queries and keys would stand here.
-  backend.RopeAndStoreKv(batch, a.qkv, heads, settings_.rope, context.kv, layer, selector);
-  if (context.observer) context.observer(layer, a.qkv, x);
-  backend.Attention(batch, a.qkv, heads, context.kv, layer, selector, a.attended);
-  MeasureRecall(context);
+  // Norms of queries and keys would stand here; what stands behind RoPE parts it from the store.
+  backend.RopeAndStoreKv(batch, a.qkv, heads, kv, settings_.rope, selector.basis);
+  if (context.observer) context.observer(settings_.layer, a.qkv, x);
+  backend.Attention(batch, a.qkv, heads, kv, selector, a.attended);
+  MeasureRecall(context, kv);
   output_.AddTo(backend, a.attended, x);
 }
 
-void AttentionMixer::MeasureRecall(const StepContext& context) const {
+void AttentionMixer::MeasureRecall(const StepContext& context, const KvView& kv) const {
   const std::span<const RecallProbe> probes = context.batch.recall_probes;
   const auto first =
       std::ranges::lower_bound(probes, settings_.layer, std::less(), &RecallProbe::layer);
@@ -56,9 +55,9 @@ void AttentionMixer::MeasureRecall(const StepContext& context) const {
       std::ranges::upper_bound(probes, settings_.layer, std::less(), &RecallProbe::layer);
   if (first == last) return;
   const auto begin = static_cast<size_t>(first - probes.begin());
-  context.backend.MeasureRecall(
-      context.batch, context.activations.qkv, settings_.heads, context.kv, settings_.layer,
-      probes.subspan(begin, static_cast<size_t>(last - first)), &context.recalls[begin]);
+  context.backend.MeasureRecall(context.batch, context.activations.qkv, settings_.heads, kv,
+                                probes.subspan(begin, static_cast<size_t>(last - first)),
+                                &context.recalls[begin]);
 }
 
 void AttentionMixer::AddTraffic(const Selection& selection, int context, KvTraffic* traffic) const {

@@ -45,7 +45,7 @@ class AttentionMixer : public Mixer {
  private:
   AttentionMixer(const AttentionSettings& settings, LayerSelection selection);
 
-  void MeasureRecall(const StepContext& context) const;
+  void MeasureRecall(const StepContext& context, const KvView& kv) const;
 
   const AttentionSettings settings_;
   const LayerSelection selection_;

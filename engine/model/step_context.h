@@ -3,6 +3,7 @@
 #include <functional>
 #include <span>
 
+#include "engine/cache/kv_pools.h"
 #include "engine/model/activations.h"
 #include "kernels/backend.h"
 #include "kernels/step_batch.h"
@@ -18,8 +19,7 @@ using LayerObserver = std::function<void(int layer, const Tensor& qkv, const Ten
 struct StepContext {
   Backend& backend;
   const StepBatch& batch;
-  const KvCache& kv;
-  const LabelCache& labels;
+  KvPools& pools;
   Activations activations;        ///< of the batch's rows
   std::span<float> recalls;       ///< [batch.recall_probes], for layers to fill in
   const LayerObserver& observer;  ///< null: nobody looks

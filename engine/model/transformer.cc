@@ -13,20 +13,23 @@ namespace winnow {
 
 absl::StatusOr<std::unique_ptr<Transformer>> Transformer::Load(const WeightSource& weights,
                                                                const ModelConfig& config,
-                                                               Backend& backend,
-                                                               const KvOptions& kv) {
-  std::unique_ptr<Transformer> transformer(new Transformer(config, backend));
-  if (absl::Status status = transformer->LoadModules(weights, kv); !status.ok()) return status;
-  if (absl::Status status = transformer->AllocateKv(kv); !status.ok()) return status;
+                                                               Backend& backend, KvPools& pools,
+                                                               const TransformerOptions& options) {
+  for (int layer = 0; layer < pools.layers(); ++layer) {
+    absl::Status status = backend.CheckAttention(config.heads, pools.Layer(layer));
+    if (!status.ok()) return status;
+  }
+  std::unique_ptr<Transformer> transformer(new Transformer(config, backend, pools));
+  if (absl::Status status = transformer->LoadModules(weights, options); !status.ok()) return status;
   absl::StatusOr<ActivationMemory> activations =
-      ActivationMemory::Allocate(config, kv.max_step_tokens, backend);
+      ActivationMemory::Allocate(config, options.max_step_tokens, backend);
   if (!activations.ok()) return activations.status();
   transformer->activations_ = *std::move(activations);
   weights.ReleasePages();
   return transformer;
 }
 
-absl::Status Transformer::LoadModules(const WeightSource& weights, const KvOptions& kv) {
+absl::Status Transformer::LoadModules(const WeightSource& weights, const TransformerOptions& options) {
   const ModelSpec spec = ModelSpec::Of(config_);
   const WeightLoader loader(weights, backend_);
   const std::vector<float> frequencies(config_.rope_frequencies.begin(),
@@ -39,12 +42,12 @@ absl::Status Transformer::LoadModules(const WeightSource& weights, const KvOptio
   if (!embedding.ok()) return embedding.status();
   embedding_ = *std::move(embedding);
 
-  const BlockOptions options = {
+  const BlockOptions block_options = {
       .config = config_,
       .rope = {config_.rope_pairing, config_.rope_dim, rope_frequencies_.data()},
-      .selection = kv.selection,
-      .labels = kv.labels};
-  absl::StatusOr<std::vector<Block>> blocks = BuildBlocks(spec, options, loader, backend_);
+      .selection = options.selection,
+      .labels = options.labels};
+  absl::StatusOr<std::vector<Block>> blocks = BuildBlocks(spec, block_options, loader, backend_);
   if (!blocks.ok()) return blocks.status();
   blocks_ = *std::move(blocks);
 
@@ -54,25 +57,6 @@ absl::Status Transformer::LoadModules(const WeightSource& weights, const KvOptio
   absl::StatusOr<Linear> output = Linear::Load(spec.output, loader);
   if (!output.ok()) return output.status();
   output_ = *std::move(output);
-  return absl::OkStatus();
-}
-
-absl::Status Transformer::AllocateKv(const KvOptions& kv) {
-  kv_ = {nullptr, config_.layers, kv.blocks, config_.kv_heads, kv.block_tokens, config_.head_dim};
-  labels_ = {nullptr, kv_.layers, kv_.blocks, kv_.kv_heads, kv_.block_tokens, 0};
-  if (kv.labels != nullptr) labels_.width = kv.labels->width;
-  if (absl::Status status = backend_.CheckAttention(config_.heads, kv_, labels_); !status.ok()) {
-    return status;
-  }
-  absl::StatusOr<std::unique_ptr<Buffer>> memory = backend_.Allocate(kv_.bytes());
-  if (!memory.ok()) return memory.status();
-  kv_memory_ = *std::move(memory);
-  kv_.data = kv_memory_->data();
-  if (kv.labels == nullptr) return absl::OkStatus();
-  memory = backend_.Allocate(labels_.bytes());
-  if (!memory.ok()) return memory.status();
-  label_memory_ = *std::move(memory);
-  labels_.data = label_memory_->data();
   return absl::OkStatus();
 }
 
@@ -105,8 +89,7 @@ void Transformer::Compute(const StepBatch& batch, std::span<float> recalls,
                           const std::function<void(int first, const Tensor& logits)>& take) {
   const StepContext context = {.backend = backend_,
                                .batch = batch,
-                               .kv = kv_,
-                               .labels = labels_,
+                               .pools = pools_,
                                .activations = activations_.OfStep(batch.rows()),
                                .recalls = recalls,
                                .observer = observer_};
@@ -135,18 +118,7 @@ void Transformer::RunBlocks(const StepContext& context) {
 }
 
 absl::Status Transformer::CopyBlock(int32_t from, int32_t to, int tokens) {
-  const int64_t bytes = tokens * kv_.token_elements() * static_cast<int64_t>(sizeof(uint16_t));
-  for (int l = 0; l < config_.layers; ++l) {
-    for (int g = 0; g < config_.kv_heads; ++g) {
-      backend_.Copy(reinterpret_cast<std::byte*>(kv_.key(l, to, g, 0)),
-                    reinterpret_cast<const std::byte*>(kv_.key(l, from, g, 0)), bytes);
-    }
-    // Labels of several tokens interleave; those past `tokens` are overwritten later.
-    if (labels_.data != nullptr) {
-      backend_.Copy(labels_.block(l, to), labels_.block(l, from), labels_.block_bytes());
-    }
-  }
-  return backend_.Synchronize();
+  return pools_.Copy({from, to, tokens});
 }
 
 KvTraffic Transformer::Traffic(const Selection& selection, int context) const {

@@ -9,6 +9,7 @@
 
 #include "absl/status/statusor.h"
 #include "engine/attention/policy.h"
+#include "engine/cache/kv_pools.h"
 #include "engine/model/activations.h"
 #include "engine/model/block.h"
 #include "engine/model/config.h"
@@ -23,13 +24,11 @@
 
 namespace winnow {
 
-/// Size of the KV pool and of the largest step.
-struct KvOptions {
-  int blocks = 0;
-  int block_tokens = 0;     ///< divides 256
+/// Size of the largest step, and how its rows may select.
+struct TransformerOptions {
   int max_step_tokens = 0;  ///< rows of one step
   SelectionOptions selection = {};
-  /// How to select by labels, which are then kept beside all keys; null: that is not possible. Not
+  /// How to select by labels, of the width that the pools keep; null: that is not possible. Not
   /// needed once the transformer is loaded.
   const LabelFile* labels = nullptr;
 };
@@ -38,12 +37,14 @@ struct KvOptions {
 /// differ is up to the blocks (build_blocks.h).
 class Transformer : public ForwardPass {
  public:
-  /// Loads the weights, which are those of `config`, and allocates the KV pool. REQUIRES: `weights`
-  /// and `backend` outlive the transformer. RESOURCE_EXHAUSTED when memory is short, UNIMPLEMENTED
-  /// when the backend can't compute the model's attention.
+  /// Loads the weights, which are those of `config`. Keys and values will be kept in `pools`, which
+  /// are of KvLayout(config) on the same backend. REQUIRES: `weights`, `backend` and `pools`
+  /// outlive the transformer. RESOURCE_EXHAUSTED when memory is short, UNIMPLEMENTED when the
+  /// backend can't compute the model's attention.
   static absl::StatusOr<std::unique_ptr<Transformer>> Load(const WeightSource& weights,
                                                            const ModelConfig& config,
-                                                           Backend& backend, const KvOptions& kv);
+                                                           Backend& backend, KvPools& pools,
+                                                           const TransformerOptions& options);
 
   absl::Status Forward(const StepBatch& batch, std::span<float> logits,
                        std::span<float> recalls) override;
@@ -59,25 +60,24 @@ class Transformer : public ForwardPass {
   void SetLayerObserver(LayerObserver observer) { observer_ = std::move(observer); }
 
   const ModelConfig& config() const { return config_; }
-  const KvCache& kv_cache() const { return kv_; }
-  /// Geometry of the label pool; no data if there are no labels.
-  const LabelCache& label_cache() const { return labels_; }
+  const KvPools& pools() const { return pools_; }
   /// Bytes of weights that one step reads, whatever its batch: layers and output matrix.
   int64_t weight_bytes() const;
   /// Number of weights that every token is multiplied with: those of the layers.
   int64_t layer_weights() const;
 
  private:
-  Transformer(const ModelConfig& config, Backend& backend) : config_(config), backend_(backend) {}
+  Transformer(const ModelConfig& config, Backend& backend, KvPools& pools)
+      : config_(config), backend_(backend), pools_(pools) {}
 
-  absl::Status LoadModules(const WeightSource& weights, const KvOptions& kv);
-  absl::Status AllocateKv(const KvOptions& kv);
+  absl::Status LoadModules(const WeightSource& weights, const TransformerOptions& options);
   void Compute(const StepBatch& batch, std::span<float> recalls,
                const std::function<void(int first, const Tensor& logits)>& take);
   void RunBlocks(const StepContext& context);
 
   const ModelConfig config_;
   Backend& backend_;
+  KvPools& pools_;
   LayerObserver observer_;
 
   DeviceFloats rope_frequencies_;  ///< [rope_dim / 2]
@@ -86,10 +86,6 @@ class Transformer : public ForwardPass {
   RmsNorm output_norm_;
   Linear output_;  ///< [vocab, hidden]
 
-  std::unique_ptr<Buffer> kv_memory_;
-  KvCache kv_;
-  std::unique_ptr<Buffer> label_memory_;
-  LabelCache labels_;
   ActivationMemory activations_;
   std::unique_ptr<Recordings> recordings_;  ///< of RunBlocks
 };

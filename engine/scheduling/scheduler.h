@@ -6,6 +6,7 @@
 #include <unordered_set>
 #include <vector>
 
+#include "engine/cache/block_memory.h"
 #include "engine/cache/block_pool.h"
 #include "engine/cache/prefix_cache.h"
 #include "engine/request/engine_options.h"
@@ -26,13 +27,6 @@ struct ScheduledChunk {
 struct Schedule {
   std::vector<ScheduledChunk> chunks;  ///< decode tokens first, then prefill chunks
   std::vector<Sequence*> preempted;    ///< lost their blocks; will be recomputed
-};
-
-/// A copy of KV that a fork asks for: the first `tokens` tokens of block `from` to block `to`.
-struct BlockCopy {
-  int32_t from = 0;
-  int32_t to = 0;
-  int tokens = 0;
 };
 
 /// Decides what each step computes, and which sequences own KV blocks.

@@ -9,8 +9,10 @@
 #include <utility>
 #include <vector>
 
+#include "engine/cache/kv_pools.h"
 #include "engine/model/activations.h"
 #include "engine/model/device_floats.h"
+#include "engine/model/kv_layout.h"
 #include "engine/model/model_spec.h"
 #include "engine/model/step_context.h"
 #include "engine/model/weight_loader.h"
@@ -67,9 +69,8 @@ class ModuleFixture {
     frequencies_ = *DeviceFloats::Upload(
         std::vector<float>(config.rope_frequencies.begin(), config.rope_frequencies.end()),
         *backend);
-    kv_ = {nullptr, config.layers, 2, config.kv_heads, kBlockTokens, config.head_dim};
-    kv_memory_ = *backend->Allocate(kv_.bytes());
-    kv_.data = kv_memory_->data();
+    pools_ = *KvPools::Allocate(
+        *backend, KvLayout(config, {.blocks = 2, .block_tokens = kBlockTokens}));
   }
 
   /// Computes rows x of the sequence, from `begin` on, by `run(context, residual)`, and returns
@@ -87,8 +88,7 @@ class ModuleFixture {
     const StepBatch batch = rows.Build();
     const StepContext context = {.backend = *backend,
                                  .batch = batch,
-                                 .kv = kv_,
-                                 .labels = no_labels_,
+                                 .pools = *pools_,
                                  .activations = activations_.OfStep(batch.rows()),
                                  .recalls = recalls,
                                  .observer = observer};
@@ -133,9 +133,7 @@ class ModuleFixture {
  private:
   ActivationMemory activations_;
   DeviceFloats frequencies_;
-  std::unique_ptr<Buffer> kv_memory_;
-  KvCache kv_;
-  LabelCache no_labels_;
+  std::unique_ptr<KvPools> pools_;
 };
 
 }  // namespace winnow::test

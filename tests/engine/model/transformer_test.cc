@@ -4,7 +4,10 @@
 #include <string>
 #include <vector>
 
+#include "engine/cache/kv_pools.h"
+#include "engine/model/kv_layout.h"
 #include "gtest/gtest.h"
+#include "kernels/cpu/cpu_backend.h"
 #include "kernels/step_batch_builder.h"
 #include "tests/engine/model/module_fixture.h"
 
@@ -26,9 +29,12 @@ const std::vector<int32_t> kTokens = {2, 0, 1, 3, 3, 1, 0, 2, 2, 1, 0, 0, 3, 1, 
 class Computed {
  public:
   explicit Computed(const TinyModel& shapes) : model_(9, shapes, 0.4f) {
-    auto loaded =
-        Transformer::Load(*model_.gguf, model_.config, *backend_,
-                          {.blocks = 2, .block_tokens = kBlockTokens, .max_step_tokens = 16});
+    auto pools = KvPools::Allocate(
+        *backend_, KvLayout(model_.config, {.blocks = 2, .block_tokens = kBlockTokens}));
+    EXPECT_TRUE(pools.ok()) << pools.status();
+    pools_ = *std::move(pools);
+    auto loaded = Transformer::Load(*model_.gguf, model_.config, *backend_, *pools_,
+                                    {.max_step_tokens = 16});
     EXPECT_TRUE(loaded.ok()) << loaded.status();
     transformer_ = *std::move(loaded);
   }
@@ -56,6 +62,7 @@ class Computed {
  private:
   RandomTinyModel model_;
   const std::unique_ptr<Backend> backend_ = CreateCpuBackend({.threads = 1, .f32_matmul = true});
+  std::unique_ptr<KvPools> pools_;
   std::unique_ptr<Transformer> transformer_;
 };
 
