@@ -154,27 +154,23 @@ class CudaBackend : public Backend {
 
   void ApplyRope(const StepBatch&, Tensor qkv, int heads, const KvShape& kv,
                  const Rope& rope) override {
-    RopeAndStore call = StoreCall(qkv, heads, {kv});
+    RopeAndStore call = StoreCall(qkv, heads, {kv}, rope, {});
     call.rotates = true;
-    call.rope = rope;
     Note(LaunchRopeAndStore(call, stream_), "ApplyRope");
   }
 
   void StoreKv(const StepBatch&, Tensor qkv, int heads, const KvView& kv,
                const LabelCodec& basis) override {
-    RopeAndStore call = StoreCall(qkv, heads, kv);
+    RopeAndStore call = StoreCall(qkv, heads, kv, {}, basis);
     call.stores = true;
-    call.basis = basis;
     Note(LaunchRopeAndStore(call, stream_), "StoreKv");
   }
 
   void RopeAndStoreKv(const StepBatch&, Tensor qkv, int heads, const KvView& kv, const Rope& rope,
                       const LabelCodec& basis) override {
-    RopeAndStore call = StoreCall(qkv, heads, kv);
+    RopeAndStore call = StoreCall(qkv, heads, kv, rope, basis);
     call.rotates = true;
-    call.rope = rope;
     call.stores = true;
-    call.basis = basis;
     Note(LaunchRopeAndStore(call, stream_), "RopeAndStoreKv");
   }
 
@@ -351,20 +347,22 @@ class CudaBackend : public Backend {
   void Note(absl::Status status) { status_.Update(std::move(status)); }
   void Note(cudaError_t error, std::string_view call) { Note(CudaStatus(error, call)); }
 
-  // What ApplyRope and StoreKv have in common.
-  RopeAndStore StoreCall(const Tensor& qkv, int heads, const KvView& kv) const {
+  RopeAndStore StoreCall(const Tensor& qkv, int heads, const KvView& kv, const Rope& rope,
+                         const LabelCodec& basis) const {
     return {.qkv = qkv,
             .heads = heads,
             .kv_heads = kv.kv_heads,
             .head_dim = kv.head_dim,
             .block_tokens = kv.block_tokens,
+            .rope = rope,
             .positions = arrays_.positions,
             .sequences = arrays_.sequences,
             .block_tables = arrays_.block_tables,
             .max_blocks = arrays_.shape().max_blocks,
             .kv = kv.data,
             .labels = kv.labels,
-            .label_width = kv.label_width};
+            .label_width = kv.label_width,
+            .basis = basis};
   }
 
   // Attention of the rows that attend on their own.

@@ -51,8 +51,9 @@ struct Rotations {
       float& second = head[adjacent ? 2 * pair + 1 : pair + rope.dim / 2];
       const float a = first;
       const float b = second;
-      first = a * of_pair[i].x - b * of_pair[i].y;
-      second = a * of_pair[i].y + b * of_pair[i].x;
+      // Rounded as written, whatever the compiler makes of the kernels around it.
+      first = __fmaf_rn(a, of_pair[i].x, -__fmul_rn(b, of_pair[i].y));
+      second = __fmaf_rn(a, of_pair[i].y, __fmul_rn(b, of_pair[i].x));
     }
   }
 };
@@ -102,12 +103,12 @@ struct LabelPart {
         const bool is_first = i == first;
 #pragma unroll
         for (int j = 0; j < kAhead; ++j) {
-          if (is_first && j < dims) label += ahead[j] * key[j * shares + share];
+          if (is_first && j < dims) label = __fmaf_rn(ahead[j], key[j * shares + share], label);
         }
 #pragma unroll 16
         for (int j = is_first ? kAhead : 0; j < dims; ++j) {
           const int c = j * shares + share;
-          label += basis[c * width] * key[c];
+          label = __fmaf_rn(basis[c * width], key[c], label);
         }
       }
       for (int step = 32 / shares; step < 32; step *= 2) {
