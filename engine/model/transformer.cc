@@ -29,7 +29,8 @@ absl::StatusOr<std::unique_ptr<Transformer>> Transformer::Load(const WeightSourc
   return transformer;
 }
 
-absl::Status Transformer::LoadModules(const WeightSource& weights, const TransformerOptions& options) {
+absl::Status Transformer::LoadModules(const WeightSource& weights,
+                                      const TransformerOptions& options) {
   const ModelSpec spec = ModelSpec::Of(config_);
   const WeightLoader loader(weights, backend_);
   const std::vector<float> frequencies(config_.rope_frequencies.begin(),

@@ -69,8 +69,8 @@ class ModuleFixture {
     frequencies_ = *DeviceFloats::Upload(
         std::vector<float>(config.rope_frequencies.begin(), config.rope_frequencies.end()),
         *backend);
-    pools_ = *KvPools::Allocate(
-        *backend, KvLayout(config, {.blocks = 2, .block_tokens = kBlockTokens}));
+    pools_ =
+        *KvPools::Allocate(*backend, KvLayout(config, {.blocks = 2, .block_tokens = kBlockTokens}));
   }
 
   /// Computes rows x of the sequence, from `begin` on, by `run(context, residual)`, and returns

@@ -33,8 +33,8 @@ class Computed {
         *backend_, KvLayout(model_.config, {.blocks = 2, .block_tokens = kBlockTokens}));
     EXPECT_TRUE(pools.ok()) << pools.status();
     pools_ = *std::move(pools);
-    auto loaded = Transformer::Load(*model_.gguf, model_.config, *backend_, *pools_,
-                                    {.max_step_tokens = 16});
+    auto loaded =
+        Transformer::Load(*model_.gguf, model_.config, *backend_, *pools_, {.max_step_tokens = 16});
     EXPECT_TRUE(loaded.ok()) << loaded.status();
     transformer_ = *std::move(loaded);
   }
