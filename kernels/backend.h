@@ -11,7 +11,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "kernels/data_type.h"
-#include "kernels/kv_cache.h"
+#include "kernels/kv_view.h"
 #include "kernels/rope.h"
 #include "kernels/selection.h"
 #include "kernels/step_batch.h"
@@ -70,10 +70,8 @@ class Backend {
   /// Type of the activations that products multiply: kF32 or kBF16.
   virtual DataType activation_type() const = 0;
 
-  /// UNIMPLEMENTED when attention of this geometry can't be computed. `labels` has no width if none
-  /// are kept.
-  virtual absl::Status CheckAttention(int heads, const KvCache& cache,
-                                      const LabelCache& labels) const = 0;
+  /// UNIMPLEMENTED when attention of a layer of these sizes can't be computed.
+  virtual absl::Status CheckAttention(int heads, const KvShape& kv) const = 0;
 
   /// Zeroed device memory. RESOURCE_EXHAUSTED names what was needed.
   virtual absl::StatusOr<std::unique_ptr<Buffer>> Allocate(int64_t bytes) = 0;
@@ -111,10 +109,18 @@ class Backend {
                       Tensor out) = 0;
 
   /// Rotates the queries and keys of `qkv` ([rows, (heads + 2 kv_heads) head_dim]: Q, then K, then
-  /// V) to their positions, in place, and writes keys and values, and the keys' labels if the layer
-  /// keeps them, to the blocks of the batch.
-  virtual void RopeAndStoreKv(const StepBatch& batch, Tensor qkv, int heads, const Rope& rope,
-                              const KvCache& cache, int layer, const LayerSelector& selector) = 0;
+  /// V) to their positions, in place.
+  virtual void ApplyRope(const StepBatch& batch, Tensor qkv, int heads, const KvShape& kv,
+                         const Rope& rope) = 0;
+
+  /// Writes the keys and values of `qkv` (as above), and the keys' labels if the layer keeps them,
+  /// to the blocks of the batch. `basis` is only used for labels.
+  virtual void StoreKv(const StepBatch& batch, Tensor qkv, int heads, const KvView& kv,
+                       const LabelCodec& basis) = 0;
+
+  /// ApplyRope and StoreKv in one pass, where nothing stands between them: the same numbers.
+  virtual void RopeAndStoreKv(const StepBatch& batch, Tensor qkv, int heads, const KvView& kv,
+                              const Rope& rope, const LabelCodec& basis) = 0;
 
   /// Causal attention of every row's queries (in `qkv`, as above) over selected keys and values of
   /// its sequence, up to its own position:
@@ -125,14 +131,14 @@ class Backend {
   /// lower positions first among equals. Scores are approximate ones from labels (LabelCodec; the
   /// query's side is rounded to 8 bits) or exact ones, as batch.selections says. `out` is of
   /// activation_type().
-  virtual void Attention(const StepBatch& batch, Tensor qkv, int heads, const KvCache& cache,
-                         int layer, const LayerSelector& selector, Tensor out) = 0;
+  virtual void Attention(const StepBatch& batch, Tensor qkv, int heads, const KvView& kv,
+                         const LayerSelector& selector, Tensor out) = 0;
 
-  /// For each probe of this layer: the share of the exact softmax mass that S[row, kv_head] of the
-  /// last call of Attention holds, mean over the query heads; 1 for dense rows. Reads every key.
-  /// `recalls` [probes] in host memory, there after Synchronize.
-  virtual void MeasureRecall(const StepBatch& batch, Tensor qkv, int heads, const KvCache& cache,
-                             int layer, std::span<const RecallProbe> probes, float* recalls) = 0;
+  /// For each probe: the share of the exact softmax mass that S[row, kv_head] of the last call of
+  /// Attention, which had the same arguments, holds, mean over the query heads; 1 for dense rows.
+  /// Reads every key. `recalls` [probes] in host memory, there after Synchronize.
+  virtual void MeasureRecall(const StepBatch& batch, Tensor qkv, int heads, const KvView& kv,
+                             std::span<const RecallProbe> probes, float* recalls) = 0;
 
   /// out[t, c] = silu(gate_up[t, c]) * gate_up[t, ffn + c], out [rows, ffn]; both of
   /// activation_type().

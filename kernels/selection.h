@@ -24,25 +24,7 @@ struct Selection {
   bool operator==(const Selection&) const = default;
 };
 
-/// Geometry and memory of the label pool: 4-bit codes [layers, blocks, kv_heads, block_tokens,
-/// width] under the same block ids as the KV pool. How the codes of one head lie within a block is
-/// the backend's choice.
-struct LabelCache {
-  std::byte* data = nullptr;  ///< null: no labels are kept
-  int layers = 0;
-  int blocks = 0;
-  int kv_heads = 0;
-  int block_tokens = 0;  ///< a multiple of 16
-  int width = 0;         ///< numbers of a label: a multiple of 8, at most kMaxLabelWidth
-
-  int64_t head_block_bytes() const { return int64_t{block_tokens} * width / 2; }
-  int64_t block_bytes() const { return kv_heads * head_block_bytes(); }  ///< in one layer
-  int64_t bytes() const { return int64_t{layers} * blocks * block_bytes(); }
-  std::byte* block(int layer, int id) const {
-    return data + (int64_t{layer} * blocks + id) * block_bytes();
-  }
-};
-
+/// Numbers of a label, at most.
 inline constexpr int kMaxLabelWidth = 64;
 
 /// How keys become labels, and queries their counterparts, in one layer. In device memory.
@@ -58,8 +40,7 @@ struct LabelCodec {
 
 /// How one layer selects: the same for all sequences.
 struct LayerSelector {
-  LabelCache labels;
-  LabelCodec basis;                       ///< unused when labels.data is null
+  LabelCodec basis;                       ///< unused where no labels are kept
   const float* budget_weights = nullptr;  ///< host, [kv_heads], for kLabels; null: all 1
   int32_t sinks = 4;                      ///< first tokens, always selected
   int32_t window = 16;                    ///< most recent tokens, always selected

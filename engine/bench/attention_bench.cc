@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "engine/bench/bench_support.h"
+#include "engine/cache/kv_pools.h"
 #include "kernels/step_batch_builder.h"
 
 namespace winnow {
@@ -30,21 +31,16 @@ std::vector<float> RandomFloats(int64_t count, std::mt19937& random) {
 absl::StatusOr<AttentionBenchResult> BenchAttention(Backend& backend,
                                                     const AttentionBenchOptions& options) {
   const int max_blocks = (options.context + options.block_tokens - 1) / options.block_tokens;
-  KvCache cache{
-      nullptr,         1, options.batch * max_blocks, options.kv_heads, options.block_tokens,
-      options.head_dim};
-  cache.layers = static_cast<int>(std::clamp<int64_t>(kColdBytes / cache.bytes(), 1, kMaxLayers));
-  LayerSelector selector;
-  selector.labels = {nullptr,          cache.layers,         cache.blocks,
-                     options.kv_heads, options.block_tokens, options.label_width};
-  auto kv_memory = backend.Allocate(cache.bytes());
-  if (!kv_memory.ok()) return kv_memory.status();
-  auto label_memory = backend.Allocate(selector.labels.bytes());
-  if (!label_memory.ok()) return label_memory.status();
-  cache.data = (*kv_memory)->data();
-  selector.labels.data = (*label_memory)->data();
-  FillKvPool(cache, cache.blocks, backend);
-  FillLabelPool(selector.labels, cache.blocks, backend);
+  const KvShape shape{.blocks = options.batch * max_blocks,
+                      .kv_heads = options.kv_heads,
+                      .block_tokens = options.block_tokens,
+                      .head_dim = options.head_dim,
+                      .label_width = options.label_width};
+  const auto layers =
+      static_cast<int>(std::clamp<int64_t>(kColdBytes / shape.bytes(), 1, kMaxLayers));
+  const auto pools = KvPools::Allocate(backend, std::vector<KvShape>(layers, shape));
+  if (!pools.ok()) return pools.status();
+  FillPools(**pools, shape.blocks, backend);
 
   std::mt19937 random(1);
   const int columns = (options.heads + 2 * options.kv_heads) * options.head_dim;
@@ -66,9 +62,10 @@ absl::StatusOr<AttentionBenchResult> BenchAttention(Backend& backend,
   const Tensor qkv{floats, options.batch, columns, columns};
   const Tensor out{(*outputs)->data(), options.batch, out_columns, out_columns,
                    backend.activation_type()};
+  LayerSelector selector;
   selector.basis.query = floats + int64_t{options.batch} * columns;
 
-  std::vector<int32_t> blocks(cache.blocks);
+  std::vector<int32_t> blocks(shape.blocks);
   std::iota(blocks.begin(), blocks.end(), 0);
   std::shuffle(blocks.begin(), blocks.end(), random);  // as after long use
   StepBatchBuilder rows;
@@ -85,12 +82,12 @@ absl::StatusOr<AttentionBenchResult> BenchAttention(Backend& backend,
     const BenchClock::time_point start = BenchClock::now();
     backend.BeginStep(batch);
     backend.Replay(batch, &recordings, [&] {
-      for (int layer = 0; layer < cache.layers; ++layer) {
-        backend.Attention(batch, qkv, options.heads, cache, layer, selector, out);
+      for (int layer = 0; layer < layers; ++layer) {
+        backend.Attention(batch, qkv, options.heads, (*pools)->Layer(layer), selector, out);
       }
     });
     if (absl::Status status = backend.Synchronize(); !status.ok()) return status;
-    times.push_back(SecondsSince(start) / cache.layers);
+    times.push_back(SecondsSince(start) / layers);
   }
   times.erase(times.begin());  // the first round touches memory for the first time
 

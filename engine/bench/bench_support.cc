@@ -31,27 +31,25 @@ std::vector<uint16_t> RandomBf16(int64_t count, float deviation) {
   return numbers;
 }
 
-void FillKvPool(const KvCache& cache, int blocks, Backend& backend) {
+void FillPools(const KvPools& pools, int blocks, Backend& backend) {
   std::mt19937 random(2);
   std::normal_distribution<float> normal;
-  std::vector<uint16_t> values(cache.block_bytes() / sizeof(uint16_t));
+  const KvView& first = pools.Layer(0);
+  std::vector<uint16_t> values(first.block_bytes() / sizeof(uint16_t));
   for (uint16_t& value : values) value = FloatToHalf(normal(random));
-  // From the host once: most blocks are copied within the device.
-  std::byte* first = cache.block(0, 0);
-  backend.Copy(first, reinterpret_cast<const std::byte*>(values.data()), cache.block_bytes());
-  for (int layer = 0; layer < cache.layers; ++layer) {
-    for (int block = layer == 0 ? 1 : 0; block < blocks; ++block) {
-      backend.Copy(cache.block(layer, block), first, cache.block_bytes());
+  std::mt19937 random_codes(3);
+  std::vector<std::byte> codes(first.block_label_bytes() * blocks);
+  for (std::byte& byte : codes) byte = static_cast<std::byte>(random_codes());
+  // Keys and values come from the host once: most blocks are copied within the device.
+  backend.Copy(first.block(0), reinterpret_cast<const std::byte*>(values.data()),
+               first.block_bytes());
+  for (int l = 0; l < pools.layers(); ++l) {
+    const KvView& layer = pools.Layer(l);
+    for (int block = l == 0 ? 1 : 0; block < blocks; ++block) {
+      backend.Copy(layer.block(block), first.block(0), layer.block_bytes());
     }
-  }
-}
-
-void FillLabelPool(const LabelCache& cache, int blocks, Backend& backend) {
-  std::mt19937 random(3);
-  std::vector<std::byte> codes(cache.block_bytes() * blocks);
-  for (std::byte& byte : codes) byte = static_cast<std::byte>(random());
-  for (int layer = 0; layer < cache.layers; ++layer) {
-    backend.Copy(cache.block(layer, 0), codes.data(), std::ssize(codes));
+    if (layer.labels != nullptr)
+      backend.Copy(layer.label_block(0), codes.data(), std::ssize(codes));
   }
 }
 

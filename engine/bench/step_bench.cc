@@ -37,15 +37,12 @@ StepBatchBuilder RandomRows(int sequences, int first, int count, int block_token
 absl::StatusOr<DecodeBenchResult> BenchDecode(Transformer& transformer, Backend& backend, int batch,
                                               int context, const Selection& selection,
                                               double seconds) {
-  const KvCache& cache = transformer.kv_cache();
+  const KvPools& pools = transformer.pools();
   const ModelConfig& config = transformer.config();
   StepBatchBuilder rows =
-      RandomRows(batch, context, 1, cache.block_tokens, config.vocab, selection, true);
+      RandomRows(batch, context, 1, pools.block_tokens(), config.vocab, selection, true);
   const StepBatch step = rows.Build();
-  FillKvPool(cache, batch * step.max_blocks, backend);
-  if (transformer.label_cache().data != nullptr) {
-    FillLabelPool(transformer.label_cache(), batch * step.max_blocks, backend);
-  }
+  FillPools(pools, batch * step.max_blocks, backend);
   std::vector<TokenChoice> choices(static_cast<size_t>(batch));
   for (int row = 0; row < batch; ++row) choices[static_cast<size_t>(row)].row = row;
   std::vector<int32_t> tokens(choices.size());
@@ -74,13 +71,12 @@ absl::StatusOr<DecodeBenchResult> BenchDecode(Transformer& transformer, Backend&
 
 absl::StatusOr<PrefillBenchResult> BenchPrefill(Transformer& transformer, Backend& backend,
                                                 int context, int step_tokens, double seconds) {
-  const KvCache& cache = transformer.kv_cache();
+  const int block_tokens = transformer.pools().block_tokens();
   const ModelConfig& config = transformer.config();
   std::vector<StepBatchBuilder> chunks;
   for (int first = 0; first < context; first += step_tokens) {
-    chunks.push_back(RandomRows(1, first, std::min(step_tokens, context - first),
-                                cache.block_tokens, config.vocab, {},
-                                first + step_tokens >= context));
+    chunks.push_back(RandomRows(1, first, std::min(step_tokens, context - first), block_tokens,
+                                config.vocab, {}, first + step_tokens >= context));
   }
   std::vector<float> logits(config.vocab);
   std::vector<double> times;

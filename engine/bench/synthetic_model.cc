@@ -10,6 +10,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "engine/bench/bench_support.h"
+#include "engine/model/model_spec.h"
 
 namespace winnow {
 namespace {
@@ -74,7 +75,7 @@ absl::StatusOr<std::unique_ptr<SyntheticModel>> SyntheticModel::Make(std::string
 SyntheticModel::SyntheticModel(const ModelConfig& config) : config_(config) {
   int64_t largest = 0;
   int64_t longest = 0;
-  for (ExpectedTensor& tensor : ExpectedTensors(config)) {
+  for (TensorSpec& tensor : ModelSpec::Of(config).tensors) {
     if (tensor.shape.size() > 1) {
       largest = std::max(largest, tensor.shape[0] * tensor.shape[1]);
     } else {

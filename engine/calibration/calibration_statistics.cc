@@ -9,9 +9,9 @@
 #include <utility>
 
 #include "absl/status/status.h"
-#include "absl/strings/str_cat.h"
 #include "engine/calibration/parallel.h"
-#include "engine/model/label_file.h"
+#include "engine/model/fingerprint.h"
+#include "engine/model/model_spec.h"
 #include "kernels/float16.h"
 #include "kernels/step_batch_builder.h"
 
@@ -191,9 +191,10 @@ class Gatherer {
   // Adds what the output projection makes of a head's error, read from the model's file.
   void AddOutputProjections(const GgufFile& file) {
     const int group_columns = config_.heads / config_.kv_heads * config_.head_dim;
+    const ModelSpec spec = ModelSpec::Of(config_);
     ParallelFor(config_.layers, options_.threads, [&](int layer) {
       const GgufFile::Tensor* tensor =
-          file.FindTensor(absl::StrCat("blk.", layer, ".attn_output.weight"));
+          file.FindTensor(spec.blocks[layer].attention.output.weights[0]);
       assert(tensor != nullptr);
       const int64_t columns = tensor->shape[1];
       RowMatrix weight(tensor->shape[0], columns);
@@ -284,8 +285,7 @@ class Gatherer {
 // Removes the observer when gathering ends, however it does.
 class ObserverScope {
  public:
-  ObserverScope(Transformer& transformer, Transformer::LayerObserver observer)
-      : transformer_(transformer) {
+  ObserverScope(Transformer& transformer, LayerObserver observer) : transformer_(transformer) {
     transformer.SetLayerObserver(std::move(observer));
   }
   ~ObserverScope() { transformer_.SetLayerObserver(nullptr); }
@@ -299,7 +299,7 @@ class ObserverScope {
 // One window as a step: a single sequence from position 0 in the first blocks of the pool.
 absl::Status RunWindow(Transformer& transformer, std::span<const int32_t> tokens) {
   const auto count = static_cast<int32_t>(tokens.size());
-  const int block_tokens = transformer.kv_cache().block_tokens;
+  const int block_tokens = transformer.pools().block_tokens();
   std::vector<int32_t> blocks((count + block_tokens - 1) / block_tokens);
   std::iota(blocks.begin(), blocks.end(), 0);
   StepBatchBuilder rows;

@@ -3,7 +3,6 @@
 #include <cmath>
 #include <filesystem>
 #include <limits>
-#include <optional>
 #include <set>
 #include <string_view>
 #include <utility>
@@ -12,6 +11,10 @@
 #include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "engine/model/family.h"
+#include "engine/model/gguf.h"
+#include "engine/model/metadata_fields.h"
+#include "engine/model/model_spec.h"
 
 namespace winnow {
 namespace {
@@ -26,20 +29,6 @@ constexpr int kMaxVocab = 1 << 24;
 constexpr int kMaxContext = 1 << 24;
 constexpr double kMaxRopeFactor = 1e6;
 constexpr double kAnyNumber = std::numeric_limits<double>::infinity();
-
-constexpr char kRopeFactorsTensor[] = "rope_freqs.weight";
-
-/// What tells one model family from another.
-struct Family {
-  const char* architecture;
-  RopePairing rope_pairing;
-  bool qkv_bias;  ///< always there; families without may still have it
-};
-
-constexpr Family kFamilies[] = {
-    {"llama", RopePairing::kAdjacent, false},
-    {"qwen2", RopePairing::kHalves, true},
-};
 
 /// Keys whose presence with another value than zero asks for what the forward pass lacks.
 constexpr std::pair<const char*, const char*> kUnsupportedFeatures[] = {
@@ -62,69 +51,15 @@ absl::Status Unimplemented(const GgufFile& file, const Parts&... parts) {
   return absl::UnimplementedError(absl::StrCat(file.path(), ": ", parts...));
 }
 
-/// Reads the metadata of one architecture and checks its range. The first failure sticks: later
-/// reads yield their smallest value, so that status() is checked once for many.
-class Fields {
- public:
-  Fields(const GgufFile& file, std::string architecture)
-      : file_(file), architecture_(std::move(architecture)) {}
-
-  /// The integer under `key`, from `min` to `max`; when it is absent, `fallback` if there is one.
-  int Int(std::string_view key, int min, int max, std::optional<int> fallback = std::nullopt) {
-    const absl::StatusOr<int64_t> value = file_.GetInt(FullKey(key));
-    if (absl::IsNotFound(value.status()) && fallback) return *fallback;
-    return static_cast<int>(Checked<int64_t>(key, value, min, max));
-  }
-
-  /// The same for numbers.
-  double Float(std::string_view key, double min, double max,
-               std::optional<double> fallback = std::nullopt) {
-    const absl::StatusOr<double> value = file_.GetFloat(FullKey(key));
-    if (absl::IsNotFound(value.status()) && fallback) return *fallback;
-    return Checked<double>(key, value, min, max);
-  }
-
-  std::string String(std::string_view key, std::string_view fallback) {
-    absl::StatusOr<std::string> value = file_.GetString(FullKey(key));
-    if (value.ok()) return *std::move(value);
-    if (!absl::IsNotFound(value.status())) Fail(value.status());
-    return std::string(fallback);
-  }
-
-  bool Has(std::string_view key) const { return file_.metadata().contains(FullKey(key)); }
-  std::string FullKey(std::string_view key) const { return architecture_ + "." + std::string(key); }
-  const absl::Status& status() const { return status_; }
-
- private:
-  template <typename T>
-  T Checked(std::string_view key, const absl::StatusOr<T>& value, T min, T max) {
-    if (value.ok() && *value >= min && *value <= max) return *value;  // never for NaN
-    Fail(value.ok() ? Invalid(file_, "metadata key ", FullKey(key), " is ", *value,
-                              "; it must be from ", min, " to ", max)
-                    : absl::InvalidArgumentError(value.status().message()));
-    return min;
-  }
-
-  void Fail(absl::Status status) {
-    if (status_.ok()) status_ = std::move(status);
-  }
-
-  const GgufFile& file_;
-  std::string architecture_;
-  absl::Status status_;
-};
-
-absl::StatusOr<const Family*> FindFamily(const GgufFile& file) {
+absl::StatusOr<const Family*> ReadFamily(const GgufFile& file) {
   const absl::StatusOr<std::string> architecture = file.GetString("general.architecture");
   if (!architecture.ok()) return absl::InvalidArgumentError(architecture.status().message());
-  for (const Family& family : kFamilies) {
-    if (*architecture == family.architecture) return &family;
-  }
+  if (const Family* family = FindFamily(*architecture)) return family;
   return Unimplemented(file, "the model architecture \"", absl::CHexEscape(*architecture),
-                       "\" is not supported; supported are llama and qwen2");
+                       "\" is not supported; supported are ", FamilyNames());
 }
 
-absl::Status RefuseUnsupportedFeatures(const GgufFile& file, Fields& fields) {
+absl::Status RefuseUnsupportedFeatures(const GgufFile& file, MetadataFields& fields) {
   for (const auto& [key, feature] : kUnsupportedFeatures) {
     if (fields.Float(key, -kAnyNumber, kAnyNumber, 0) != 0) {
       return Unimplemented(file, feature, " (metadata key ", fields.FullKey(key),
@@ -134,7 +69,7 @@ absl::Status RefuseUnsupportedFeatures(const GgufFile& file, Fields& fields) {
   return fields.status();
 }
 
-void ReadSizes(Fields& fields, ModelConfig& config) {
+void ReadSizes(MetadataFields& fields, ModelConfig& config) {
   config.layers = fields.Int("block_count", 1, kMaxLayers);
   config.hidden = fields.Int("embedding_length", 1, kMaxWidth);
   config.ffn = fields.Int("feed_forward_length", 1, kMaxWidth);
@@ -145,7 +80,7 @@ void ReadSizes(Fields& fields, ModelConfig& config) {
       static_cast<float>(fields.Float("attention.layer_norm_rms_epsilon", 1e-12, 0.1));
 }
 
-absl::Status ReadHeadDim(const GgufFile& file, Fields& fields, ModelConfig& config) {
+absl::Status ReadHeadDim(const GgufFile& file, MetadataFields& fields, ModelConfig& config) {
   if (config.heads % config.kv_heads != 0) {
     return Invalid(file, config.heads, " query heads cannot share ", config.kv_heads,
                    " KV heads evenly");
@@ -171,7 +106,7 @@ absl::Status ReadHeadDim(const GgufFile& file, Fields& fields, ModelConfig& conf
 }
 
 /// By how much positions are compressed: 1 without scaling.
-absl::StatusOr<double> ReadLinearRopeFactor(const GgufFile& file, Fields& fields) {
+absl::StatusOr<double> ReadLinearRopeFactor(const GgufFile& file, MetadataFields& fields) {
   const std::string type = fields.String("rope.scaling.type", "linear");
   // Before scaling had a type, its factor was called scale_linear.
   const double old_factor = fields.Float("rope.scale_linear", 0, kMaxRopeFactor, 0);
@@ -203,7 +138,7 @@ absl::StatusOr<std::vector<float>> ReadRopeFactors(const GgufFile& file, int pai
   return factors;
 }
 
-absl::Status ReadRope(const GgufFile& file, Fields& fields, ModelConfig& config) {
+absl::Status ReadRope(const GgufFile& file, MetadataFields& fields, ModelConfig& config) {
   config.rope_dim = fields.Int("rope.dimension_count", 2, config.head_dim, config.head_dim);
   const double base = fields.Float("rope.freq_base", 1, 1e12, 10000);
   const absl::StatusOr<double> factor = ReadLinearRopeFactor(file, fields);
@@ -222,26 +157,38 @@ absl::Status ReadRope(const GgufFile& file, Fields& fields, ModelConfig& config)
   return absl::OkStatus();
 }
 
-absl::Status ReadVocab(const GgufFile& file, ModelConfig& config) {
-  const GgufFile::Tensor* embedding = file.FindTensor("token_embd.weight");
-  if (embedding == nullptr) return Invalid(file, "the tensor token_embd.weight is missing");
-  if (embedding->shape.size() != 2 || embedding->shape[0] > kMaxVocab) {
-    return Invalid(file, "the tensor token_embd.weight is not a matrix of at most ", kMaxVocab,
+absl::Status ReadVocab(const GgufFile& file, const std::string& embedding, ModelConfig& config) {
+  const GgufFile::Tensor* tensor = file.FindTensor(embedding);
+  if (tensor == nullptr) return Invalid(file, "the tensor ", embedding, " is missing");
+  if (tensor->shape.size() != 2 || tensor->shape[0] > kMaxVocab) {
+    return Invalid(file, "the tensor ", embedding, " is not a matrix of at most ", kMaxVocab,
                    " rows");
   }
-  config.vocab = static_cast<int>(embedding->shape[0]);
+  config.vocab = static_cast<int>(tensor->shape[0]);
   const auto tokens = file.GetStrings("tokenizer.ggml.tokens");
   if (tokens.ok() && static_cast<int>((*tokens)->size()) != config.vocab) {
-    return Invalid(file, "the tokenizer has ", (*tokens)->size(),
-                   " tokens but token_embd.weight has ", config.vocab, " rows");
+    return Invalid(file, "the tokenizer has ", (*tokens)->size(), " tokens but ", embedding,
+                   " has ", config.vocab, " rows");
   }
   return absl::OkStatus();
 }
 
+/// What a file tells by the tensors that it holds.
+absl::Status ReadFromTensors(const GgufFile& file, const Family& family, ModelConfig& config) {
+  // The names of all that a model may have.
+  config.qkv_bias = true;
+  config.tied_embeddings = false;
+  const ModelSpec most = ModelSpec::Of(config);
+  config.qkv_bias =
+      family.qkv_bias || file.FindTensor(most.blocks[0].attention.qkv.biases[0]) != nullptr;
+  config.tied_embeddings = file.FindTensor(most.output.weights[0]) == nullptr;
+  return ReadVocab(file, most.embedding, config);
+}
+
 absl::Status CheckTensors(const GgufFile& file, const ModelConfig& config) {
+  const ModelSpec spec = ModelSpec::Of(config);
   std::set<std::string_view> known = {kRopeFactorsTensor};
-  const std::vector<ExpectedTensor> expected = ExpectedTensors(config);
-  for (const ExpectedTensor& wanted : expected) {
+  for (const TensorSpec& wanted : spec.tensors) {
     known.insert(wanted.name);
     const GgufFile::Tensor* tensor = file.FindTensor(wanted.name);
     if (tensor == nullptr) return Invalid(file, "the tensor ", wanted.name, " is missing");
@@ -263,39 +210,8 @@ absl::Status CheckTensors(const GgufFile& file, const ModelConfig& config) {
 
 }  // namespace
 
-std::vector<ExpectedTensor> ExpectedTensors(const ModelConfig& config) {
-  const int64_t hidden = config.hidden;
-  const int64_t ffn = config.ffn;
-  const int64_t q_rows = int64_t{config.heads} * config.head_dim;
-  const int64_t kv_rows = int64_t{config.kv_heads} * config.head_dim;
-  std::vector<ExpectedTensor> tensors;
-  tensors.push_back({"token_embd.weight", {config.vocab, hidden}});
-  for (int layer = 0; layer < config.layers; ++layer) {
-    const auto add = [&](const char* name, std::vector<int64_t> shape) {
-      tensors.push_back({absl::StrCat("blk.", layer, ".", name), std::move(shape)});
-    };
-    add("attn_norm.weight", {hidden});
-    add("attn_q.weight", {q_rows, hidden});
-    add("attn_k.weight", {kv_rows, hidden});
-    add("attn_v.weight", {kv_rows, hidden});
-    if (config.qkv_bias) {
-      add("attn_q.bias", {q_rows});
-      add("attn_k.bias", {kv_rows});
-      add("attn_v.bias", {kv_rows});
-    }
-    add("attn_output.weight", {hidden, q_rows});
-    add("ffn_norm.weight", {hidden});
-    add("ffn_gate.weight", {ffn, hidden});
-    add("ffn_up.weight", {ffn, hidden});
-    add("ffn_down.weight", {hidden, ffn});
-  }
-  tensors.push_back({"output_norm.weight", {hidden}});
-  if (!config.tied_embeddings) tensors.push_back({"output.weight", {config.vocab, hidden}});
-  return tensors;
-}
-
 absl::StatusOr<ModelConfig> ModelConfig::FromGguf(const GgufFile& file) {
-  const absl::StatusOr<const Family*> family = FindFamily(file);
+  const absl::StatusOr<const Family*> family = ReadFamily(file);
   if (!family.ok()) return family.status();
   ModelConfig config;
   config.architecture = (*family)->architecture;
@@ -303,7 +219,7 @@ absl::StatusOr<ModelConfig> ModelConfig::FromGguf(const GgufFile& file) {
   config.name = file.GetString("general.name")
                     .value_or(std::filesystem::path(file.path()).filename().string());
 
-  Fields fields(file, config.architecture);
+  MetadataFields fields(file, config.architecture);
   absl::Status status = RefuseUnsupportedFeatures(file, fields);
   if (!status.ok()) return status;
   ReadSizes(fields, config);
@@ -317,12 +233,8 @@ absl::StatusOr<ModelConfig> ModelConfig::FromGguf(const GgufFile& file) {
   }
   status = ReadHeadDim(file, fields, config);
   if (status.ok()) status = ReadRope(file, fields, config);
-  if (status.ok()) status = ReadVocab(file, config);
-  if (!status.ok()) return status;
-
-  config.qkv_bias = (*family)->qkv_bias || file.FindTensor("blk.0.attn_q.bias") != nullptr;
-  config.tied_embeddings = file.FindTensor("output.weight") == nullptr;
-  status = CheckTensors(file, config);
+  if (status.ok()) status = ReadFromTensors(file, **family, config);
+  if (status.ok()) status = CheckTensors(file, config);
   if (!status.ok()) return status;
   return config;
 }

@@ -5,13 +5,14 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
-#include "engine/model/gguf.h"
-#include "kernels/backend.h"
+#include "kernels/rope.h"
 
 namespace winnow {
 
-/// Everything that the forward pass needs to know of a model: sizes, and the table of differences
-/// between families. Read from GGUF metadata.
+class GgufFile;
+
+/// Everything that the forward pass needs to know of a model: sizes, and in what its family differs
+/// from others (family.h).
 struct ModelConfig {
   std::string architecture;  ///< "llama", "qwen2", ...
   std::string name;          ///< for people: general.name, else the file's name
@@ -34,7 +35,8 @@ struct ModelConfig {
   bool qkv_bias = false;         ///< Qwen2
   bool tied_embeddings = false;  ///< no output.weight: the embedding table is the output matrix
 
-  /// Reads and checks the configuration. INVALID_ARGUMENT names the key that is missing, of another
+  /// Reads and checks the configuration, and that the file holds exactly the tensors of its spec
+  /// (model_spec.h). INVALID_ARGUMENT names the key that is missing, of another
   /// type or out of range; UNIMPLEMENTED names a feature of the family that Winnow lacks (MoE,
   /// sliding windows, logit soft caps, ...).
   static absl::StatusOr<ModelConfig> FromGguf(const GgufFile& file);
@@ -44,15 +46,5 @@ struct ModelConfig {
     return int64_t{2} * layers * kv_heads * head_dim * static_cast<int64_t>(sizeof(uint16_t));
   }
 };
-
-/// A tensor that the forward pass reads.
-struct ExpectedTensor {
-  std::string name;
-  std::vector<int64_t> shape;  ///< outermost first
-};
-
-/// All tensors that a model of this configuration consists of, in the order of the forward pass.
-/// ModelConfig::FromGguf has checked that the file holds exactly these.
-std::vector<ExpectedTensor> ExpectedTensors(const ModelConfig& config);
 
 }  // namespace winnow

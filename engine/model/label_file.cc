@@ -2,16 +2,16 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstdint>
 #include <filesystem>
 #include <fstream>
 #include <optional>
 #include <system_error>
-#include <type_traits>
 #include <utility>
-#include <variant>
 
 #include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
+#include "engine/model/fingerprint.h"
 #include "kernels/float16.h"
 #include "nlohmann/json.hpp"
 
@@ -403,14 +403,6 @@ absl::StatusOr<LabelFile> Parse(const std::string& text, const GgufFile& gguf,
 
 }  // namespace
 
-void ContentHash::Add(std::span<const std::byte> bytes) {
-  for (const std::byte byte : bytes) {
-    hash_ = (hash_ ^ static_cast<uint64_t>(byte)) * 0x100000001b3;
-  }
-}
-
-std::string ContentHash::Hex() const { return absl::StrCat(absl::Hex(hash_, absl::kZeroPad16)); }
-
 absl::StatusOr<LabelFile> LabelFile::Read(const std::string& path, const GgufFile& gguf,
                                           const ModelConfig& config) {
   const auto annotated = [&](const absl::Status& status) {
@@ -456,49 +448,6 @@ absl::Status LabelFile::Write(const std::string& path) const {
   stream.close();
   if (!stream) return absl::PermissionDeniedError("can't write " + path);
   return absl::OkStatus();
-}
-
-std::string ModelFingerprint(const GgufFile& gguf, const ModelConfig& config) {
-  ContentHash hash;
-  const auto add_number = [&](uint64_t number) { hash.Add(absl::StrCat(number, ";")); };
-  const auto add_tensor = [&](const std::string& name) {
-    const GgufFile::Tensor* tensor = gguf.FindTensor(name);
-    if (tensor == nullptr) return;
-    hash.Add(absl::StrCat(name, ":", DataTypeName(tensor->type), ";"));
-    for (const int64_t size : tensor->shape) add_number(static_cast<uint64_t>(size));
-    // Parts tell weights apart as well as the whole does, and leave most pages of the file alone.
-    constexpr size_t kPartBytes = 4096;
-    const std::span<const std::byte> data = tensor->data;
-    const size_t part = std::min(data.size(), kPartBytes);
-    hash.Add(data.first(part));
-    hash.Add(data.subspan((data.size() - part) / 2, part));
-    hash.Add(data.last(part));
-  };
-  add_number(config.heads);
-  for (int l = 0; l < config.layers; ++l) {
-    for (const char* part : {"attn_q.weight", "attn_k.weight", "attn_q.bias", "attn_k.bias"}) {
-      add_tensor(absl::StrCat("blk.", l, ".", part));
-    }
-  }
-  add_tensor("rope_freqs.weight");
-  // Keys are hashed as the file states them, not as the frequencies that are computed from them:
-  // those differ in the last bit between machines.
-  const std::string prefix = config.architecture + ".rope.";
-  for (const auto& [key, value] : gguf.metadata()) {
-    if (key.rfind(prefix, 0) != 0) continue;
-    hash.Add(key);
-    std::visit(
-        [&](const auto& held) {
-          using T = std::decay_t<decltype(held)>;
-          if constexpr (std::is_same_v<T, std::string>) {
-            hash.Add(held);
-          } else if constexpr (std::is_arithmetic_v<T>) {
-            hash.Add(std::as_bytes(std::span(&held, 1)));
-          }
-        },
-        value);
-  }
-  return hash.Hex();
 }
 
 }  // namespace winnow

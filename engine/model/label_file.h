@@ -1,10 +1,6 @@
 #pragma once
 
-#include <cstddef>
-#include <cstdint>
-#include <span>
 #include <string>
-#include <string_view>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -56,22 +52,5 @@ struct LabelFile {
 
 /// The label widths that can be stored: packed labels of a KV head fill whole 32-bit words.
 constexpr int kLabelWidthMultiple = 8;
-
-/// FNV-1a, 64 bits, as 16 hexadecimal digits: tells texts and weights apart, resists no attacker.
-/// Parts are added one after the other.
-class ContentHash {
- public:
-  void Add(std::span<const std::byte> bytes);
-  void Add(std::string_view text) { Add(std::as_bytes(std::span(text))); }
-  std::string Hex() const;
-
- private:
-  uint64_t hash_ = 0xcbf29ce484222325;
-};
-
-/// Tells models apart whose keys and queries differ: a hash over types, shapes and parts of the
-/// contents of the query and key projections and their biases, and over what the file says of RoPE.
-/// 16 hexadecimal digits.
-std::string ModelFingerprint(const GgufFile& gguf, const ModelConfig& config);
 
 }  // namespace winnow

@@ -12,7 +12,7 @@ class WeightSource {
   virtual ~WeightSource() = default;
 
   /// A matrix as it is stored, or a vector as one row. Lives as long as the source.
-  /// REQUIRES: the model has a weight of that name (see ExpectedTensors).
+  /// REQUIRES: the model has a weight of that name (see ModelSpec).
   virtual HostMatrix Weight(std::string_view name) const = 0;
 
   /// Tells the source that the weights are not needed for now.

@@ -4,7 +4,6 @@
 
 #include <algorithm>
 #include <cassert>
-#include <cmath>
 #include <cstring>
 #include <functional>
 #include <memory>
@@ -21,6 +20,7 @@
 #include "kernels/cpu/paged_attention.h"
 #include "kernels/cpu/quantized_rows.h"
 #include "kernels/cpu/read_bandwidth.h"
+#include "kernels/cpu/step_rotations.h"
 #include "kernels/cpu/thread_pool.h"
 #include "kernels/cpu/token_chooser.h"
 
@@ -74,9 +74,7 @@ class CpuBackend : public Backend {
   std::string_view name() const override { return "cpu"; }
   DataType activation_type() const override { return DataType::kF32; }
 
-  absl::Status CheckAttention(int, const KvCache&, const LabelCache&) const override {
-    return absl::OkStatus();
-  }
+  absl::Status CheckAttention(int, const KvShape&) const override { return absl::OkStatus(); }
 
   absl::StatusOr<std::unique_ptr<Buffer>> Allocate(int64_t bytes) override {
     const int64_t size = std::max<int64_t>(bytes, 1);
@@ -104,6 +102,7 @@ class CpuBackend : public Backend {
       std::fill(row_sequence_.begin() + batch.query_begin[s],
                 row_sequence_.begin() + batch.query_begin[s + 1], s);
     }
+    rotations_.Clear();
   }
 
   void Replay(const StepBatch&, std::unique_ptr<Recordings>*,
@@ -153,50 +152,36 @@ class CpuBackend : public Backend {
     });
   }
 
-  void RopeAndStoreKv(const StepBatch& batch, Tensor qkv, int heads, const Rope& rope,
-                      const KvCache& cache, int layer, const LayerSelector& selector) override {
-    const int half = rope.dim / 2;
-    if (layer == 0) ComputeRotations(batch, {rope.frequencies, static_cast<size_t>(half)});
-    const auto rotate = rope.pairing == RopePairing::kAdjacent ? RopeAdjacent : RopeHalves;
+  void ApplyRope(const StepBatch& batch, Tensor qkv, int heads, const KvShape& kv,
+                 const Rope& rope) override {
+    const float* rotations = RotationsOf(batch, rope);
+    ForRows(batch.rows(), qkv.columns,
+            [&](int64_t t) { RotateRow(t, qkv, heads, kv, rope, rotations); });
+  }
+
+  void StoreKv(const StepBatch& batch, Tensor qkv, int heads, const KvView& kv,
+               const LabelCodec& basis) override {
+    ForRows(batch.rows(), qkv.columns,
+            [&](int64_t t) { StoreRow(batch, t, qkv, heads, kv, basis); });
+  }
+
+  void RopeAndStoreKv(const StepBatch& batch, Tensor qkv, int heads, const KvView& kv,
+                      const Rope& rope, const LabelCodec& basis) override {
+    const float* rotations = RotationsOf(batch, rope);
     ForRows(batch.rows(), qkv.columns, [&](int64_t t) {
-      float* row = qkv.Row(t);
-      const float* cosines = rotations_.data() + t * 2 * half;
-      for (int h = 0; h < heads + cache.kv_heads; ++h) {
-        rotate(cosines, cosines + half, 2 * half, row + h * cache.head_dim);
-      }
-      const int position = batch.positions[t];
-      const int32_t* table = batch.block_tables.data() + row_sequence_[t] * batch.max_blocks;
-      const int32_t id = table[position / cache.block_tokens];
-      const int slot = position % cache.block_tokens;
-      const float* keys = row + heads * cache.head_dim;
-      const float* values = keys + cache.kv_heads * cache.head_dim;
-      for (int g = 0; g < cache.kv_heads; ++g) {
-        uint16_t* stored = cache.key(layer, id, g, slot);
-        ToHalf(keys + g * cache.head_dim, cache.head_dim, stored);
-        ToHalf(values + g * cache.head_dim, cache.head_dim, stored + cache.head_dim);
-      }
-      if (selector.labels.data == nullptr) return;
-      const LabelCache& labels = selector.labels;
-      auto* label =
-          reinterpret_cast<uint8_t*>(labels.block(layer, id)) + LabelOffset(slot, labels.width);
-      for (int g = 0; g < cache.kv_heads; ++g) {
-        WriteLabel(keys + g * cache.head_dim,
-                   selector.basis.key + int64_t{g} * cache.head_dim * labels.width,
-                   selector.basis.offset + int64_t{g} * labels.width, cache.head_dim, labels.width,
-                   label + g * labels.head_block_bytes());
-      }
+      RotateRow(t, qkv, heads, kv, rope, rotations);
+      StoreRow(batch, t, qkv, heads, kv, basis);
     });
   }
 
-  void Attention(const StepBatch& batch, Tensor qkv, int heads, const KvCache& cache, int layer,
+  void Attention(const StepBatch& batch, Tensor qkv, int heads, const KvView& kv,
                  const LayerSelector& selector, Tensor out) override {
-    attention_.Run({batch, qkv, heads, cache, layer, selector, out});
+    attention_.Run({batch, qkv, heads, kv, selector, out});
   }
 
-  void MeasureRecall(const StepBatch& batch, Tensor qkv, int heads, const KvCache& cache, int layer,
+  void MeasureRecall(const StepBatch& batch, Tensor qkv, int heads, const KvView& kv,
                      std::span<const RecallProbe> probes, float* recalls) override {
-    attention_.MeasureRecall({batch, qkv, heads, cache, layer, LayerSelector{}, Tensor{}}, probes,
-                             recalls);
+    attention_.MeasureRecall({batch, qkv, heads, kv, LayerSelector{}, Tensor{}}, probes, recalls);
   }
 
   void SwiGlu(Tensor gate_up, Tensor out) override {
@@ -247,25 +232,50 @@ class CpuBackend : public Backend {
     serial ? run(0, 0) : pool_.ParallelFor(items, run);
   }
 
-  // Cosines and sines of the step's positions: [rows, 2, rope_dim / 2], the same for all layers.
-  void ComputeRotations(const StepBatch& batch, std::span<const float> frequencies) {
-    const size_t half = frequencies.size();
-    rotations_.resize(batch.rows() * 2 * half);
-    ForRows(batch.rows(), static_cast<int64_t>(half) * 64, [&](int64_t t) {
-      float* cosines = rotations_.data() + t * 2 * half;
-      for (size_t i = 0; i < half; ++i) {
-        const double angle = double{frequencies[i]} * batch.positions[t];
-        cosines[i] = static_cast<float>(std::cos(angle));
-        cosines[half + i] = static_cast<float>(std::sin(angle));
-      }
-    });
+  // The rotations of the step's rows by this table.
+  const float* RotationsOf(const StepBatch& batch, const Rope& rope) {
+    if (const float* known = rotations_.Find(rope)) return known;
+    float* rotations = rotations_.Add(rope, batch.rows());
+    ForRows(batch.rows(), int64_t{rope.dim / 2} * 64,
+            [&](int64_t t) { ComputeRotation(rope, batch.positions[t], t, rotations); });
+    return rotations;
+  }
+
+  static void RotateRow(int64_t t, const Tensor& qkv, int heads, const KvShape& kv,
+                        const Rope& rope, const float* rotations) {
+    const auto rotate = rope.pairing == RopePairing::kAdjacent ? RopeAdjacent : RopeHalves;
+    const float* cosines = rotations + t * rope.dim;
+    for (int h = 0; h < heads + kv.kv_heads; ++h) {
+      rotate(cosines, cosines + rope.dim / 2, rope.dim, qkv.Row(t) + h * kv.head_dim);
+    }
+  }
+
+  void StoreRow(const StepBatch& batch, int64_t t, const Tensor& qkv, int heads, const KvView& kv,
+                const LabelCodec& basis) const {
+    const int position = batch.positions[t];
+    const int32_t* table = batch.block_tables.data() + row_sequence_[t] * batch.max_blocks;
+    const int32_t id = table[position / kv.block_tokens];
+    const int slot = position % kv.block_tokens;
+    const float* keys = qkv.Row(t) + heads * kv.head_dim;
+    const float* values = keys + kv.kv_heads * kv.head_dim;
+    for (int g = 0; g < kv.kv_heads; ++g) {
+      uint16_t* stored = kv.key(id, g, slot);
+      ToHalf(keys + g * kv.head_dim, kv.head_dim, stored);
+      ToHalf(values + g * kv.head_dim, kv.head_dim, stored + kv.head_dim);
+    }
+    if (kv.labels == nullptr) return;
+    for (int g = 0; g < kv.kv_heads; ++g) {
+      WriteLabel(keys + g * kv.head_dim, basis.key + int64_t{g} * kv.head_dim * kv.label_width,
+                 basis.offset + int64_t{g} * kv.label_width, kv.head_dim, kv.label_width,
+                 kv.head_labels(id, g) + LabelOffset(slot, kv.label_width));
+    }
   }
 
   const bool widen_;
   ThreadPool pool_;
   QuantizedRows quantized_;
   std::vector<MatMulItem> items_;
-  std::vector<float> rotations_;
+  StepRotations rotations_;
   std::vector<int32_t> row_sequence_;
   PagedAttention attention_;
   std::vector<TokenChooser> choosers_;  ///< [workers]

@@ -38,14 +38,14 @@ float Log2Scale(int head_dim) {
 // rounded up to kTileKeys.
 void PointToContext(const AttentionCall& call, int kv_head, const int32_t* block_table, int first,
                     int count, const uint16_t** keys) {
-  const KvCache& cache = call.cache;
+  const KvView& kv = call.kv;
   for (int j = 0; j < count;) {
     const int position = first + j;
-    const int32_t id = block_table[position / cache.block_tokens];
-    const int slot = position % cache.block_tokens;
-    const uint16_t* key = cache.key(call.layer, id, kv_head, slot);
-    const int end = std::min(count, j + cache.block_tokens - slot);
-    for (; j < end; ++j, key += cache.token_elements()) keys[j] = key;
+    const int32_t id = block_table[position / kv.block_tokens];
+    const int slot = position % kv.block_tokens;
+    const uint16_t* key = kv.key(id, kv_head, slot);
+    const int end = std::min(count, j + kv.block_tokens - slot);
+    for (; j < end; ++j, key += kv.token_elements()) keys[j] = key;
   }
   for (int j = count; j % kTileKeys != 0; ++j) keys[j] = keys[count - 1];
 }
@@ -53,13 +53,13 @@ void PointToContext(const AttentionCall& call, int kv_head, const int32_t* block
 // The same for a list of positions.
 void PointToPositions(const AttentionCall& call, int kv_head, const int32_t* block_table,
                       const int32_t* positions, int count, const uint16_t** keys) {
-  const KvCache& cache = call.cache;
+  const KvView& kv = call.kv;
   // Block sizes are powers of two; a division for every row would take as long as its product.
-  const int shift = std::countr_zero(static_cast<uint32_t>(cache.block_tokens));
+  const int shift = std::countr_zero(static_cast<uint32_t>(kv.block_tokens));
   for (int j = 0; j < count; ++j) {
     const int32_t id = block_table[positions[j] >> shift];
-    const int slot = positions[j] & (cache.block_tokens - 1);
-    keys[j] = cache.key(call.layer, id, kv_head, slot);
+    const int slot = positions[j] & (kv.block_tokens - 1);
+    keys[j] = kv.key(id, kv_head, slot);
   }
   for (int j = count; j % kTileKeys != 0; ++j) keys[j] = keys[count - 1];
 }
@@ -76,13 +76,12 @@ void ScoreExactly(const AttentionCall& call, int row, int kv_head, const int32_t
     PointToContext(call, kv_head, block_table, first + begin, tokens, keys);
     float* at[kMaxGroup];
     for (int h = 0; h < group; ++h) at[h] = scores[h] + begin;
-    ScoreKeys({keys, call.cache.head_dim}, queries, group, tokens, Log2Scale(call.cache.head_dim),
-              at);
+    ScoreKeys({keys, call.kv.head_dim}, queries, group, tokens, Log2Scale(call.kv.head_dim), at);
   }
 }
 
 void WriteOutput(const AttentionCall& call, int row, int head, const Partial& total) {
-  const int head_dim = call.cache.head_dim;
+  const int head_dim = call.kv.head_dim;
   float* out = call.out.Row(row) + head * head_dim;
   const float inverse = 1 / total.sum;
   for (int c = 0; c < head_dim; ++c) out[c] = total.out[c] * inverse;
@@ -91,7 +90,7 @@ void WriteOutput(const AttentionCall& call, int row, int head, const Partial& to
 }  // namespace
 
 void PagedAttention::Run(const AttentionCall& call) {
-  assert(call.group() <= kMaxGroup && call.cache.block_tokens >= kMinBlockTokens);
+  assert(call.group() <= kMaxGroup && call.kv.block_tokens >= kMinBlockTokens);
   Plan(call);
   const bool whole = std::ssize(selecting_) >= int64_t{kWholeHeads} * pool_.threads();
   if (!whole) ShareOut(call);
@@ -161,7 +160,7 @@ void PagedAttention::AttendSelecting(const AttentionCall& call, const Head& head
 
 void PagedAttention::Plan(const AttentionCall& call) {
   const StepBatch& batch = call.batch;
-  const int kv_heads = call.cache.kv_heads;
+  const int kv_heads = call.kv.kv_heads;
   tiles_.clear();
   heads_.clear();
   selecting_.clear();
@@ -199,7 +198,7 @@ void PagedAttention::Plan(const AttentionCall& call) {
       ++row;
     }
   }
-  const int head_dim = call.cache.head_dim;
+  const int head_dim = call.kv.head_dim;
   partial_outs_.resize(partials_.size() * head_dim);
   for (size_t i = 0; i < partials_.size(); ++i) {
     partials_[i].out = partial_outs_.data() + i * head_dim;
@@ -230,8 +229,8 @@ void PagedAttention::PlanHead(const AttentionCall& call, Head head) {
 void PagedAttention::ProjectQueries(const AttentionCall& call, const Head& head) {
   if (head.kind != SelectionKind::kLabels) return;
   const int group = call.group();
-  const int head_dim = call.cache.head_dim;
-  const int width = call.selector.labels.width;
+  const int head_dim = call.kv.head_dim;
+  const int width = call.kv.label_width;
   const float* basis = call.selector.basis.query + int64_t{head.kv_head} * head_dim * width;
   for (int h = 0; h < group; ++h) {
     ProjectQuery(call.query(head.row, head.kv_head * group + h), basis, head_dim, width,
@@ -254,16 +253,13 @@ void PagedAttention::ScorePart(const AttentionCall& call, const Head& head, int 
   if (head.kind == SelectionKind::kScores) {
     ScoreExactly(call, head.row, head.kv_head, head.block_table, first, count, scores);
   } else {
-    const LabelCache& labels = call.selector.labels;
+    const KvView& kv = call.kv;
     const int listed = std::min(count + kLabelsAhead, head.context - first);
     const uint8_t* blocks[(kPieceTokens + kLabelsAhead) / kPanelTokens];
-    for (int b = 0; b * labels.block_tokens < listed; ++b) {
-      const std::byte* block =
-          labels.block(call.layer, head.block_table[first / labels.block_tokens + b]);
-      blocks[b] =
-          reinterpret_cast<const uint8_t*>(block + head.kv_head * labels.head_block_bytes());
+    for (int b = 0; b * kv.block_tokens < listed; ++b) {
+      blocks[b] = kv.head_labels(head.block_table[first / kv.block_tokens + b], head.kv_head);
     }
-    const LabelBlocks of_head{blocks, labels.block_tokens, labels.width, count, listed};
+    const LabelBlocks of_head{blocks, kv.block_tokens, kv.label_width, count, listed};
     const LabelQuery* queries = label_queries_.data() + head.queries;
     if (std::all_of(queries, queries + group, [](const LabelQuery& q) { return q.is_narrow; })) {
       float sums[kMaxGroup];
@@ -318,7 +314,7 @@ void PagedAttention::ChoosePositions(const AttentionCall& call, const Head& head
 }
 
 void PagedAttention::AttendTile(const AttentionCall& call, const Tile& tile, Scratch* scratch) {
-  const int head_dim = call.cache.head_dim;
+  const int head_dim = call.kv.head_dim;
   const int group = call.group();
   const int queries = tile.rows * group;
   scratch->scores.resize(int64_t{queries} * kChunkTokens);
@@ -383,8 +379,8 @@ void PagedAttention::AttendKeys(const AttentionCall& call, const Head& head, int
     counts[h] = count;
   }
   scratch->scores.resize(std::max<size_t>(scratch->scores.size(), int64_t{group} * kChunkTokens));
-  AttendChunk({keys, call.cache.head_dim}, queries, counts, group,
-              1 / std::sqrt(static_cast<float>(call.cache.head_dim)), scratch->scores.data(),
+  AttendChunk({keys, call.kv.head_dim}, queries, counts, group,
+              1 / std::sqrt(static_cast<float>(call.kv.head_dim)), scratch->scores.data(),
               partials_.data() + head.partials + int64_t{chunk} * group);
 }
 
@@ -394,7 +390,7 @@ void PagedAttention::Merge(const AttentionCall& call, const Head& head) {
   for (int h = 0; h < group; ++h) {
     Partial* total = &partials_[head.partials + h];
     for (int c = 1; c < Pieces(head.budget, kChunkTokens); ++c) {
-      MergePartial(partials_[head.partials + int64_t{c} * group + h], call.cache.head_dim, total);
+      MergePartial(partials_[head.partials + int64_t{c} * group + h], call.kv.head_dim, total);
     }
     WriteOutput(call, head.row, head.kv_head * group + h, *total);
   }

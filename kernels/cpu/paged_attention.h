@@ -16,13 +16,12 @@ struct AttentionCall {
   const StepBatch& batch;
   Tensor qkv;  ///< [rows, (heads + 2 kv_heads) head_dim], rotated
   int heads;
-  const KvCache& cache;
-  int layer;
+  const KvView& kv;
   const LayerSelector& selector;
   Tensor out;  ///< [rows, heads head_dim]
 
-  int group() const { return heads / cache.kv_heads; }
-  const float* query(int row, int head) const { return qkv.Row(row) + head * cache.head_dim; }
+  int group() const { return heads / kv.kv_heads; }
+  const float* query(int row, int head) const { return qkv.Row(row) + head * kv.head_dim; }
 };
 
 /// Backend::Attention and Backend::MeasureRecall of the CPU: splits the rows of a step into work
@@ -30,7 +29,7 @@ struct AttentionCall {
 /// Other dense rows have the chunks of each KV head spread over the workers.
 ///
 /// A KV head of a row that selects scores its context, chooses positions and attends to them. Where
-/// there are many, each stays with one worker, so that its scores stay in that processor's cache. A
+/// there are many, each stays with one worker, so that its scores stay in that processor's kv. A
 /// few heads share each of the three rounds out. A row's chunks are always merged in order, so that
 /// its numbers do not depend on how the work was divided.
 class PagedAttention {

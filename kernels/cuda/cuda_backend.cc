@@ -76,28 +76,26 @@ class CudaBackend : public Backend {
   std::string_view name() const override { return "cuda"; }
   DataType activation_type() const override { return DataType::kBF16; }
 
-  absl::Status CheckAttention(int heads, const KvCache& cache,
-                              const LabelCache& labels) const override {
-    if (cache.head_dim != 64 && cache.head_dim != 128) {
+  absl::Status CheckAttention(int heads, const KvShape& kv) const override {
+    if (kv.head_dim != 64 && kv.head_dim != 128) {
       return absl::UnimplementedError(
           absl::StrCat("the CUDA backend computes heads of 64 or 128 dimensions; the model's have ",
-                       cache.head_dim));
+                       kv.head_dim));
     }
-    if (heads / cache.kv_heads > kMaxGroup || cache.kv_heads > kMaxKvHeads) {
+    if (heads / kv.kv_heads > kMaxGroup || kv.kv_heads > kMaxKvHeads) {
       return absl::UnimplementedError(absl::StrCat(
           "the CUDA backend computes at most ", kMaxGroup, " query heads a KV head and ",
-          kMaxKvHeads, " KV heads; the model has ", heads, " and ", cache.kv_heads));
+          kMaxKvHeads, " KV heads; the model has ", heads, " and ", kv.kv_heads));
     }
-    if (!std::has_single_bit(static_cast<unsigned>(cache.block_tokens)) ||
-        cache.block_tokens < 16) {
+    if (!std::has_single_bit(static_cast<unsigned>(kv.block_tokens)) || kv.block_tokens < 16) {
       return absl::UnimplementedError(absl::StrCat(
           "the CUDA backend wants KV blocks of a power of two of at least 16 tokens, not ",
-          cache.block_tokens));
+          kv.block_tokens));
     }
-    if (labels.width % 8 != 0 || labels.width > kMaxDecodeLabelWidth) {
+    if (kv.label_width % 8 != 0 || kv.label_width > kMaxDecodeLabelWidth) {
       return absl::UnimplementedError(
           absl::StrCat("the CUDA backend wants labels of a multiple of 8 numbers, at most ",
-                       kMaxDecodeLabelWidth, ", not ", labels.width));
+                       kMaxDecodeLabelWidth, ", not ", kv.label_width));
     }
     return absl::OkStatus();
   }
@@ -154,36 +152,37 @@ class CudaBackend : public Backend {
     if (bias != nullptr) Note(LaunchAddBias(bias, out, stream_), "AddBias");
   }
 
-  void RopeAndStoreKv(const StepBatch&, Tensor qkv, int heads, const Rope& rope,
-                      const KvCache& cache, int layer, const LayerSelector& selector) override {
-    const LabelCache& labels = selector.labels;
-    Note(LaunchRopeAndStore({.qkv = qkv,
-                             .heads = heads,
-                             .kv_heads = cache.kv_heads,
-                             .head_dim = cache.head_dim,
-                             .block_tokens = cache.block_tokens,
-                             .rope = rope,
-                             .positions = arrays_.positions,
-                             .sequences = arrays_.sequences,
-                             .block_tables = arrays_.block_tables,
-                             .max_blocks = arrays_.shape().max_blocks,
-                             .kv = cache.block(layer, 0),
-                             .labels = labels.data == nullptr ? nullptr : labels.block(layer, 0),
-                             .label_width = labels.width,
-                             .basis = selector.basis},
-                            stream_),
-         "RopeAndStoreKv");
+  void ApplyRope(const StepBatch&, Tensor qkv, int heads, const KvShape& kv,
+                 const Rope& rope) override {
+    RopeAndStore call = StoreCall(qkv, heads, {kv}, rope, {});
+    call.rotates = true;
+    Note(LaunchRopeAndStore(call, stream_), "ApplyRope");
   }
 
-  void Attention(const StepBatch&, Tensor qkv, int heads, const KvCache& cache, int layer,
+  void StoreKv(const StepBatch&, Tensor qkv, int heads, const KvView& kv,
+               const LabelCodec& basis) override {
+    RopeAndStore call = StoreCall(qkv, heads, kv, {}, basis);
+    call.stores = true;
+    Note(LaunchRopeAndStore(call, stream_), "StoreKv");
+  }
+
+  void RopeAndStoreKv(const StepBatch&, Tensor qkv, int heads, const KvView& kv, const Rope& rope,
+                      const LabelCodec& basis) override {
+    RopeAndStore call = StoreCall(qkv, heads, kv, rope, basis);
+    call.rotates = true;
+    call.stores = true;
+    Note(LaunchRopeAndStore(call, stream_), "RopeAndStoreKv");
+  }
+
+  void Attention(const StepBatch&, Tensor qkv, int heads, const KvView& kv,
                  const LayerSelector& selector, Tensor out) override {
     const StepShape& shape = arrays_.shape();
     if (shape.tiles > 0) {
       Note(LaunchPrefillAttention({.heads = heads,
-                                   .kv_heads = cache.kv_heads,
-                                   .head_dim = cache.head_dim,
-                                   .block_tokens = cache.block_tokens,
-                                   .kv = cache.block(layer, 0),
+                                   .kv_heads = kv.kv_heads,
+                                   .head_dim = kv.head_dim,
+                                   .block_tokens = kv.block_tokens,
+                                   .kv = kv.data,
                                    .block_tables = arrays_.block_tables,
                                    .max_blocks = shape.max_blocks,
                                    .tiles = shape.tiles,
@@ -193,10 +192,10 @@ class CudaBackend : public Backend {
                                   stream_),
            "PrefillAttention");
     }
-    if (shape.decode_rows > 0) Note(Decode(qkv, heads, cache, layer, selector, out));
+    if (shape.decode_rows > 0) Note(Decode(qkv, heads, kv, selector, out));
   }
 
-  void MeasureRecall(const StepBatch&, Tensor, int, const KvCache&, int,
+  void MeasureRecall(const StepBatch&, Tensor, int, const KvView&,
                      std::span<const RecallProbe> probes, float* recalls) override {
     std::fill_n(recalls, probes.size(), 1.0f);  // of prompts' rows
     std::vector<DecodeProbe> of_decode;
@@ -348,19 +347,36 @@ class CudaBackend : public Backend {
   void Note(absl::Status status) { status_.Update(std::move(status)); }
   void Note(cudaError_t error, std::string_view call) { Note(CudaStatus(error, call)); }
 
+  RopeAndStore StoreCall(const Tensor& qkv, int heads, const KvView& kv, const Rope& rope,
+                         const LabelCodec& basis) const {
+    return {.qkv = qkv,
+            .heads = heads,
+            .kv_heads = kv.kv_heads,
+            .head_dim = kv.head_dim,
+            .block_tokens = kv.block_tokens,
+            .rope = rope,
+            .positions = arrays_.positions,
+            .sequences = arrays_.sequences,
+            .block_tables = arrays_.block_tables,
+            .max_blocks = arrays_.shape().max_blocks,
+            .kv = kv.data,
+            .labels = kv.labels,
+            .label_width = kv.label_width,
+            .basis = basis};
+  }
+
   // Attention of the rows that attend on their own.
-  absl::Status Decode(const Tensor& qkv, int heads, const KvCache& cache, int layer,
-                      const LayerSelector& selector, const Tensor& out) {
+  absl::Status Decode(const Tensor& qkv, int heads, const KvView& kv, const LayerSelector& selector,
+                      const Tensor& out) {
     const StepShape& shape = arrays_.shape();
-    const int kv_heads = cache.kv_heads;
-    const LabelCache& labels = selector.labels;
+    const int kv_heads = kv.kv_heads;
     decode_ = {.kv_heads = kv_heads,
                .group = heads / kv_heads,
-               .head_dim = cache.head_dim,
-               .block_tokens = cache.block_tokens,
-               .kv = cache.block(layer, 0),
-               .labels = labels.data == nullptr ? nullptr : labels.block(layer, 0),
-               .label_width = labels.width,
+               .head_dim = kv.head_dim,
+               .block_tokens = kv.block_tokens,
+               .kv = kv.data,
+               .labels = kv.labels,
+               .label_width = kv.label_width,
                .basis = selector.basis,
                .sinks = selector.sinks,
                .window = selector.window,

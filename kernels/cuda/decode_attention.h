@@ -39,9 +39,8 @@ struct DecodeAttention {
   int head_dim = 0;      ///< 64 or 128
   int block_tokens = 0;  ///< a power of two, at least 16
   KvType kv_type = KvType::kF16;
-  const std::byte* kv = nullptr;  ///< the layer's blocks, KvCache::block(layer, 0)
-  /// The layer's label blocks, LabelCache::block(layer, 0), laid out as in label_layout.cuh.
-  /// Null: no row's kind is kLabels.
+  const std::byte* kv = nullptr;  ///< KvView::data
+  /// KvView::labels, laid out as in label_layout.cuh. Null: no row's kind is kLabels.
   const std::byte* labels = nullptr;
   int label_width = 0;  ///< 4, or a multiple of 8 up to kMaxDecodeLabelWidth
   LabelCodec basis;     ///< only `query` is read

@@ -26,7 +26,7 @@ struct PrefillAttention {
   int kv_heads = 0;                       ///< divides heads
   int head_dim = 0;                       ///< 64 or 128
   int block_tokens = 0;                   ///< a power of two
-  const std::byte* kv = nullptr;          ///< the layer's blocks, KvCache::block(layer, 0)
+  const std::byte* kv = nullptr;          ///< KvView::data
   const int32_t* block_tables = nullptr;  ///< [sequences, max_blocks] as StepBatch::block_tables
   int max_blocks = 0;
   int tiles = 0;

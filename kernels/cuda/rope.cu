@@ -6,7 +6,8 @@
 #include "kernels/cuda/rope.h"
 
 // A warp takes one head of one row: it rotates the head in shared memory, from where it is stored
-// to the caches and projected to its label.
+// to the caches and projected to its label. Where something stands between the two, one kernel
+// rotates and another stores.
 
 namespace winnow::cuda {
 namespace {
@@ -27,6 +28,7 @@ __device__ float2 Rotation(float frequency, int position) {
 }
 
 // The rotations of a head's pairs that a lane computes: pair 32 i + lane.
+template <bool kRotates>
 struct Rotations {
   static constexpr int kPairs = kMaxHeadDim / 2 / 32;
   float2 of_pair[kPairs];
@@ -49,10 +51,17 @@ struct Rotations {
       float& second = head[adjacent ? 2 * pair + 1 : pair + rope.dim / 2];
       const float a = first;
       const float b = second;
-      first = a * of_pair[i].x - b * of_pair[i].y;
-      second = a * of_pair[i].y + b * of_pair[i].x;
+      // Rounded as written, whatever the compiler makes of the kernels around it.
+      first = __fmaf_rn(a, of_pair[i].x, -__fmul_rn(b, of_pair[i].y));
+      second = __fmaf_rn(a, of_pair[i].y, __fmul_rn(b, of_pair[i].x));
     }
   }
+};
+
+template <>
+struct Rotations<false> {
+  __device__ Rotations(const Rope&, int, int) {}
+  __device__ void Apply(const Rope&, int, float*) const {}
 };
 
 // A lane's part of a key's label. Lanes that share a dimension of the label divide the key's among
@@ -94,12 +103,12 @@ struct LabelPart {
         const bool is_first = i == first;
 #pragma unroll
         for (int j = 0; j < kAhead; ++j) {
-          if (is_first && j < dims) label += ahead[j] * key[j * shares + share];
+          if (is_first && j < dims) label = __fmaf_rn(ahead[j], key[j * shares + share], label);
         }
 #pragma unroll 16
         for (int j = is_first ? kAhead : 0; j < dims; ++j) {
           const int c = j * shares + share;
-          label += basis[c * width] * key[c];
+          label = __fmaf_rn(basis[c * width], key[c], label);
         }
       }
       for (int step = 32 / shares; step < 32; step *= 2) {
@@ -132,19 +141,21 @@ __device__ void StoreLabel(const int* codes, int width, int slot, int lane, std:
 }
 
 struct Call : RopeAndStore {
+  int first_head;  ///< among a row's queries, keys and values
+  int end_head;
   int pieces;  ///< of a row, each a block
 };
 
-template <bool kLabels>
-__global__ void __launch_bounds__(kThreads) Store(const __grid_constant__ Call call) {
+template <bool kRotates, bool kStores, bool kLabels>
+__global__ void __launch_bounds__(kThreads) RotateAndStore(const __grid_constant__ Call call) {
   __shared__ __align__(16) float heads[kWarps][kMaxHeadDim];
   __shared__ int labels[kWarps][kMaxLabelWidth];
   LetNextKernelStart();
   const int warp = threadIdx.x / 32;
   const int lane = threadIdx.x % 32;
   const int row = blockIdx.x / call.pieces;
-  const int index = blockIdx.x % call.pieces * kWarps + warp;  // among queries, keys and values
-  if (index >= call.heads + 2 * call.kv_heads) return;
+  const int index = call.first_head + blockIdx.x % call.pieces * kWarps + warp;
+  if (index >= call.end_head) return;
   const int head_dim = call.head_dim;
   const int quads = head_dim / 4;
   float* head = heads[warp];
@@ -153,20 +164,21 @@ __global__ void __launch_bounds__(kThreads) Store(const __grid_constant__ Call c
   const bool is_query = index < call.heads;
   const bool is_value = index >= call.heads + call.kv_heads;
   const int position = call.positions[row];
-  const int block = call.block_tables[int64_t{call.sequences[row]} * call.max_blocks +
-                                      position / call.block_tokens];
+  const int block = kStores ? call.block_tables[int64_t{call.sequences[row]} * call.max_blocks +
+                                                position / call.block_tokens]
+                            : 0;
   const int kv_head = is_query ? 0 : (index - call.heads) % call.kv_heads;
-  const Rotations rotations(call.rope, position, lane);
+  const Rotations<kRotates> rotations(call.rope, position, lane);
   const LabelPart<kLabels> part(call, kv_head, lane);
   WaitForPreviousKernel();
   if (lane < quads) reinterpret_cast<float4*>(head)[lane] = memory[lane];
   __syncwarp();
-  if (!is_value) {
+  if (kRotates && !is_value) {
     rotations.Apply(call.rope, lane, head);
     __syncwarp();
     if (lane < quads) memory[lane] = reinterpret_cast<const float4*>(head)[lane];
-    if (is_query) return;
   }
+  if (!kStores || is_query) return;
 
   const int slot = position % call.block_tokens;
   const int64_t head_block = int64_t{block} * call.kv_heads + kv_head;
@@ -192,11 +204,19 @@ __global__ void __launch_bounds__(kThreads) Store(const __grid_constant__ Call c
 }  // namespace
 
 cudaError_t LaunchRopeAndStore(const RopeAndStore& call, cudaStream_t stream) {
-  const int heads = call.heads + 2 * call.kv_heads;
-  const int pieces = (heads + kWarps - 1) / kWarps;
-  return LaunchEarly(call.labels != nullptr ? Store<true> : Store<false>,
-                     {.blocks = static_cast<int>(call.qkv.rows) * pieces, .threads = kThreads},
-                     CurrentDeviceTraits().capability_major, stream, Call{call, pieces});
+  // Values are not rotated, queries not stored.
+  const int first = call.rotates ? 0 : call.heads;
+  const int end = call.heads + (call.stores ? 2 : 1) * call.kv_heads;
+  const int pieces = (end - first + kWarps - 1) / kWarps;
+  auto* kernel = RotateAndStore<true, false, false>;
+  if (call.stores && call.labels != nullptr) {
+    kernel = call.rotates ? RotateAndStore<true, true, true> : RotateAndStore<false, true, true>;
+  } else if (call.stores) {
+    kernel = call.rotates ? RotateAndStore<true, true, false> : RotateAndStore<false, true, false>;
+  }
+  return LaunchEarly(
+      kernel, {.blocks = static_cast<int>(call.qkv.rows) * pieces, .threads = kThreads},
+      CurrentDeviceTraits().capability_major, stream, Call{call, first, end, pieces});
 }
 
 }  // namespace winnow::cuda

@@ -16,12 +16,12 @@
 #include "engine/model/config.h"
 #include "engine/model/gguf.h"
 #include "engine/model/label_file.h"
-#include "engine/model/transformer.h"
 #include "engine/request/engine_options.h"
 #include "kernels/devices/create_backend.h"
 #include "nlohmann/json.hpp"
 #include "server/commands/commands.h"
 #include "server/commands/flags.h"
+#include "server/commands/loaded_model.h"
 
 namespace winnow {
 namespace {
@@ -30,8 +30,7 @@ namespace {
 struct BenchModel {
   std::unique_ptr<GgufFile> file;  ///< or
   std::unique_ptr<SyntheticModel> synthetic;
-  std::unique_ptr<Backend> backend;
-  std::unique_ptr<Transformer> transformer;
+  LoadedModel loaded;
 };
 
 struct BenchFlags {
@@ -108,30 +107,24 @@ absl::StatusOr<BenchModel> Load(const BenchFlags& flags, int tokens_per_sequence
     config = *std::move(read);
     weights = model.file.get();
   }
-  absl::StatusOr<std::unique_ptr<Backend>> backend = CreateBackend({flags.device, flags.threads});
-  if (!backend.ok()) return backend.status();
-  model.backend = *std::move(backend);
-  const int block_tokens = EngineOptions().block_tokens;
-  const int blocks = flags.batch * ((tokens_per_sequence + block_tokens - 1) / block_tokens);
-  std::optional<LabelFile> labels;
+  LoadOptions options = {.backend = {flags.device, flags.threads},
+                         .max_step_tokens = std::max(flags.max_step_tokens, flags.batch),
+                         .label_file = flags.label_file};
+  options.kv_blocks =
+      flags.batch * ((tokens_per_sequence + options.block_tokens - 1) / options.block_tokens);
+  absl::StatusOr<LoadedModel> loaded;
   if (!flags.label_file.empty()) {
     if (model.file == nullptr) {
       return absl::InvalidArgumentError("--label-file: a synthetic model has random labels only");
     }
-    absl::StatusOr<LabelFile> read = LabelFile::Read(flags.label_file, *model.file, config);
-    if (!read.ok()) return read.status();
-    labels = *std::move(read);
-  } else if (flags.policy == "double-sparsity") {
-    labels = RandomLabels(config, flags.label_width);
+    loaded = LoadedModel::FromFile(*model.file, config, options);
+  } else {
+    std::optional<LabelFile> labels;
+    if (flags.policy == "double-sparsity") labels = RandomLabels(config, flags.label_width);
+    loaded = LoadedModel::FromWeights(*weights, config, labels ? &*labels : nullptr, options);
   }
-  absl::StatusOr<std::unique_ptr<Transformer>> transformer =
-      Transformer::Load(*weights, config, *model.backend,
-                        {.blocks = blocks,
-                         .block_tokens = block_tokens,
-                         .max_step_tokens = std::max(flags.max_step_tokens, flags.batch),
-                         .labels = labels ? &*labels : nullptr});
-  if (!transformer.ok()) return transformer.status();
-  model.transformer = *std::move(transformer);
+  if (!loaded.ok()) return loaded.status();
+  model.loaded = *std::move(loaded);
   return model;
 }
 
@@ -149,8 +142,9 @@ int RunDecode(std::span<const std::string> arguments) {
   if (!selection.ok()) return Fail(set, selection.status());
   const absl::StatusOr<BenchModel> model = Load(flags, flags.context + 1);
   if (!model.ok()) return Fail(set, model.status());
-  const absl::StatusOr<DecodeBenchResult> result = BenchDecode(
-      *model->transformer, *model->backend, flags.batch, flags.context, *selection, flags.seconds);
+  const absl::StatusOr<DecodeBenchResult> result =
+      BenchDecode(*model->loaded.transformer, *model->loaded.backend, flags.batch, flags.context,
+                  *selection, flags.seconds);
   if (!result.ok()) return Fail(set, result.status());
   if (flags.json) {
     const nlohmann::ordered_json json = {
@@ -183,8 +177,9 @@ int RunPrefill(std::span<const std::string> arguments) {
   if (std::optional<int> exit_code = ParseOrExitCode(set, arguments)) return *exit_code;
   const absl::StatusOr<BenchModel> model = Load(flags, flags.context);
   if (!model.ok()) return Fail(set, model.status());
-  const absl::StatusOr<PrefillBenchResult> result = BenchPrefill(
-      *model->transformer, *model->backend, flags.context, flags.max_step_tokens, flags.seconds);
+  const absl::StatusOr<PrefillBenchResult> result =
+      BenchPrefill(*model->loaded.transformer, *model->loaded.backend, flags.context,
+                   flags.max_step_tokens, flags.seconds);
   if (!result.ok()) return Fail(set, result.status());
   if (flags.json) {
     const nlohmann::ordered_json json = {

@@ -18,12 +18,11 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
 #include "engine/calibration/calibration.h"
-#include "engine/model/transformer.h"
-#include "engine/request/engine_options.h"
-#include "kernels/devices/create_backend.h"
+#include "engine/model/fingerprint.h"
 #include "nlohmann/json.hpp"
 #include "server/commands/commands.h"
 #include "server/commands/flags.h"
+#include "server/commands/loaded_model.h"
 #include "server/commands/model_file.h"
 #include "server/commands/progress.h"
 
@@ -166,21 +165,15 @@ absl::StatusOr<std::vector<std::vector<int32_t>>> MakeWindows(const CalibrateFla
 absl::StatusOr<CalibrationStatistics> Gather(const ModelFile& model, const CalibrateFlags& flags,
                                              const std::vector<std::vector<int32_t>>& windows) {
   const auto window = static_cast<int>(windows[0].size());
-  const int block_tokens = EngineOptions().block_tokens;
-  const absl::StatusOr<std::unique_ptr<Backend>> backend =
-      CreateBackend({flags.device, flags.threads});
-  if (!backend.ok()) return backend.status();
-  const absl::StatusOr<std::unique_ptr<Transformer>> transformer =
-      Transformer::Load(*model.gguf, model.config, **backend,
-                        {.blocks = (window + block_tokens - 1) / block_tokens,
-                         .block_tokens = block_tokens,
-                         .max_step_tokens = window});
-  if (!transformer.ok()) return transformer.status();
+  LoadOptions load = {.backend = {flags.device, flags.threads}, .max_step_tokens = window};
+  load.kv_blocks = (window + load.block_tokens - 1) / load.block_tokens;
+  const absl::StatusOr<LoadedModel> loaded = LoadedModel::FromFile(*model.gguf, model.config, load);
+  if (!loaded.ok()) return loaded.status();
   GatherOptions options;
   options.threads = flags.threads;
   if (flags.budgets == "uniform") options.measured_windows = 0;
   ProgressBar bar("running the model");
-  return GatherStatistics(**transformer, **backend, *model.gguf, windows, options,
+  return GatherStatistics(*loaded->transformer, *loaded->backend, *model.gguf, windows, options,
                           [&](double done) { bar.Update(done); });
 }
 

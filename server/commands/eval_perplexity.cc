@@ -81,13 +81,13 @@ absl::Status EvaluatePerplexity(const PerplexityFlags& flags) {
   const absl::StatusOr<EvalModel> model =
       LoadModel(flags.common, *std::move(file), options.context);
   if (!model.ok()) return model.status();
-  options.block_tokens = model->transformer->kv_cache().block_tokens;
+  options.block_tokens = model->loaded.pools->block_tokens();
 
   absl::StatusOr<std::vector<PerplexityResult>> results;
   {
     ProgressBar bar("scoring");
     const int64_t rows = PerplexityRows(options, static_cast<int>(policies->size()));
-    results = EvalPerplexity(*model->transformer, *tokens, *policies, options, Advance(bar, rows));
+    results = EvalPerplexity(model->transformer(), *tokens, *policies, options, Advance(bar, rows));
   }
   if (!results.ok()) return results.status();
   if (flags.common.json) {

@@ -111,13 +111,13 @@ absl::Status EvaluateRecall(const RecallFlags& flags) {
   const absl::StatusOr<EvalModel> model =
       LoadModel(flags.common, *std::move(file), options.context);
   if (!model.ok()) return model.status();
-  options.block_tokens = model->transformer->kv_cache().block_tokens;
+  options.block_tokens = model->loaded.pools->block_tokens();
 
   absl::StatusOr<std::vector<RecallResult>> results;
   {
     ProgressBar bar("measuring");
     const int64_t rows = RecallRows(options, static_cast<int>(policies->size()));
-    results = EvalRecall(*model->transformer, *tokens, *policies, options, Advance(bar, rows));
+    results = EvalRecall(model->transformer(), *tokens, *policies, options, Advance(bar, rows));
   }
   if (!results.ok()) return results.status();
   if (!flags.output.empty()) {

@@ -136,14 +136,14 @@ absl::Status EvaluateRetrieval(const RetrievalFlags& flags) {
   const absl::StatusOr<EvalModel> model =
       LoadModel(flags.common, *std::move(file), static_cast<int>(longest) + options.max_tokens);
   if (!model.ok()) return model.status();
-  options.block_tokens = model->transformer->kv_cache().block_tokens;
+  options.block_tokens = model->loaded.pools->block_tokens();
 
   absl::StatusOr<std::vector<RetrievalResult>> results;
   {
     ProgressBar bar("answering");
     const int64_t rows = RetrievalRows(*cases, options, static_cast<int>(policies->size()));
-    results = EvalRetrieval(*model->transformer, *model->file.tokenizer, *cases, *policies, options,
-                            Advance(bar, rows));
+    results = EvalRetrieval(model->transformer(), *model->file.tokenizer, *cases, *policies,
+                            options, Advance(bar, rows));
   }
   if (!results.ok()) return results.status();
   if (flags.common.json) {

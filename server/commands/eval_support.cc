@@ -4,7 +4,6 @@
 #include <fstream>
 #include <iterator>
 #include <nlohmann/json.hpp>
-#include <optional>
 #include <utility>
 
 #include "absl/status/status.h"
@@ -12,9 +11,6 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_replace.h"
 #include "absl/strings/str_split.h"
-#include "engine/model/label_file.h"
-#include "engine/request/engine_options.h"
-#include "kernels/devices/create_backend.h"
 
 namespace winnow {
 namespace {
@@ -106,31 +102,20 @@ absl::StatusOr<EvalModel> LoadModel(const EvalFlags& flags, ModelFile file, int 
         absl::StrCat("a context of ", tokens, " tokens is beyond the ",
                      model.file.config.max_context, " that the model was trained for"));
   }
-  std::optional<LabelFile> labels;
-  if (!flags.label_file.empty()) {
-    absl::StatusOr<LabelFile> read =
-        LabelFile::Read(flags.label_file, *model.file.gguf, model.file.config);
-    if (!read.ok()) return read.status();
-    labels = *std::move(read);
-    if (labels->calibrated_context < tokens) {
-      std::fprintf(stderr, "warning: labels were calibrated up to position %d, the context is %d\n",
-                   labels->calibrated_context, tokens);
-    }
+  LoadOptions options = {.backend = {flags.device, flags.threads},
+                         .max_step_tokens = kEvalStepRows,
+                         .selection = flags.selection,
+                         .label_file = flags.label_file};
+  options.kv_blocks = (tokens + options.block_tokens - 1) / options.block_tokens;
+  options.selection.uniform_budgets = flags.budgets == "uniform";
+  absl::StatusOr<LoadedModel> loaded =
+      LoadedModel::FromFile(*model.file.gguf, model.file.config, options);
+  if (!loaded.ok()) return loaded.status();
+  model.loaded = *std::move(loaded);
+  if (model.loaded.calibrated_context < tokens) {
+    std::fprintf(stderr, "warning: labels were calibrated up to position %d, the context is %d\n",
+                 model.loaded.calibrated_context, tokens);
   }
-  absl::StatusOr<std::unique_ptr<Backend>> backend = CreateBackend({flags.device, flags.threads});
-  if (!backend.ok()) return backend.status();
-  model.backend = *std::move(backend);
-  const int block_tokens = EngineOptions().block_tokens;
-  KvOptions kv = {.blocks = (tokens + block_tokens - 1) / block_tokens,
-                  .block_tokens = block_tokens,
-                  .max_step_tokens = kEvalStepRows,
-                  .selection = flags.selection,
-                  .labels = labels ? &*labels : nullptr};
-  kv.selection.uniform_budgets = flags.budgets == "uniform";
-  absl::StatusOr<std::unique_ptr<Transformer>> transformer =
-      Transformer::Load(*model.file.gguf, model.file.config, *model.backend, kv);
-  if (!transformer.ok()) return transformer.status();
-  model.transformer = *std::move(transformer);
   return model;
 }
 
@@ -178,7 +163,7 @@ void AddPolicy(const AttentionPolicy& policy, const EvalModel& model,
     (*json)["sparsity"] = policy.sparsity;
   }
   if (policy.kind == SelectionKind::kLabels) {
-    (*json)["label_width"] = model.transformer->label_cache().width;
+    (*json)["label_width"] = model.loaded.pools->Layer(0).label_width;
   }
 }
 

@@ -1,7 +1,6 @@
 #pragma once
 
 #include <cstdint>
-#include <memory>
 #include <nlohmann/json_fwd.hpp>
 #include <string>
 #include <vector>
@@ -10,8 +9,8 @@
 #include "engine/attention/policy.h"
 #include "engine/eval/sequence_runner.h"
 #include "engine/model/transformer.h"
-#include "kernels/backend.h"
 #include "server/commands/flags.h"
+#include "server/commands/loaded_model.h"
 #include "server/commands/model_file.h"
 #include "server/commands/progress.h"
 
@@ -43,15 +42,16 @@ absl::StatusOr<std::vector<AttentionPolicy>> ReadPolicies(const EvalFlags& flags
 /// A model that is evaluated, with a KV pool for one sequence.
 struct EvalModel {
   ModelFile file;
-  std::unique_ptr<Backend> backend;
-  std::unique_ptr<Transformer> transformer;
+  LoadedModel loaded;
+
+  Transformer& transformer() const { return *loaded.transformer; }
 };
 
 /// Opens the file of --model. INVALID_ARGUMENT when the flag is missing.
 absl::StatusOr<ModelFile> OpenModel(const EvalFlags& flags);
 
 /// Loads the weights, with a pool of `tokens`. INVALID_ARGUMENT when the model was not trained for
-/// so many; the errors of LabelFile::Read, CreateBackend and Transformer::Load.
+/// so many; the errors of LoadedModel::FromFile.
 absl::StatusOr<EvalModel> LoadModel(const EvalFlags& flags, ModelFile file, int tokens);
 
 /// The bytes of the file that `flag` names. INVALID_ARGUMENT when the path is empty, NOT_FOUND when

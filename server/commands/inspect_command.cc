@@ -10,6 +10,7 @@
 #include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "engine/model/model_spec.h"
 #include "engine/text/vocabulary.h"
 #include "kernels/cpu/cpu_backend.h"
 #include "server/commands/commands.h"
@@ -106,11 +107,12 @@ void CountMemory(const GgufFile& file, Report& report) {
   const auto matrix_bytes = [](const GgufFile::Tensor& tensor) {
     return CpuMatrixBytes(tensor.type, tensor.shape[0], tensor.shape[1]);
   };
-  for (const ExpectedTensor& expected : ExpectedTensors(report.config)) {
+  const ModelSpec spec = ModelSpec::Of(report.config);
+  for (const TensorSpec& expected : spec.tensors) {
     const GgufFile::Tensor& tensor = *file.FindTensor(expected.name);
     if (tensor.shape.size() == 1) {
       report.weight_bytes += tensor.shape[0] * static_cast<int64_t>(sizeof(float));
-    } else if (expected.name != "token_embd.weight") {
+    } else if (expected.name != spec.embedding) {
       report.weight_bytes += matrix_bytes(tensor);
     } else {
       report.embedding_bytes = static_cast<int64_t>(tensor.data.size());
@@ -148,7 +150,7 @@ absl::Status DescribeTokenizer(const ModelFile& model, Report& report) {
 void DescribeRope(const GgufFile& file, Report& report) {
   const std::string prefix = report.config.architecture + ".rope.";
   report.rope_base = file.GetFloat(prefix + "freq_base").value_or(10000);
-  if (file.FindTensor("rope_freqs.weight") != nullptr) {
+  if (file.FindTensor(kRopeFactorsTensor) != nullptr) {
     report.rope_scaling = "by frequency (Llama 3)";
     return;
   }

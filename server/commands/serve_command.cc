@@ -8,11 +8,9 @@
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
 #include "engine/engine.h"
-#include "engine/model/label_file.h"
-#include "engine/model/transformer.h"
-#include "kernels/devices/create_backend.h"
 #include "server/commands/commands.h"
 #include "server/commands/flags.h"
+#include "server/commands/loaded_model.h"
 #include "server/commands/model_file.h"
 #include "server/commands/serve_flags.h"
 #include "server/commands/serve_loop.h"
@@ -59,32 +57,22 @@ absl::Status Serve(ServeFlags& flags, const Signals& signals) {
 
   absl::StatusOr<AttentionLimits> attention = MakeAttentionLimits(flags);
   if (!attention.ok()) return attention.status();
-  std::optional<LabelFile> labels;
-  if (attention->has_labels) {
-    absl::StatusOr<LabelFile> read = LabelFile::Read(flags.label_file, *file->gguf, file->config);
-    if (!read.ok()) return read.status();
-    labels = *std::move(read);
-    if (labels->calibrated_context < options->max_context) {
-      Log(LogLevel::kWarning, "beyond_calibration",
-          {{"label_file", flags.label_file},
-           {"calibrated_context", labels->calibrated_context},
-           {"max_context", options->max_context},
-           {"reason", "labels may miss what matters at positions that calibration has not seen"}});
-    }
+  LoadOptions load = {.backend = {flags.device, flags.threads},
+                      .kv_blocks = options->kv_blocks,
+                      .block_tokens = options->block_tokens,
+                      .max_step_tokens = options->max_step_tokens,
+                      .selection = flags.selection,
+                      .label_file = flags.label_file};
+  load.selection.uniform_budgets = flags.budgets == "uniform";
+  const absl::StatusOr<LoadedModel> loaded = LoadedModel::FromFile(*file->gguf, file->config, load);
+  if (!loaded.ok()) return loaded.status();
+  if (loaded->calibrated_context < options->max_context) {
+    Log(LogLevel::kWarning, "beyond_calibration",
+        {{"label_file", flags.label_file},
+         {"calibrated_context", loaded->calibrated_context},
+         {"max_context", options->max_context},
+         {"reason", "labels may miss what matters at positions that calibration has not seen"}});
   }
-
-  const absl::StatusOr<std::unique_ptr<Backend>> backend =
-      CreateBackend({flags.device, flags.threads});
-  if (!backend.ok()) return backend.status();
-  KvOptions kv = {.blocks = options->kv_blocks,
-                  .block_tokens = options->block_tokens,
-                  .max_step_tokens = options->max_step_tokens,
-                  .selection = flags.selection,
-                  .labels = labels ? &*labels : nullptr};
-  kv.selection.uniform_budgets = flags.budgets == "uniform";
-  absl::StatusOr<std::unique_ptr<Transformer>> transformer =
-      Transformer::Load(*file->gguf, file->config, **backend, kv);
-  if (!transformer.ok()) return transformer.status();
 
   const ServedModel model = {
       .name = flags.model_name.empty() ? ModelNameFromPath(flags.model) : flags.model_name,
@@ -104,18 +92,16 @@ absl::Status Serve(ServeFlags& flags, const Signals& signals) {
        {"device", flags.device},
        {"context_tokens", options->max_context},
        {"kv_blocks", options->kv_blocks},
-       {"kv_bytes", (*transformer)->kv_cache().bytes()},
-       {"label_bytes", (*transformer)->label_cache().bytes()},
+       {"kv_bytes", loaded->pools->kv_bytes()},
+       {"label_bytes", loaded->pools->label_bytes()},
        {"policy", std::string(PolicyName(attention->default_policy.kind))},
        {"sparsity", attention->default_policy.sparsity},
        {"chat", model.chat.has_value()},
        {"seconds", absl::ToDoubleSeconds(absl::Now() - started)}});
 
-  const LabelCache& label_cache = (*transformer)->label_cache();
-  MetricsExporter metrics(model.name, model.architecture,
-                          label_cache.layers * label_cache.block_bytes());
+  MetricsExporter metrics(model.name, model.architecture, loaded->pools->block_label_bytes());
   if (flags.inference_extension_metrics) metrics.ExportInferenceExtensionNames();
-  Engine engine(*options, **transformer, **transformer, *file->tokenizer, metrics);
+  Engine engine(*options, *loaded->transformer, *loaded->pools, *file->tokenizer, metrics);
   SessionContext context = {
       .model = model, .engine = engine, .metrics = metrics, .authenticator = **authenticator};
   absl::StatusOr<std::unique_ptr<GrpcServer>> server = GrpcServer::Start(flags.server, context);

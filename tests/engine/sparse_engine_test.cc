@@ -42,7 +42,7 @@ Request SparseRequest(uint64_t id, int shift, int n = 1) {
 struct Generation {
   Generation(const EngineOptions& options, std::vector<Request> requests)
       : model(options.kv_blocks * options.block_tokens),
-        core(options, model.transformer(), model.transformer(), tokenizer, observer) {
+        core(options, model.transformer(), model.pools(), tokenizer, observer) {
     sinks.reserve(requests.size());
     for (Request& request : requests) {
       sinks.emplace_back(request.n);

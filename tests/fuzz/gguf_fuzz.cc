@@ -9,9 +9,11 @@
 #include <vector>
 
 #include "engine/base/check.h"
+#include "engine/cache/kv_pools.h"
 #include "engine/eval/sequence_runner.h"
 #include "engine/model/config.h"
 #include "engine/model/gguf_parser.h"
+#include "engine/model/kv_layout.h"
 #include "engine/model/transformer.h"
 #include "engine/text/chat_template.h"
 #include "engine/text/tokenizer.h"
@@ -63,8 +65,11 @@ void UseText(const GgufFile& file) {
 
 void Compute(const GgufFile& file, const ModelConfig& config) {
   static const std::unique_ptr<Backend> backend = CreateCpuBackend({.threads = 1});
-  const KvOptions kv = {.blocks = 1, .block_tokens = kBlockTokens, .max_step_tokens = kBlockTokens};
-  const auto model = Transformer::Load(file, config, *backend, kv);
+  const auto pools =
+      KvPools::Allocate(*backend, KvLayout(config, {.blocks = 1, .block_tokens = kBlockTokens}));
+  if (!pools.ok()) return;
+  const auto model =
+      Transformer::Load(file, config, *backend, **pools, {.max_step_tokens = kBlockTokens});
   if (!model.ok()) return;
   std::vector<int32_t> prompt(std::min(kPromptTokens, config.max_context));
   for (size_t i = 0; i < prompt.size(); ++i) prompt[i] = static_cast<int32_t>(i) % config.vocab;

@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "engine/base/check.h"
+#include "engine/model/fingerprint.h"
 #include "engine/model/label_file.h"
 #include "tests/engine/model/tiny_model.h"
 #include "tests/engine/text/golden.h"

@@ -11,8 +11,10 @@
 #include <string>
 #include <vector>
 
+#include "engine/cache/kv_pools.h"
 #include "engine/model/config.h"
 #include "engine/model/gguf.h"
+#include "engine/model/kv_layout.h"
 #include "engine/model/transformer.h"
 #include "kernels/cpu/cpu_backend.h"
 #include "tests/engine/model/gguf_writer.h"
@@ -76,8 +78,11 @@ TEST(InspectTest, PredictsTheWeightsThatLoadingTakes) {
   const auto config = ModelConfig::FromGguf(**file);
   ASSERT_TRUE(config.ok()) << config.status();
   const auto backend = CreateCpuBackend({});
-  const auto transformer = Transformer::Load(
-      **file, *config, *backend, {.blocks = 1, .block_tokens = 32, .max_step_tokens = 1});
+  const auto pools =
+      KvPools::Allocate(*backend, KvLayout(*config, {.blocks = 1, .block_tokens = 32}));
+  ASSERT_TRUE(pools.ok()) << pools.status();
+  const auto transformer =
+      Transformer::Load(**file, *config, *backend, **pools, {.max_step_tokens = 1});
   ASSERT_TRUE(transformer.ok()) << transformer.status();
 
   const CommandResult result = RunWinnow({"inspect", DemoModelPath(), "--json"});

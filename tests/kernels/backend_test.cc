@@ -1,5 +1,6 @@
 // The operators of a backend against direct float64 computations.
 
+#include <algorithm>
 #include <cstring>
 #include <memory>
 #include <numeric>
@@ -198,10 +199,10 @@ class AttentionTest : public testing::Test {
       max_blocks = std::max(max_blocks, needed);
       blocks += needed;
     }
-    KvCache cache{nullptr, 2, blocks, kv_heads, block_tokens, head_dim};
-    auto memory = *backend->Allocate(cache.bytes());
-    cache.data = memory->data();
-    std::memset(cache.data, 0xff, cache.bytes());  // NaNs: what was not written must not be used
+    KvView kv{{blocks, kv_heads, block_tokens, head_dim}};
+    auto memory = *backend->Allocate(kv.bytes());
+    kv.data = memory->data();
+    std::memset(kv.data, 0xff, kv.bytes());  // NaNs: what was not written must not be used
     std::vector<int32_t> ids(blocks);
     std::iota(ids.begin(), ids.end(), 0);
     std::mt19937 shuffle(seed + 99);
@@ -236,9 +237,7 @@ class AttentionTest : public testing::Test {
                               past_begin,  std::span(tables).subspan(s * max_blocks, max_blocks),
                               max_blocks,  {}};
         backend->BeginStep(batch);
-        for (const int layer : {0, 1}) {
-          backend->RopeAndStoreKv(batch, View(past_qkv, columns), heads, rope, cache, layer, {});
-        }
+        backend->RopeAndStoreKv(batch, View(past_qkv, columns), heads, kv, rope, {});
       }
       for (int i = past; i < context; ++i) {
         tokens.push_back(0);
@@ -249,12 +248,9 @@ class AttentionTest : public testing::Test {
     }
     const StepBatch batch{tokens, positions, query_begin, tables, max_blocks, {}};
     backend->BeginStep(batch);
-    for (const int layer : {0, 1}) {
-      backend->RopeAndStoreKv(batch, View(qkv, columns), heads, rope, cache, layer, {});
-    }
+    backend->RopeAndStoreKv(batch, View(qkv, columns), heads, kv, rope, {});
     outputs.resize(tokens.size() * heads * head_dim);
-    backend->Attention(batch, View(qkv, columns), heads, cache, 1, {},
-                       View(outputs, heads * head_dim));
+    backend->Attention(batch, View(qkv, columns), heads, kv, {}, View(outputs, heads * head_dim));
 
     for (size_t s = 0; s < sequences.size(); ++s) {
       for (int row = query_begin[s]; row < query_begin[s + 1]; ++row) {
@@ -320,9 +316,9 @@ TEST(Rope, RotatesEachPairByPositionTimesFrequency) {
   constexpr int kRopeDim = 16;
   std::mt19937 random(12);
   for (const RopePairing pairing : {RopePairing::kAdjacent, RopePairing::kHalves}) {
-    KvCache cache{nullptr, 1, 4, kKvHeads, 32, kDim};
-    auto memory = *backend->Allocate(cache.bytes());
-    cache.data = memory->data();
+    KvView kv{{4, kKvHeads, 32, kDim}};
+    auto memory = *backend->Allocate(kv.bytes());
+    kv.data = memory->data();
     constexpr int kColumns = (kHeads + 2 * kKvHeads) * kDim;
     auto qkv = RandomFloats(2 * kColumns, random);
     const auto before = qkv;
@@ -333,8 +329,8 @@ TEST(Rope, RotatesEachPairByPositionTimesFrequency) {
     const std::vector<int32_t> tokens{0, 0}, positions{70, 71}, begin{0, 2}, table{3, 1, 2};
     const StepBatch batch{tokens, positions, begin, table, 3, {}};
     backend->BeginStep(batch);
-    backend->RopeAndStoreKv(batch, View(qkv, kColumns), kHeads,
-                            {pairing, kRopeDim, frequencies.data()}, cache, 0, {});
+    backend->RopeAndStoreKv(batch, View(qkv, kColumns), kHeads, kv,
+                            {pairing, kRopeDim, frequencies.data()}, {});
     for (int t = 0; t < 2; ++t) {
       for (int h = 0; h < kHeads + 2 * kKvHeads; ++h) {
         for (int c = 0; c < kDim; ++c) {
@@ -351,12 +347,111 @@ TEST(Rope, RotatesEachPairByPositionTimesFrequency) {
           ASSERT_NEAR(qkv[at + c], want, 1e-5);
           if (h < kHeads) continue;  // keys and values are stored, at their block and slot
           const int part = h - kHeads;
-          const uint16_t* key = cache.key(0, 2, part % kKvHeads, positions[t] % 32);
+          const uint16_t* key = kv.key(2, part % kKvHeads, positions[t] % 32);
           const float stored = HalfToFloat(key[part / kKvHeads * kDim + c]);
           ASSERT_EQ(stored, HalfToFloat(FloatToHalf(qkv[at + c])));
         }
       }
     }
+  }
+}
+
+// Rows of one sequence at `positions`, in scattered blocks of 32 tokens.
+struct RopeRows {
+  static constexpr int kHeads = 6;
+  static constexpr int kKvHeads = 2;
+  static constexpr int kDim = 64;
+  static constexpr int kColumns = (kHeads + 2 * kKvHeads) * kDim;
+
+  explicit RopeRows(std::vector<int32_t> at)
+      : positions(std::move(at)),
+        tokens(positions.size(), 0),
+        begin{0, static_cast<int32_t>(positions.size())} {}
+
+  StepBatch Batch() const { return {tokens, positions, begin, table, 4, {}}; }
+
+  std::vector<int32_t> positions, tokens, begin;
+  std::vector<int32_t> table = {3, 1, 0, 2};
+};
+
+std::vector<float> Frequencies(double base) {
+  std::vector<float> frequencies;
+  for (int i = 0; i < RopeRows::kDim / 2; ++i) {
+    frequencies.push_back(static_cast<float>(std::pow(base, -2.0 * i / RopeRows::kDim)));
+  }
+  return frequencies;
+}
+
+TEST(Rope, WhatOnePassRotatesAndStoresIsWhatTwoDo) {
+  const auto backend = CreateCpuBackend({.threads = 2});
+  std::mt19937 random(13);
+  constexpr int kWidth = 16;
+  const int64_t matrix = RopeRows::kKvHeads * RopeRows::kDim * kWidth;
+  const auto key_basis = RandomFloats(matrix, random);
+  const auto offset = RandomFloats(RopeRows::kKvHeads * kWidth, random);
+  const LabelCodec basis{key_basis.data(), nullptr, offset.data()};
+  const auto frequencies = Frequencies(10000);
+  const KvShape shape{4, RopeRows::kKvHeads, 32, RopeRows::kDim, kWidth};
+  std::vector<int32_t> positions(70);  // enough rows for several workers
+  std::iota(positions.begin(), positions.end(), 50);
+  const RopeRows rows(positions);
+  const auto before = RandomFloats(std::ssize(positions) * RopeRows::kColumns, random);
+  for (const RopePairing pairing : {RopePairing::kAdjacent, RopePairing::kHalves}) {
+    for (const bool labels : {false, true}) {
+      const Rope rope{pairing, RopeRows::kDim, frequencies.data()};
+      std::vector<float> qkv[2];
+      std::vector<std::byte> stored[2];
+      for (const bool fused : {false, true}) {
+        const auto memory = *backend->Allocate(shape.bytes() + shape.label_bytes());
+        const KvView kv{shape, memory->data(), labels ? memory->data() + shape.bytes() : nullptr};
+        qkv[fused] = before;
+        const Tensor view = View(qkv[fused], RopeRows::kColumns);
+        backend->BeginStep(rows.Batch());
+        if (fused) {
+          backend->RopeAndStoreKv(rows.Batch(), view, RopeRows::kHeads, kv, rope, basis);
+        } else {
+          backend->ApplyRope(rows.Batch(), view, RopeRows::kHeads, kv, rope);
+          backend->StoreKv(rows.Batch(), view, RopeRows::kHeads, kv, basis);
+        }
+        stored[fused].assign(memory->data(), memory->data() + memory->bytes());
+      }
+      EXPECT_EQ(qkv[0], qkv[1]);
+      EXPECT_EQ(stored[0], stored[1]);
+      EXPECT_NE(qkv[0], before);
+      EXPECT_NE(std::ranges::count(stored[0], std::byte{0}), std::ssize(stored[0]));
+    }
+  }
+}
+
+TEST(Rope, LayersWithTablesOfTheirOwnMayTakeTurns) {
+  const auto backend = CreateCpuBackend({.threads = 1});
+  std::mt19937 random(14);
+  const KvShape shape{4, RopeRows::kKvHeads, 32, RopeRows::kDim};
+  const auto before = RandomFloats(2 * RopeRows::kColumns, random);
+  std::vector<float> wide = Frequencies(10000);
+  const std::vector<float> narrow = Frequencies(1000000);
+  const auto rotated = [&](Backend& by, const RopeRows& rows, const std::vector<float>& table,
+                           int dim) {
+    std::vector<float> qkv = before;
+    by.ApplyRope(rows.Batch(), View(qkv, RopeRows::kColumns), RopeRows::kHeads, shape,
+                 {RopePairing::kHalves, dim, table.data()});
+    return qkv;
+  };
+  const auto alone = [&](const RopeRows& rows, const std::vector<float>& table, int dim) {
+    const auto fresh = CreateCpuBackend({.threads = 1});
+    fresh->BeginStep(rows.Batch());
+    return rotated(*fresh, rows, table, dim);
+  };
+  for (int step = 0; step < 3; ++step) {
+    const RopeRows rows({20 + step, 21 + step});
+    backend->BeginStep(rows.Batch());
+    for (int layer = 0; layer < 7; ++layer) {
+      const std::vector<float>& table = layer % 3 == step ? wide : narrow;
+      const int dim = layer == 5 ? RopeRows::kDim / 2 : RopeRows::kDim;
+      EXPECT_EQ(rotated(*backend, rows, table, dim), alone(rows, table, dim))
+          << "step " << step << ", layer " << layer;
+    }
+    wide[3] *= 2;  // what a step knows of a table is forgotten with it
   }
 }
 

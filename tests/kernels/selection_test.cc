@@ -41,15 +41,14 @@ class Sequence {
       : shape(shape), backend(CreateCpuBackend({.threads = 2})) {
     std::mt19937 random(seed);
     const int used = (shape.context + shape.block_tokens - 1) / shape.block_tokens;
-    cache = {nullptr, 2, used + 3, shape.kv_heads, shape.block_tokens, shape.head_dim};
-    memory = *backend->Allocate(cache.bytes());
-    cache.data = memory->data();
-    std::memset(cache.data, 0xff, cache.bytes());  // NaNs
-    selector.labels = {nullptr, 2, used + 3, shape.kv_heads, shape.block_tokens, shape.width};
-    label_memory = *backend->Allocate(selector.labels.bytes());
-    selector.labels.data = label_memory->data();
-    std::memset(selector.labels.data, 0xff, selector.labels.bytes());
-    table.resize(cache.blocks);
+    kv = {{used + 3, shape.kv_heads, shape.block_tokens, shape.head_dim, shape.width}};
+    memory = *backend->Allocate(kv.bytes());
+    kv.data = memory->data();
+    std::memset(kv.data, 0xff, kv.bytes());  // NaNs
+    label_memory = *backend->Allocate(kv.label_bytes());
+    kv.labels = label_memory->data();
+    std::memset(kv.labels, 0xff, kv.label_bytes());
+    table.resize(kv.blocks);
     std::iota(table.begin(), table.end(), 0);
     std::shuffle(table.begin(), table.end(), random);
 
@@ -77,11 +76,9 @@ class Sequence {
     const std::vector<float> frequencies(shape.head_dim / 2, 0.0f);  // no rotation
     const StepBatch batch{tokens, positions, begin, table, static_cast<int32_t>(table.size()), {}};
     backend->BeginStep(batch);
-    for (const int layer : {0, 1}) {
-      backend->RopeAndStoreKv(batch, View(qkv, shape.columns()), shape.heads,
-                              {RopePairing::kAdjacent, shape.head_dim, frequencies.data()}, cache,
-                              layer, selector);
-    }
+    backend->RopeAndStoreKv(batch, View(qkv, shape.columns()), shape.heads, kv,
+                            {RopePairing::kAdjacent, shape.head_dim, frequencies.data()},
+                            selector.basis);
   }
 
   // Output [rows, heads, head_dim] of rows [first, first + count), with one selection for each;
@@ -92,7 +89,7 @@ class Sequence {
     const std::vector<int32_t> begin{0, count};
     std::vector<RecallProbe> probes;
     for (int row = 0; row < count; ++row) {
-      for (int g = 0; g < shape.kv_heads; ++g) probes.push_back({row, 1, g});
+      for (int g = 0; g < shape.kv_heads; ++g) probes.push_back({row, 0, g});
     }
     const StepBatch batch{.tokens = std::span(tokens).subspan(first, count),
                           .positions = std::span(positions).subspan(first, count),
@@ -106,11 +103,11 @@ class Sequence {
                       shape.columns()};
     std::vector<float> out(int64_t{count} * shape.heads * shape.head_dim, NAN);
     backend->BeginStep(batch);
-    backend->Attention(batch, rows, shape.heads, cache, 1, selector,
+    backend->Attention(batch, rows, shape.heads, kv, selector,
                        View(out, int64_t{shape.heads} * shape.head_dim));
     if (recalls != nullptr) {
       recalls->resize(probes.size());
-      backend->MeasureRecall(batch, rows, shape.heads, cache, 1, probes, recalls->data());
+      backend->MeasureRecall(batch, rows, shape.heads, kv, probes, recalls->data());
     }
     return out;
   }
@@ -127,12 +124,9 @@ class Sequence {
 
   // The code as it is stored.
   int Code(int position, int kv_head, int i) const {
-    const LabelCache& labels = selector.labels;
-    const auto* block =
-        reinterpret_cast<const uint8_t*>(labels.block(1, table[position / shape.block_tokens]) +
-                                         kv_head * labels.head_block_bytes());
+    const uint8_t* labels = kv.head_labels(table[position / shape.block_tokens], kv_head);
     const uint8_t byte =
-        block[cpu::LabelOffset(position % shape.block_tokens, shape.width) + i / 8 * 64 + i % 4];
+        labels[cpu::LabelOffset(position % shape.block_tokens, shape.width) + i / 8 * 64 + i % 4];
     return i % 8 < 4 ? byte & 15 : byte >> 4;
   }
 
@@ -240,7 +234,7 @@ class Sequence {
   std::unique_ptr<Backend> backend;
   std::unique_ptr<Buffer> memory;
   std::unique_ptr<Buffer> label_memory;
-  KvCache cache;
+  KvView kv;
   LayerSelector selector;
   std::vector<int32_t> table;
   std::vector<float> key_basis, query_basis, offset;

@@ -9,7 +9,9 @@
 #include <numeric>
 #include <random>
 
+#include "engine/cache/kv_pools.h"
 #include "engine/calibration/label_basis.h"
+#include "engine/model/kv_layout.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "kernels/cpu/cpu_backend.h"
@@ -35,13 +37,20 @@ std::vector<std::vector<int32_t>> RandomWindows(int count) {
   return windows;
 }
 
+std::vector<KvShape> Layout(const ModelConfig& config) {
+  return KvLayout(config, {.blocks = 8, .block_tokens = 16});
+}
+
 // A tiny random model, its statistics over three windows, and what its layers computed.
 class Calibrated {
  public:
   explicit Calibrated(const std::string& architecture = "llama") : model(11, architecture) {
     backend_ = CreateCpuBackend({.threads = 1, .f32_matmul = true});
-    auto loaded = Transformer::Load(*model.gguf, model.config, *backend_,
-                                    {.blocks = 8, .block_tokens = 16, .max_step_tokens = kWindow});
+    auto pools = KvPools::Allocate(*backend_, Layout(model.config));
+    EXPECT_TRUE(pools.ok()) << pools.status();
+    pools_ = *std::move(pools);
+    auto loaded = Transformer::Load(*model.gguf, model.config, *backend_, *pools_,
+                                    {.max_step_tokens = kWindow});
     EXPECT_TRUE(loaded.ok()) << loaded.status();
     transformer_ = *std::move(loaded);
     auto gathered = Gather();
@@ -92,6 +101,7 @@ class Calibrated {
   }
 
   std::unique_ptr<Backend> backend_;
+  std::unique_ptr<KvPools> pools_;
   std::unique_ptr<Transformer> transformer_;
 };
 
@@ -156,8 +166,10 @@ TEST(GatherStatisticsTest, ReportsProgressUpToTheEnd) {
 TEST(GatherStatisticsTest, AModelThatComputesNoNumbersIsRefused) {
   RandomTinyModel broken(11, "llama", std::numeric_limits<float>::infinity());
   const auto backend = CreateCpuBackend({.threads = 1, .f32_matmul = true});
-  auto loaded = Transformer::Load(*broken.gguf, broken.config, *backend,
-                                  {.blocks = 8, .block_tokens = 16, .max_step_tokens = kWindow});
+  const auto pools = KvPools::Allocate(*backend, Layout(broken.config));
+  ASSERT_TRUE(pools.ok()) << pools.status();
+  auto loaded = Transformer::Load(*broken.gguf, broken.config, *backend, **pools,
+                                  {.max_step_tokens = kWindow});
   ASSERT_TRUE(loaded.ok()) << loaded.status();
   const auto gathered =
       GatherStatistics(**loaded, *backend, *broken.gguf, RandomWindows(1), {}, nullptr);

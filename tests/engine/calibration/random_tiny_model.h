@@ -17,9 +17,11 @@ namespace winnow::test {
 /// `deviation` is that of the weights.
 struct RandomTinyModel {
   explicit RandomTinyModel(unsigned seed, const std::string& architecture = "llama",
-                           float deviation = 0.5f) {
-    TinyModel tiny(architecture);
-    if (architecture == "qwen2") tiny.AddQkvBiases();
+                           float deviation = 0.5f)
+      : RandomTinyModel(seed, Shapes(architecture), deviation) {}
+
+  /// The same with tensors that a test has chosen.
+  RandomTinyModel(unsigned seed, TinyModel tiny, float deviation) {
     std::mt19937 random(seed);
     std::normal_distribution<float> normal;
     for (const auto& [name, shape] : tiny.shapes) {
@@ -35,6 +37,12 @@ struct RandomTinyModel {
     auto read = ModelConfig::FromGguf(*gguf);
     EXPECT_TRUE(read.ok()) << read.status();
     config = *std::move(read);
+  }
+
+  static TinyModel Shapes(const std::string& architecture) {
+    TinyModel tiny(architecture);
+    if (architecture == "qwen2") tiny.AddQkvBiases();
+    return tiny;
   }
 
   std::unique_ptr<TemporaryFile> file;

@@ -10,9 +10,11 @@
 #include <numeric>
 #include <vector>
 
+#include "engine/cache/kv_pools.h"
 #include "engine/eval/perplexity.h"
 #include "engine/model/config.h"
 #include "engine/model/gguf.h"
+#include "engine/model/kv_layout.h"
 #include "engine/model/label_file.h"
 #include "engine/model/transformer.h"
 #include "gtest/gtest.h"
@@ -36,17 +38,20 @@ TEST(DemoPerplexityTest, DenseSecondHalfIsScoredAsInOneForwardPassOfTheWindow) {
   const auto context = static_cast<int>(tokens.size());
   const int half = context / 2;
   const auto backend = CreateCpuBackend({});
-  const auto transformer = Transformer::Load(**file, *config, *backend,
-                                             {.blocks = (context + kBlockTokens - 1) / kBlockTokens,
-                                              .block_tokens = kBlockTokens,
-                                              .max_step_tokens = context});
+  const std::vector<KvShape> layout = KvLayout(
+      *config,
+      {.blocks = (context + kBlockTokens - 1) / kBlockTokens, .block_tokens = kBlockTokens});
+  const auto pools = KvPools::Allocate(*backend, layout);
+  ASSERT_TRUE(pools.ok()) << pools.status();
+  const auto transformer =
+      Transformer::Load(**file, *config, *backend, **pools, {.max_step_tokens = context});
   ASSERT_TRUE(transformer.ok()) << transformer.status();
 
   // All tokens as one dense prompt, in blocks of descending numbers.
   std::vector<int32_t> positions(tokens.size());
   std::iota(positions.begin(), positions.end(), 0);
   const std::vector<int32_t> query_begin = {0, context};
-  std::vector<int32_t> blocks(static_cast<size_t>((*transformer)->kv_cache().blocks));
+  std::vector<int32_t> blocks(static_cast<size_t>(layout[0].blocks));
   std::iota(blocks.rbegin(), blocks.rend(), 0);
   const auto vocab = static_cast<size_t>(config->vocab);
   std::vector<float> logits(tokens.size() * vocab);
@@ -106,12 +111,14 @@ TEST(DemoPerplexityTest, CudaPredictsTheTextAsTheCpuDoesDenseAndSparse) {
   const std::unique_ptr<Backend> cpu = CreateCpuBackend({.f32_matmul = true});
   std::vector<PerplexityResult> results[2];
   for (int device = 0; device < 2; ++device) {
-    const auto transformer =
-        Transformer::Load(**file, *config, device == 0 ? *cpu : **cuda,
-                          {.blocks = (context + kBlockTokens - 1) / kBlockTokens,
-                           .block_tokens = kBlockTokens,
-                           .max_step_tokens = 256,
-                           .labels = &*labels});
+    Backend& backend = device == 0 ? *cpu : **cuda;
+    const auto pools = KvPools::Allocate(
+        backend, KvLayout(*config, {.blocks = (context + kBlockTokens - 1) / kBlockTokens,
+                                    .block_tokens = kBlockTokens,
+                                    .label_width = labels->width}));
+    ASSERT_TRUE(pools.ok()) << pools.status();
+    const auto transformer = Transformer::Load(**file, *config, backend, **pools,
+                                               {.max_step_tokens = 256, .labels = &*labels});
     ASSERT_TRUE(transformer.ok()) << transformer.status();
     auto result = EvalPerplexity(**transformer, tokens, policies,
                                  {.context = context, .block_tokens = kBlockTokens});

@@ -43,7 +43,7 @@ std::vector<PerplexityResult> Evaluate(std::span<const int32_t> text,
 /// Mean loss of the second half of `window`, one token a step, in a pool of its own.
 double LossTokenByToken(std::span<const int32_t> window, const AttentionPolicy& policy) {
   RandomModel model(kContext);
-  std::vector<int32_t> blocks(static_cast<size_t>(model.transformer().kv_cache().blocks));
+  std::vector<int32_t> blocks(static_cast<size_t>(model.transformer().pools().Layer(0).blocks));
   std::iota(blocks.rbegin(), blocks.rend(), 0);
   double loss = 0;
   for (int position = 0; position + 1 < kContext; ++position) {

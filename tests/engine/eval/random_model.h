@@ -7,8 +7,10 @@
 #include <string>
 #include <vector>
 
+#include "engine/cache/kv_pools.h"
 #include "engine/model/config.h"
 #include "engine/model/gguf.h"
+#include "engine/model/kv_layout.h"
 #include "engine/model/label_file.h"
 #include "engine/model/transformer.h"
 #include "gtest/gtest.h"
@@ -54,10 +56,17 @@ class RandomModel {
     }
     const LabelFile labels = RandomLabels(*config, random);
     backend_ = CreateCpuBackend({.threads = 2});
-    auto transformer = Transformer::Load(*gguf_, *config, *backend_,
-                                         {.blocks = (tokens + kBlockTokens - 1) / kBlockTokens,
-                                          .block_tokens = kBlockTokens,
-                                          .max_step_tokens = kStepTokens,
+    auto pools = KvPools::Allocate(
+        *backend_, KvLayout(*config, {.blocks = (tokens + kBlockTokens - 1) / kBlockTokens,
+                                      .block_tokens = kBlockTokens,
+                                      .label_width = labels.width}));
+    if (!pools.ok()) {
+      ADD_FAILURE() << pools.status();
+      return;
+    }
+    pools_ = *std::move(pools);
+    auto transformer = Transformer::Load(*gguf_, *config, *backend_, *pools_,
+                                         {.max_step_tokens = kStepTokens,
                                           .selection = {.sinks = 1, .window = 2},
                                           .labels = &labels});
     if (!transformer.ok()) {
@@ -68,6 +77,7 @@ class RandomModel {
   }
 
   Transformer& transformer() { return *transformer_; }
+  KvPools& pools() { return *pools_; }
 
   /// `count` random tokens, the same every time.
   static std::vector<int32_t> Tokens(int count) {
@@ -102,6 +112,7 @@ class RandomModel {
   std::unique_ptr<TemporaryFile> file_;
   std::unique_ptr<GgufFile> gguf_;
   std::unique_ptr<Backend> backend_;
+  std::unique_ptr<KvPools> pools_;
   std::unique_ptr<Transformer> transformer_;
 };
 

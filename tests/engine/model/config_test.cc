@@ -5,6 +5,7 @@
 #include <limits>
 #include <string>
 
+#include "engine/model/gguf.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "tests/engine/model/tiny_model.h"

@@ -14,8 +14,10 @@
 #include <string>
 #include <vector>
 
+#include "engine/cache/kv_pools.h"
 #include "engine/model/config.h"
 #include "engine/model/gguf.h"
+#include "engine/model/kv_layout.h"
 #include "engine/model/transformer.h"
 #include "gtest/gtest.h"
 #include "kernels/cpu/cpu_backend.h"
@@ -48,9 +50,15 @@ class DemoModel {
       ADD_FAILURE() << config.status();
       return;
     }
-    auto transformer = Transformer::Load(
-        *file_, *config, *backend_,
-        {.blocks = kBlocks, .block_tokens = kBlockTokens, .max_step_tokens = kStepTokens});
+    auto pools = KvPools::Allocate(
+        *backend_, KvLayout(*config, {.blocks = kBlocks, .block_tokens = kBlockTokens}));
+    if (!pools.ok()) {
+      ADD_FAILURE() << pools.status();
+      return;
+    }
+    pools_ = *std::move(pools);
+    auto transformer =
+        Transformer::Load(*file_, *config, *backend_, *pools_, {.max_step_tokens = kStepTokens});
     if (!transformer.ok()) {
       ADD_FAILURE() << transformer.status();
       return;
@@ -94,6 +102,7 @@ class DemoModel {
  private:
   std::unique_ptr<GgufFile> file_;
   std::unique_ptr<Backend> backend_;
+  std::unique_ptr<KvPools> pools_;
   std::unique_ptr<Transformer> transformer_;
   std::vector<int32_t> block_table_;
 };

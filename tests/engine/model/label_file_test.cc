@@ -5,6 +5,7 @@
 #include <random>
 #include <string>
 
+#include "engine/model/fingerprint.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "kernels/float16.h"

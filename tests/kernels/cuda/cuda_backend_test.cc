@@ -323,11 +323,15 @@ TEST_F(CudaBackendTest, AllocatingMoreThanThereIsSaysWhatIsNeededAndFree) {
 }
 
 TEST_F(CudaBackendTest, RefusesAttentionThatItCannotCompute) {
-  KvCache cache{nullptr, 1, 1, 4, 32, 128};
-  EXPECT_TRUE(backend_->CheckAttention(16, cache, {}).ok());
-  EXPECT_EQ(backend_->CheckAttention(64, cache, {}).code(), absl::StatusCode::kUnimplemented);
-  cache.head_dim = 80;
-  EXPECT_EQ(backend_->CheckAttention(16, cache, {}).code(), absl::StatusCode::kUnimplemented);
+  KvShape kv{.blocks = 1, .kv_heads = 4, .block_tokens = 32, .head_dim = 128};
+  EXPECT_TRUE(backend_->CheckAttention(16, kv).ok());
+  EXPECT_EQ(backend_->CheckAttention(64, kv).code(), absl::StatusCode::kUnimplemented);
+  kv.label_width = 64;
+  EXPECT_EQ(backend_->CheckAttention(16, kv).code(), absl::StatusCode::kUnimplemented);
+  kv.label_width = 32;
+  EXPECT_TRUE(backend_->CheckAttention(16, kv).ok());
+  kv.head_dim = 80;
+  EXPECT_EQ(backend_->CheckAttention(16, kv).code(), absl::StatusCode::kUnimplemented);
 }
 
 struct Sequence {
@@ -342,7 +346,7 @@ class CudaAttentionTest : public CudaBackendTest {
   static constexpr int kBlockTokens = 32;
 
   struct Pool {
-    KvCache cache;
+    KvView kv;
     LayerSelector selector;
   };
 
@@ -381,14 +385,12 @@ class CudaAttentionTest : public CudaBackendTest {
     for (const bool device : {false, true}) {
       Backend& backend = device ? *backend_ : *cpu_;
       Pool& pool = device ? device_pool_ : cpu_pool_;
-      pool.cache = {nullptr, 2, blocks, kv_heads, kBlockTokens, head_dim};
-      const std::vector<std::byte> poison(pool.cache.bytes(), std::byte{0xff});
-      pool.selector.labels = {nullptr, 2, blocks, kv_heads, kBlockTokens, label_width};
+      pool.kv = {{blocks, kv_heads, kBlockTokens, head_dim, label_width}};
+      const std::vector<std::byte> poison(pool.kv.bytes(), std::byte{0xff});
       pool.selector.sinks = 4;
       pool.selector.window = 16;
-      for (auto [data, bytes] :
-           {std::pair{&pool.cache.data, pool.cache.bytes()},
-            std::pair{&pool.selector.labels.data, pool.selector.labels.bytes()}}) {
+      for (auto [data, bytes] : {std::pair{&pool.kv.data, pool.kv.bytes()},
+                                 std::pair{&pool.kv.labels, pool.kv.label_bytes()}}) {
         auto memory = backend.Allocate(bytes);
         ASSERT_TRUE(memory.ok());
         *data = (*memory)->data();
@@ -431,23 +433,19 @@ class CudaAttentionTest : public CudaBackendTest {
     return {tokens_, positions_, query_begin_, tables_, max_blocks_, {}, selections};
   }
 
-  // Both backends' RopeAndStoreKv in layers 0 and 1. What is stored lies in layer 1; leaves the
-  // rotated rows.
+  // Both backends' RopeAndStoreKv. Leaves the rotated rows.
   void Store(const StepBatch& batch, const std::vector<float>& qkv) {
-    const int head_dim = cpu_pool_.cache.head_dim;
+    const int head_dim = cpu_pool_.kv.head_dim;
     rotated_ = qkv;
     cpu_->BeginStep(batch);
-    for (const int layer : {0, 1}) {
-      rotated_ = qkv;
-      cpu_->RopeAndStoreKv(batch, View(rotated_, columns_), heads_,
-                           {RopePairing::kHalves, head_dim, frequencies_.data()}, cpu_pool_.cache,
-                           layer, cpu_pool_.selector);
-    }
+    cpu_->RopeAndStoreKv(batch, View(rotated_, columns_), heads_, cpu_pool_.kv,
+                         {RopePairing::kHalves, head_dim, frequencies_.data()},
+                         cpu_pool_.selector.basis);
     device_rotated_ = Put(qkv, columns_);
     backend_->BeginStep(batch);
-    backend_->RopeAndStoreKv(batch, device_rotated_, heads_,
+    backend_->RopeAndStoreKv(batch, device_rotated_, heads_, device_pool_.kv,
                              {RopePairing::kHalves, head_dim, Floats(frequencies_)},
-                             device_pool_.cache, 1, device_pool_.selector);
+                             device_pool_.selector.basis);
     Sync();
   }
 
@@ -455,15 +453,14 @@ class CudaAttentionTest : public CudaBackendTest {
   std::vector<float> OnDevice(const std::vector<Selection>& selections,
                               std::vector<float>* recalls = nullptr) {
     const StepBatch batch = Batch(selections);
-    const Tensor out =
-        Poisoned(batch.rows(), heads_ * device_pool_.cache.head_dim, DataType::kBF16);
+    const Tensor out = Poisoned(batch.rows(), heads_ * device_pool_.kv.head_dim, DataType::kBF16);
     backend_->BeginStep(batch);
-    backend_->Attention(batch, device_rotated_, heads_, device_pool_.cache, 1,
-                        device_pool_.selector, out);
+    backend_->Attention(batch, device_rotated_, heads_, device_pool_.kv, device_pool_.selector,
+                        out);
     if (recalls != nullptr) {
       const auto probes = Probes();
       recalls->assign(probes.size(), NAN);
-      backend_->MeasureRecall(batch, device_rotated_, heads_, device_pool_.cache, 1, probes,
+      backend_->MeasureRecall(batch, device_rotated_, heads_, device_pool_.kv, probes,
                               recalls->data());
       Sync();
     }
@@ -473,15 +470,15 @@ class CudaAttentionTest : public CudaBackendTest {
   std::vector<float> OnCpu(const std::vector<Selection>& selections,
                            std::vector<float>* recalls = nullptr) {
     const StepBatch batch = Batch(selections);
-    const int columns = heads_ * cpu_pool_.cache.head_dim;
+    const int columns = heads_ * cpu_pool_.kv.head_dim;
     std::vector<float> out(int64_t{batch.rows()} * columns, NAN);
     cpu_->BeginStep(batch);
-    cpu_->Attention(batch, View(rotated_, columns_), heads_, cpu_pool_.cache, 1, cpu_pool_.selector,
+    cpu_->Attention(batch, View(rotated_, columns_), heads_, cpu_pool_.kv, cpu_pool_.selector,
                     View(out, columns));
     if (recalls != nullptr) {
       const auto probes = Probes();
       recalls->assign(probes.size(), NAN);
-      cpu_->MeasureRecall(batch, View(rotated_, columns_), heads_, cpu_pool_.cache, 1, probes,
+      cpu_->MeasureRecall(batch, View(rotated_, columns_), heads_, cpu_pool_.kv, probes,
                           recalls->data());
     }
     return out;
@@ -490,7 +487,7 @@ class CudaAttentionTest : public CudaBackendTest {
   std::vector<RecallProbe> Probes() const {
     std::vector<RecallProbe> probes;
     for (int row = 0; row < std::ssize(tokens_); ++row) {
-      for (int g = 0; g < cpu_pool_.cache.kv_heads; ++g) probes.push_back({row, 1, g});
+      for (int g = 0; g < cpu_pool_.kv.kv_heads; ++g) probes.push_back({row, 0, g});
     }
     return probes;
   }
@@ -521,19 +518,18 @@ TEST_F(CudaAttentionTest, RopeStoresWhatTheCpuStores) {
   const auto rotated = Get(device_rotated_);
   for (size_t i = 0; i < rotated.size(); ++i) ASSERT_NEAR(rotated[i], rotated_[i], 2e-5) << i;
   // Keys and values of the sequences' tokens: fp16 of numbers that may differ in the last place.
-  const KvCache& cache = cpu_pool_.cache;
-  std::vector<uint16_t> stored(cache.bytes() / 2);
-  backend_->Copy(reinterpret_cast<std::byte*>(stored.data()), device_pool_.cache.data,
-                 cache.bytes());
+  const KvView& kv = cpu_pool_.kv;
+  std::vector<uint16_t> stored(kv.bytes() / 2);
+  backend_->Copy(reinterpret_cast<std::byte*>(stored.data()), device_pool_.kv.data, kv.bytes());
   Sync();
   const std::vector<int> contexts = {70, 33};
   for (size_t s = 0; s < contexts.size(); ++s) {
     for (int j = 0; j < contexts[s]; ++j) {
       const int block = tables_[s * max_blocks_ + j / kBlockTokens];
-      for (int g = 0; g < cache.kv_heads; ++g) {
-        const uint16_t* want = cache.key(1, block, g, j % kBlockTokens);
-        const uint16_t* got = stored.data() + (want - reinterpret_cast<uint16_t*>(cache.data));
-        for (int c = 0; c < 2 * cache.head_dim; ++c) {
+      for (int g = 0; g < kv.kv_heads; ++g) {
+        const uint16_t* want = kv.key(block, g, j % kBlockTokens);
+        const uint16_t* got = stored.data() + (want - reinterpret_cast<uint16_t*>(kv.data));
+        for (int c = 0; c < 2 * kv.head_dim; ++c) {
           const float value = HalfToFloat(want[c]);
           ASSERT_NEAR(HalfToFloat(got[c]), value, 1e-3 * std::abs(value) + 2e-5);
         }
@@ -542,11 +538,50 @@ TEST_F(CudaAttentionTest, RopeStoresWhatTheCpuStores) {
   }
 }
 
+TEST_F(CudaAttentionTest, WhatOnePassRotatesAndStoresIsWhatTwoDo) {
+  for (const int head_dim : {64, 128}) {
+    for (const int width : {8, 16, 32}) {
+      Fill({{70, 70}, {33, 1}, {90, 1}}, 6, 2, head_dim, width, 5);
+      for (const RopePairing pairing : {RopePairing::kAdjacent, RopePairing::kHalves}) {
+        for (const bool labels : {false, true}) {
+          const StepBatch batch = Batch({});
+          const Rope rope{pairing, head_dim, Floats(frequencies_)};
+          const LabelCodec& basis = device_pool_.selector.basis;
+          std::vector<float> qkv[2];
+          std::vector<std::byte> stored[2];
+          for (const bool fused : {false, true}) {
+            KvView kv = device_pool_.kv;
+            const int64_t bytes = kv.bytes() + kv.label_bytes();
+            kv.data = Bytes(std::vector<std::byte>(bytes, std::byte{0x5a}).data(), bytes);
+            kv.labels = labels ? kv.data + kv.bytes() : nullptr;
+            const Tensor rows = Put(qkv_, columns_);
+            backend_->BeginStep(batch);
+            if (fused) {
+              backend_->RopeAndStoreKv(batch, rows, heads_, kv, rope, basis);
+            } else {
+              backend_->ApplyRope(batch, rows, heads_, kv, rope);
+              backend_->StoreKv(batch, rows, heads_, kv, basis);
+            }
+            qkv[fused] = Get(rows);
+            stored[fused].resize(bytes);
+            backend_->Copy(stored[fused].data(), kv.data, bytes);
+            Sync();
+          }
+          EXPECT_EQ(qkv[0], qkv[1]);
+          EXPECT_EQ(stored[0], stored[1]);
+          EXPECT_NE(qkv[0], qkv_);
+          EXPECT_NE(std::ranges::count(stored[0], std::byte{0x5a}), std::ssize(stored[0]));
+        }
+      }
+    }
+  }
+}
+
 TEST_F(CudaAttentionTest, RopeRotatesByAnglesThatFp32WouldLose) {
   constexpr int kDim = 64;
-  KvCache cache{nullptr, 1, 1, 1, 32, kDim};
-  auto memory = *backend_->Allocate(cache.bytes());
-  cache.data = memory->data();
+  KvView kv{{1, 1, 32, kDim}};
+  auto memory = *backend_->Allocate(kv.bytes());
+  kv.data = memory->data();
   std::mt19937 random(3);
   for (const RopePairing pairing : {RopePairing::kAdjacent, RopePairing::kHalves}) {
     const auto before = RandomFloats(3 * kDim, random);
@@ -556,7 +591,7 @@ TEST_F(CudaAttentionTest, RopeRotatesByAnglesThatFp32WouldLose) {
     const StepBatch batch{tokens, positions, begin, table, 4096, {}};
     const Tensor qkv = Put(before, 3 * kDim);
     backend_->BeginStep(batch);
-    backend_->RopeAndStoreKv(batch, qkv, 1, {pairing, kDim / 2, Floats(frequencies)}, cache, 0, {});
+    backend_->RopeAndStoreKv(batch, qkv, 1, kv, {pairing, kDim / 2, Floats(frequencies)}, {});
     const auto got = Get(qkv);
     const double angle = double{0.987654f} * 131071;
     for (int h = 0; h < 2; ++h) {
@@ -596,8 +631,8 @@ TEST_F(CudaAttentionTest, DenseRowsEqualTheDoublePrecisionSoftmaxOverScatteredBl
           const int context = positions_[row] + 1;
           std::vector<double> weights(context);
           const auto key = [&](int j) {
-            return cpu_pool_.cache.key(1, tables_[s * max_blocks_ + j / kBlockTokens], h / group,
-                                       j % kBlockTokens);
+            return cpu_pool_.kv.key(tables_[s * max_blocks_ + j / kBlockTokens], h / group,
+                                    j % kBlockTokens);
           };
           double sum = 0;
           for (int j = 0; j < context; ++j) {
@@ -661,13 +696,13 @@ TEST_F(CudaAttentionTest, ReplaysOfARecordingComputeTheirOwnBatch) {
     const Tensor queued = Poisoned(2, columns, DataType::kBF16);
     backend_->BeginStep(batch);
     backend_->Replay(batch, &recordings, [&] {
-      backend_->Attention(batch, device_rotated_, heads_, device_pool_.cache, 1,
-                          device_pool_.selector, replayed);
+      backend_->Attention(batch, device_rotated_, heads_, device_pool_.kv, device_pool_.selector,
+                          replayed);
     });
     const auto got = Get(replayed);
     backend_->BeginStep(batch);
-    backend_->Attention(batch, device_rotated_, heads_, device_pool_.cache, 1,
-                        device_pool_.selector, queued);
+    backend_->Attention(batch, device_rotated_, heads_, device_pool_.kv, device_pool_.selector,
+                        queued);
     EXPECT_EQ(got, Get(queued)) << "round " << round;
   }
 }

@@ -1,0 +1,35 @@
+#pragma once
+
+#include <memory>
+
+#include "absl/status/statusor.h"
+#include "engine/model/block.h"
+#include "engine/model/linear.h"
+#include "engine/model/model_spec.h"
+#include "engine/model/rms_norm.h"
+#include "engine/model/weight_loader.h"
+
+namespace winnow {
+
+/// x += W_down (silu(W_gate n) * (W_up n)) with n = norm(x): SwiGLU. Another activation of the gate
+/// would be chosen here.
+class GatedFeedForward : public FeedForward {
+ public:
+  /// The errors of WeightLoader.
+  static absl::StatusOr<std::unique_ptr<FeedForward>> Load(const FeedForwardSpec& spec,
+                                                           float norm_epsilon,
+                                                           const WeightLoader& loader);
+
+  void Run(const StepContext& context, Tensor x) const override;
+
+  WeightTotals totals() const override;
+
+ private:
+  GatedFeedForward() = default;
+
+  RmsNorm norm_;
+  Linear gate_up_;  ///< [2 ffn, hidden]
+  Linear down_;     ///< [hidden, ffn]
+};
+
+}  // namespace winnow

@@ -1,0 +1,78 @@
+#include "engine/model/model_spec.h"
+
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+
+namespace winnow {
+namespace {
+
+/// Lists tensors as their names are put into place, so that none is named but not listed.
+class TensorList {
+ public:
+  /// Names that follow begin with this.
+  void set_prefix(std::string prefix) { prefix_ = std::move(prefix); }
+
+  /// Adds a tensor and returns its name.
+  std::string Add(const char* name, std::vector<int64_t> shape) {
+    tensors_.push_back({absl::StrCat(prefix_, name), std::move(shape)});
+    return tensors_.back().name;
+  }
+
+  std::vector<TensorSpec> Finish() && { return std::move(tensors_); }
+
+ private:
+  std::string prefix_;
+  std::vector<TensorSpec> tensors_;
+};
+
+AttentionSpec ListAttention(const ModelConfig& config, TensorList& list) {
+  const int64_t hidden = config.hidden;
+  const int64_t q_rows = int64_t{config.heads} * config.head_dim;
+  const int64_t kv_rows = int64_t{config.kv_heads} * config.head_dim;
+  AttentionSpec spec;
+  spec.norm = list.Add("attn_norm.weight", {hidden});
+  spec.qkv.weights = {list.Add("attn_q.weight", {q_rows, hidden}),
+                      list.Add("attn_k.weight", {kv_rows, hidden}),
+                      list.Add("attn_v.weight", {kv_rows, hidden})};
+  if (config.qkv_bias) {
+    spec.qkv.biases = {list.Add("attn_q.bias", {q_rows}), list.Add("attn_k.bias", {kv_rows}),
+                       list.Add("attn_v.bias", {kv_rows})};
+  }
+  spec.output.weights = {list.Add("attn_output.weight", {hidden, q_rows})};
+  return spec;
+}
+
+FeedForwardSpec ListFeedForward(const ModelConfig& config, TensorList& list) {
+  const int64_t hidden = config.hidden;
+  const int64_t ffn = config.ffn;
+  FeedForwardSpec spec;
+  spec.norm = list.Add("ffn_norm.weight", {hidden});
+  spec.gate_up.weights = {list.Add("ffn_gate.weight", {ffn, hidden}),
+                          list.Add("ffn_up.weight", {ffn, hidden})};
+  spec.down.weights = {list.Add("ffn_down.weight", {hidden, ffn})};
+  return spec;
+}
+
+}  // namespace
+
+ModelSpec ModelSpec::Of(const ModelConfig& config) {
+  const int64_t hidden = config.hidden;
+  TensorList list;
+  ModelSpec spec;
+  spec.embedding = list.Add("token_embd.weight", {config.vocab, hidden});
+  for (int layer = 0; layer < config.layers; ++layer) {
+    list.set_prefix(absl::StrCat("blk.", layer, "."));
+    BlockSpec& block = spec.blocks.emplace_back();
+    block.attention = ListAttention(config, list);
+    block.feed_forward = ListFeedForward(config, list);
+  }
+  list.set_prefix("");
+  spec.output_norm = list.Add("output_norm.weight", {hidden});
+  spec.output.weights = {
+      config.tied_embeddings ? spec.embedding : list.Add("output.weight", {config.vocab, hidden})};
+  spec.tensors = std::move(list).Finish();
+  return spec;
+}
+
+}  // namespace winnow

@@ -1,0 +1,63 @@
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "engine/model/config.h"
+
+namespace winnow {
+
+/// Llama 3's factors of the RoPE frequencies, [rope_dim / 2], in files that have them. No module
+/// reads them: ModelConfig::rope_frequencies holds what they say.
+inline constexpr char kRopeFactorsTensor[] = "rope_freqs.weight";
+
+/// A tensor that a model consists of.
+struct TensorSpec {
+  std::string name;            ///< in GGUF files
+  std::vector<int64_t> shape;  ///< outermost first
+};
+
+/// Names of the matrices that one product multiplies with, stacked along their rows.
+struct LinearSpec {
+  std::vector<std::string> weights;
+  std::vector<std::string> biases;  ///< one for each matrix, or none
+};
+
+/// Names of an attention module's tensors. Norms of queries and keys, and one behind the module,
+/// would be named here; so would what layers do otherwise than others, such as a window.
+struct AttentionSpec {
+  std::string norm;
+  LinearSpec qkv;  ///< queries, then keys, then values
+  LinearSpec output;
+};
+
+/// Names of a feed-forward module's tensors. Experts would be another spec beside it.
+struct FeedForwardSpec {
+  std::string norm;
+  LinearSpec gate_up;  ///< the gate, then what it is multiplied with
+  LinearSpec down;
+};
+
+struct BlockSpec {
+  AttentionSpec attention;
+  FeedForwardSpec feed_forward;
+};
+
+/// The tensors of a model: each is listed once, in ModelSpec::Of, with its name, shape and place.
+/// Files are checked against the list, modules are loaded by the names in their places.
+struct ModelSpec {
+  std::string embedding;
+  std::vector<BlockSpec> blocks;  ///< [layers]
+  std::string output_norm;
+  LinearSpec output;  ///< the embedding's when they are tied
+
+  /// All of them, in the order of the forward pass.
+  std::vector<TensorSpec> tensors;
+
+  /// The spec of a model of this configuration. Reads the configuration's sizes, qkv_bias and
+  /// tied_embeddings.
+  static ModelSpec Of(const ModelConfig& config);
+};
+
+}  // namespace winnow

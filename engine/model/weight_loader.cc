@@ -1,0 +1,46 @@
+#include "engine/model/weight_loader.h"
+
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/strings/str_cat.h"
+#include "kernels/data_type.h"
+
+namespace winnow {
+namespace {
+
+absl::Status Annotate(const absl::Status& status, const std::string& name) {
+  return absl::Status(status.code(),
+                      absl::StrCat("tensor ", name, ": ", std::string(status.message())));
+}
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<Matrix>> WeightLoader::LoadMatrix(
+    std::span<const std::string> names) const {
+  std::vector<HostMatrix> parts;
+  for (const std::string& name : names) parts.push_back(source_.Weight(name));
+  absl::StatusOr<std::unique_ptr<Matrix>> matrix = backend_.LoadMatrix(parts);
+  if (!matrix.ok()) return Annotate(matrix.status(), names[0]);
+  return matrix;
+}
+
+absl::StatusOr<DeviceFloats> WeightLoader::LoadVector(std::span<const std::string> names) const {
+  std::vector<float> values;
+  for (const std::string& name : names) {
+    const HostMatrix part = source_.Weight(name);
+    values.resize(values.size() + part.columns);
+    Dequantize(part.type, part.data.data(), part.columns, &*(values.end() - part.columns));
+  }
+  absl::StatusOr<DeviceFloats> floats = DeviceFloats::Upload(values, backend_);
+  if (!floats.ok()) return Annotate(floats.status(), names[0]);
+  return floats;
+}
+
+absl::StatusOr<std::unique_ptr<Matrix>> WeightLoader::LoadEmbedding(const std::string& name) const {
+  absl::StatusOr<std::unique_ptr<Matrix>> table = backend_.LoadEmbedding(source_.Weight(name));
+  if (!table.ok()) return Annotate(table.status(), name);
+  return table;
+}
+
+}  // namespace winnow

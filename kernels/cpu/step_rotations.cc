@@ -1,0 +1,34 @@
+#include "kernels/cpu/step_rotations.h"
+
+#include <cmath>
+
+namespace winnow::cpu {
+
+const float* StepRotations::Find(const Rope& rope) const {
+  for (size_t i = 0; i < known_; ++i) {
+    const Table& table = tables_[i];
+    if (table.frequencies == rope.frequencies && table.dim == rope.dim) return table.values.data();
+  }
+  return nullptr;
+}
+
+float* StepRotations::Add(const Rope& rope, int64_t rows) {
+  if (known_ == tables_.size()) tables_.emplace_back();
+  Table& table = tables_[known_++];
+  table.frequencies = rope.frequencies;
+  table.dim = rope.dim;
+  table.values.resize(static_cast<size_t>(rows * rope.dim));
+  return table.values.data();
+}
+
+void ComputeRotation(const Rope& rope, int position, int64_t row, float* rotations) {
+  const int half = rope.dim / 2;
+  float* cosines = rotations + row * rope.dim;
+  for (int i = 0; i < half; ++i) {
+    const double angle = double{rope.frequencies[i]} * position;
+    cosines[i] = static_cast<float>(std::cos(angle));
+    cosines[half + i] = static_cast<float>(std::sin(angle));
+  }
+}
+
+}  // namespace winnow::cpu

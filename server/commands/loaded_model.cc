@@ -1,0 +1,42 @@
+#include "server/commands/loaded_model.h"
+
+#include <utility>
+
+#include "engine/model/kv_layout.h"
+
+namespace winnow {
+
+absl::StatusOr<LoadedModel> LoadedModel::FromFile(const GgufFile& file, const ModelConfig& config,
+                                                  const LoadOptions& options) {
+  if (options.label_file.empty()) return FromWeights(file, config, nullptr, options);
+  const absl::StatusOr<LabelFile> labels = LabelFile::Read(options.label_file, file, config);
+  if (!labels.ok()) return labels.status();
+  return FromWeights(file, config, &*labels, options);
+}
+
+absl::StatusOr<LoadedModel> LoadedModel::FromWeights(const WeightSource& weights,
+                                                     const ModelConfig& config,
+                                                     const LabelFile* labels,
+                                                     const LoadOptions& options) {
+  LoadedModel model;
+  model.calibrated_context = labels != nullptr ? labels->calibrated_context : config.max_context;
+  absl::StatusOr<std::unique_ptr<Backend>> backend = CreateBackend(options.backend);
+  if (!backend.ok()) return backend.status();
+  model.backend = *std::move(backend);
+  absl::StatusOr<std::unique_ptr<KvPools>> pools = KvPools::Allocate(
+      *model.backend, KvLayout(config, {.blocks = options.kv_blocks,
+                                        .block_tokens = options.block_tokens,
+                                        .label_width = labels != nullptr ? labels->width : 0}));
+  if (!pools.ok()) return pools.status();
+  model.pools = *std::move(pools);
+  absl::StatusOr<std::unique_ptr<Transformer>> transformer =
+      Transformer::Load(weights, config, *model.backend, *model.pools,
+                        {.max_step_tokens = options.max_step_tokens,
+                         .selection = options.selection,
+                         .labels = labels});
+  if (!transformer.ok()) return transformer.status();
+  model.transformer = *std::move(transformer);
+  return model;
+}
+
+}  // namespace winnow

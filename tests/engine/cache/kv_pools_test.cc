@@ -1,0 +1,123 @@
+#include "engine/cache/kv_pools.h"
+
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+#include <memory>
+#include <span>
+#include <vector>
+
+#include "gtest/gtest.h"
+#include "kernels/cpu/cpu_backend.h"
+
+namespace winnow {
+namespace {
+
+/// Layers that differ in all that may differ, one without labels.
+const std::vector<KvShape> kLayout = {
+    {.blocks = 5, .kv_heads = 3, .block_tokens = 16, .head_dim = 32, .label_width = 8},
+    {.blocks = 2, .kv_heads = 1, .block_tokens = 16, .head_dim = 64},
+    {.blocks = 7, .kv_heads = 2, .block_tokens = 16, .head_dim = 16, .label_width = 24},
+};
+
+class KvPoolsTest : public testing::Test {
+ protected:
+  void SetUp() override {
+    auto allocated = KvPools::Allocate(*backend_, kLayout);
+    ASSERT_TRUE(allocated.ok()) << allocated.status();
+    pools_ = *std::move(allocated);
+  }
+
+  static std::span<std::byte> Keys(const KvView& layer) {
+    return {layer.data, static_cast<size_t>(layer.bytes())};
+  }
+  static std::span<std::byte> Labels(const KvView& layer) {
+    return {layer.labels, static_cast<size_t>(layer.label_bytes())};
+  }
+  static std::vector<std::byte> CopyOf(std::span<const std::byte> bytes) {
+    return {bytes.begin(), bytes.end()};
+  }
+
+  std::unique_ptr<Backend> backend_ = CreateCpuBackend({.threads = 1});
+  std::unique_ptr<KvPools> pools_;
+};
+
+TEST_F(KvPoolsTest, EachLayerHasZeroedMemoryOfItsOwn) {
+  ASSERT_EQ(pools_->layers(), 3);
+  for (int l = 0; l < 3; ++l) {
+    const KvView& layer = pools_->Layer(l);
+    EXPECT_EQ(layer.bytes(), kLayout[static_cast<size_t>(l)].bytes());
+    EXPECT_EQ(layer.labels != nullptr, layer.label_width > 0);
+    for (const auto memory : {Keys(layer), Labels(layer)}) {
+      EXPECT_EQ(std::ranges::count(memory, std::byte{0}), std::ssize(memory));
+    }
+    std::ranges::fill(Keys(layer), static_cast<std::byte>(2 * l + 1));
+    std::ranges::fill(Labels(layer), static_cast<std::byte>(2 * l + 2));
+  }
+  for (int l = 0; l < 3; ++l) {
+    const KvView& layer = pools_->Layer(l);
+    EXPECT_EQ(std::ranges::count(Keys(layer), static_cast<std::byte>(2 * l + 1)), layer.bytes());
+    EXPECT_EQ(std::ranges::count(Labels(layer), static_cast<std::byte>(2 * l + 2)),
+              layer.label_bytes());
+  }
+}
+
+TEST_F(KvPoolsTest, SaysHowManyBytesItHas) {
+  // Of each layer: blocks, heads, 16 tokens, key and value, dimensions, 2 bytes; labels have half a
+  // byte a number.
+  EXPECT_EQ(pools_->kv_bytes(),
+            5 * 3 * 16 * 2 * 32 * 2 + 2 * 1 * 16 * 2 * 64 * 2 + 7 * 2 * 16 * 2 * 16 * 2);
+  EXPECT_EQ(pools_->label_bytes(), 5 * 3 * 16 * 8 / 2 + 7 * 2 * 16 * 24 / 2);
+  EXPECT_EQ(pools_->block_label_bytes(), 3 * 16 * 8 / 2 + 2 * 16 * 24 / 2);
+  EXPECT_EQ(pools_->block_tokens(), 16);
+}
+
+TEST_F(KvPoolsTest, CopiesTheFirstTokensOfABlockInEveryLayerAndNothingElse) {
+  constexpr int kFrom = 1;
+  constexpr int kTo = 0;
+  constexpr int kTokens = 5;
+  uint8_t next = 0;
+  std::vector<std::vector<std::byte>> before, labels_before;
+  for (int l = 0; l < 3; ++l) {
+    for (const auto memory : {Keys(pools_->Layer(l)), Labels(pools_->Layer(l))}) {
+      for (std::byte& byte : memory) byte = static_cast<std::byte>(next = next * 5 + 29);
+    }
+    before.push_back(CopyOf(Keys(pools_->Layer(l))));
+    labels_before.push_back(CopyOf(Labels(pools_->Layer(l))));
+  }
+  ASSERT_TRUE(pools_->Copy({kFrom, kTo, kTokens}).ok());
+  for (int l = 0; l < 3; ++l) {
+    const KvView& layer = pools_->Layer(l);
+    // What lay at an address before the copy.
+    const auto was = [&](const uint16_t* at) {
+      return &before[static_cast<size_t>(l)][reinterpret_cast<const std::byte*>(at) - layer.data];
+    };
+    for (int block = 0; block < layer.blocks; ++block) {
+      for (int g = 0; g < layer.kv_heads; ++g) {
+        for (int slot = 0; slot < layer.block_tokens; ++slot) {
+          const bool copied = block == kTo && slot < kTokens;
+          const uint16_t* key = layer.key(block, g, slot);
+          const uint16_t* source = layer.key(copied ? kFrom : block, g, slot);
+          EXPECT_EQ(std::memcmp(key, was(source), 4 * static_cast<size_t>(layer.head_dim)), 0)
+              << "layer " << l << " block " << block << " head " << g << " slot " << slot;
+        }
+      }
+    }
+    // Labels of a block are copied whole.
+    std::vector<std::byte>& labels = labels_before[static_cast<size_t>(l)];
+    std::copy_n(labels.begin() + kFrom * layer.block_label_bytes(), layer.block_label_bytes(),
+                labels.begin() + kTo * layer.block_label_bytes());
+    EXPECT_EQ(CopyOf(Labels(layer)), labels) << "layer " << l;
+  }
+}
+
+TEST(KvPoolsAllocationTest, MemoryThatThereIsNotIsAnError) {
+  const auto backend = CreateCpuBackend({.threads = 1});
+  const KvShape huge{.blocks = 1 << 30, .kv_heads = 1 << 10, .block_tokens = 32, .head_dim = 128};
+  const auto pools = KvPools::Allocate(*backend, {&huge, 1});
+  EXPECT_EQ(pools.status().code(), absl::StatusCode::kResourceExhausted);
+}
+
+}  // namespace
+}  // namespace winnow

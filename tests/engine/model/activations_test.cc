@@ -1,0 +1,70 @@
+#include "engine/model/activations.h"
+
+#include <algorithm>
+#include <cstddef>
+#include <memory>
+#include <utility>
+#include <vector>
+
+#include "gtest/gtest.h"
+#include "kernels/cpu/cpu_backend.h"
+
+namespace winnow {
+namespace {
+
+ModelConfig Config() {
+  ModelConfig config;
+  config.hidden = 32;
+  config.ffn = 48;
+  config.heads = 4;
+  config.kv_heads = 2;
+  config.head_dim = 16;
+  config.vocab = 100;
+  return config;
+}
+
+void ExpectShape(const Tensor& tensor, int64_t rows, int64_t columns) {
+  EXPECT_EQ(tensor.rows, rows);
+  EXPECT_EQ(tensor.columns, columns);
+  EXPECT_EQ(tensor.stride, columns);
+}
+
+TEST(ActivationsTest, ViewsHaveTheRowsOfTheStepAndTheWidthsOfTheModel) {
+  const std::unique_ptr<Backend> backend = CreateCpuBackend({.threads = 1});
+  const auto memory = ActivationMemory::Allocate(Config(), 200, *backend);
+  ASSERT_TRUE(memory.ok()) << memory.status();
+  const Activations step = memory->OfStep(150);
+  ExpectShape(step.residual, 150, 32);
+  ExpectShape(step.normed, 150, 32);
+  ExpectShape(step.qkv, 150, (4 + 2 * 2) * 16);
+  ExpectShape(step.attended, 150, 4 * 16);
+  ExpectShape(step.gate_up, 150, 2 * 48);
+  ExpectShape(step.gated, 150, 48);
+  const LogitActivations logits = memory->OfLogits(3);
+  ExpectShape(logits.residual, 3, 32);
+  ExpectShape(logits.normed, 3, 32);
+  ExpectShape(logits.logits, 3, 100);
+}
+
+TEST(ActivationsTest, NothingOverlapsButTheNormedRowsOfLogits) {
+  const std::unique_ptr<Backend> backend = CreateCpuBackend({.threads = 1});
+  // Fewer rows than become logits at once.
+  const auto memory = ActivationMemory::Allocate(Config(), 5, *backend);
+  ASSERT_TRUE(memory.ok()) << memory.status();
+  const Activations step = memory->OfStep(5);
+  const LogitActivations logits = memory->OfLogits(ActivationMemory::kLogitRows);
+  EXPECT_EQ(logits.normed.data, step.normed.data);
+  std::vector<std::pair<std::byte*, int64_t>> areas;
+  for (const Tensor& tensor : {step.residual, logits.normed, step.qkv, step.attended, step.gate_up,
+                               step.gated, logits.residual, logits.logits}) {
+    areas.emplace_back(static_cast<std::byte*>(tensor.data),
+                       tensor.rows * RowBytes(tensor.type, tensor.columns));
+  }
+  std::sort(areas.begin(), areas.end());
+  for (size_t i = 1; i < areas.size(); ++i) {
+    EXPECT_LE(areas[i - 1].first + areas[i - 1].second, areas[i].first);
+  }
+}
+
+}  // namespace
+}  // namespace winnow

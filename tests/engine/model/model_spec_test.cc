@@ -1,0 +1,99 @@
+#include "engine/model/model_spec.h"
+
+#include <map>
+#include <string>
+#include <vector>
+
+#include "engine/model/family.h"
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+#include "tests/engine/model/tiny_model.h"
+
+namespace winnow {
+namespace {
+
+using testing::ElementsAre;
+using testing::IsEmpty;
+
+/// The sizes of TinyModel.
+ModelConfig TinyConfig() {
+  ModelConfig config;
+  config.layers = 2;
+  config.hidden = 32;
+  config.ffn = 64;
+  config.heads = 2;
+  config.kv_heads = 1;
+  config.head_dim = 16;
+  config.vocab = 4;
+  return config;
+}
+
+using Shapes = std::map<std::string, std::vector<uint64_t>>;
+
+Shapes ShapesOf(const ModelSpec& spec) {
+  Shapes shapes;
+  for (const TensorSpec& tensor : spec.tensors) {
+    const bool is_new =
+        shapes.emplace(tensor.name, std::vector<uint64_t>(tensor.shape.begin(), tensor.shape.end()))
+            .second;
+    EXPECT_TRUE(is_new) << tensor.name << " is listed twice";
+  }
+  return shapes;
+}
+
+TEST(ModelSpecTest, ListsTheTensorsOfACompleteFile) {
+  ModelConfig config = TinyConfig();
+  config.tied_embeddings = true;
+  TinyModel file("llama");
+  EXPECT_EQ(ShapesOf(ModelSpec::Of(config)), file.shapes);
+
+  config.tied_embeddings = false;
+  config.qkv_bias = true;
+  file.AddQkvBiases();
+  file.shapes["output.weight"] = {4, 32};
+  EXPECT_EQ(ShapesOf(ModelSpec::Of(config)), file.shapes);
+}
+
+TEST(ModelSpecTest, NamesEveryListedTensorInItsPlace) {
+  ModelConfig config = TinyConfig();
+  config.qkv_bias = true;
+  const ModelSpec spec = ModelSpec::Of(config);
+  EXPECT_EQ(spec.embedding, "token_embd.weight");
+  ASSERT_EQ(spec.blocks.size(), 2);
+  const AttentionSpec& attention = spec.blocks[1].attention;
+  EXPECT_EQ(attention.norm, "blk.1.attn_norm.weight");
+  EXPECT_THAT(attention.qkv.weights,
+              ElementsAre("blk.1.attn_q.weight", "blk.1.attn_k.weight", "blk.1.attn_v.weight"));
+  EXPECT_THAT(attention.qkv.biases,
+              ElementsAre("blk.1.attn_q.bias", "blk.1.attn_k.bias", "blk.1.attn_v.bias"));
+  EXPECT_THAT(attention.output.weights, ElementsAre("blk.1.attn_output.weight"));
+  EXPECT_THAT(attention.output.biases, IsEmpty());
+  const FeedForwardSpec& feed_forward = spec.blocks[1].feed_forward;
+  EXPECT_EQ(feed_forward.norm, "blk.1.ffn_norm.weight");
+  EXPECT_THAT(feed_forward.gate_up.weights,
+              ElementsAre("blk.1.ffn_gate.weight", "blk.1.ffn_up.weight"));
+  EXPECT_THAT(feed_forward.down.weights, ElementsAre("blk.1.ffn_down.weight"));
+  EXPECT_EQ(spec.output_norm, "output_norm.weight");
+  EXPECT_THAT(spec.output.weights, ElementsAre("output.weight"));
+  EXPECT_EQ(spec.tensors.size(), 3 + 2 * 12);
+}
+
+TEST(ModelSpecTest, ATiedOutputIsTheEmbedding) {
+  ModelConfig config = TinyConfig();
+  config.tied_embeddings = true;
+  const ModelSpec spec = ModelSpec::Of(config);
+  EXPECT_THAT(spec.output.weights, ElementsAre(spec.embedding));
+}
+
+TEST(FamilyTest, IsFoundByItsArchitecture) {
+  for (const char* architecture : {"llama", "qwen2"}) {
+    const Family* family = FindFamily(architecture);
+    ASSERT_NE(family, nullptr);
+    EXPECT_EQ(family->architecture, architecture);
+  }
+  EXPECT_EQ(FindFamily("mamba"), nullptr);
+  EXPECT_EQ(FamilyNames(), "llama and qwen2");
+}
+
+}  // namespace
+}  // namespace winnow

@@ -1,0 +1,190 @@
+#pragma once
+
+#include <cmath>
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "engine/model/config.h"
+#include "engine/model/gguf.h"
+
+namespace winnow::test {
+
+/// [rows][columns].
+using Matrix64 = std::vector<std::vector<double>>;
+
+/// The forward pass of a decoder in float64, as its equations say, from a file whose tensors it
+/// reads by their names: what modules are compared with. One sequence, from position 0.
+class ReferenceModel {
+ public:
+  ReferenceModel(const GgufFile& file, const ModelConfig& config) : file_(file), config_(config) {}
+
+  /// A tensor's numbers; a vector as one row.
+  Matrix64 Weights(const std::string& name) const {
+    const GgufFile::Tensor& tensor = *file_.FindTensor(name);
+    const int64_t columns = tensor.shape.back();
+    const int64_t rows = tensor.shape.size() > 1 ? tensor.shape[0] : 1;
+    std::vector<float> row(static_cast<size_t>(columns));
+    Matrix64 weights;
+    for (int64_t r = 0; r < rows; ++r) {
+      Dequantize(tensor.type, tensor.data.data() + r * RowBytes(tensor.type, columns), columns,
+                 row.data());
+      weights.emplace_back(row.begin(), row.end());
+    }
+    return weights;
+  }
+
+  /// x Wᵀ, and the bias of that name if the file has one.
+  Matrix64 Product(const Matrix64& x, const std::string& name, const std::string& bias = "") const {
+    const Matrix64 weights = Weights(name);
+    Matrix64 out;
+    for (const std::vector<double>& row : x) {
+      std::vector<double>& sums = out.emplace_back(weights.size());
+      for (size_t n = 0; n < weights.size(); ++n) {
+        for (size_t k = 0; k < row.size(); ++k) sums[n] += row[k] * weights[n][k];
+      }
+    }
+    if (file_.FindTensor(bias) != nullptr) {
+      const std::vector<double> values = Weights(bias)[0];
+      for (std::vector<double>& row : out) Add(values, &row);
+    }
+    return out;
+  }
+
+  Matrix64 Normed(Matrix64 x, const std::string& name) const {
+    const std::vector<double> weights = Weights(name)[0];
+    for (std::vector<double>& row : x) {
+      double squares = 0;
+      for (const double value : row) squares += value * value;
+      const double scale =
+          1 / std::sqrt(squares / static_cast<double>(row.size()) + config_.norm_epsilon);
+      for (size_t c = 0; c < row.size(); ++c) row[c] *= scale * weights[c];
+    }
+    return x;
+  }
+
+  /// Queries, keys and values of a layer, rotated: [rows][(heads + 2 kv_heads) head_dim].
+  Matrix64 Qkv(const Matrix64& x, int layer) const {
+    const std::string prefix = Prefix(layer) + "attn_";
+    const Matrix64 normed = Normed(x, prefix + "norm.weight");
+    Matrix64 qkv(x.size());
+    for (const char* part : {"q", "k", "v"}) {
+      Matrix64 product =
+          Product(normed, prefix + part + ".weight", prefix + part + std::string(".bias"));
+      for (size_t t = 0; t < x.size(); ++t) {
+        if (*part != 'v') Rotate(static_cast<double>(t), &product[t]);
+        qkv[t].insert(qkv[t].end(), product[t].begin(), product[t].end());
+      }
+    }
+    return qkv;
+  }
+
+  /// The softmax weights of a query head of row `t`, [t + 1]: over the positions of which
+  /// `selected` says true, 0 elsewhere.
+  template <typename Selected>
+  std::vector<double> AttentionWeights(const Matrix64& qkv, size_t t, int head,
+                                       const Selected& selected) const {
+    const size_t q = Column(head);
+    const size_t k = Column(config_.heads + KvHead(head));
+    std::vector<double> weights(t + 1);
+    double sum = 0;
+    for (size_t j = 0; j <= t; ++j) {
+      if (!selected(t, j)) continue;
+      double score = 0;
+      for (size_t c = 0; c < HeadDim(); ++c) score += qkv[t][q + c] * qkv[j][k + c];
+      sum += weights[j] = std::exp(score / std::sqrt(static_cast<double>(config_.head_dim)));
+    }
+    for (double& weight : weights) weight /= sum;
+    return weights;
+  }
+
+  /// x and what the attention of a layer adds to it. `selected(t, j)`: row t attends to position j.
+  template <typename Selected>
+  Matrix64 AfterAttention(Matrix64 x, int layer, const Selected& selected) const {
+    const Matrix64 qkv = Qkv(x, layer);
+    Matrix64 attended(x.size(), std::vector<double>(HeadDim() * Heads()));
+    for (size_t t = 0; t < x.size(); ++t) {
+      for (int head = 0; head < config_.heads; ++head) {
+        const size_t v = Column(config_.heads + config_.kv_heads + KvHead(head));
+        const std::vector<double> weights = AttentionWeights(qkv, t, head, selected);
+        for (size_t j = 0; j <= t; ++j) {
+          for (size_t c = 0; c < HeadDim(); ++c) {
+            attended[t][Column(head) + c] += weights[j] * qkv[j][v + c];
+          }
+        }
+      }
+    }
+    const Matrix64 out = Product(attended, Prefix(layer) + "attn_output.weight");
+    for (size_t t = 0; t < x.size(); ++t) Add(out[t], &x[t]);
+    return x;
+  }
+
+  /// x and what the feed-forward network of a layer adds to it.
+  Matrix64 AfterFeedForward(Matrix64 x, int layer) const {
+    const std::string prefix = Prefix(layer) + "ffn_";
+    const Matrix64 normed = Normed(x, prefix + "norm.weight");
+    Matrix64 gate = Product(normed, prefix + "gate.weight");
+    const Matrix64 up = Product(normed, prefix + "up.weight");
+    for (size_t t = 0; t < x.size(); ++t) {
+      for (size_t c = 0; c < gate[t].size(); ++c) {
+        gate[t][c] *= up[t][c] / (1 + std::exp(-gate[t][c]));
+      }
+    }
+    const Matrix64 out = Product(gate, prefix + "down.weight");
+    for (size_t t = 0; t < x.size(); ++t) Add(out[t], &x[t]);
+    return x;
+  }
+
+  /// The residual stream before the first layer.
+  Matrix64 Embedded(const std::vector<int32_t>& tokens) const {
+    const Matrix64 table = Weights("token_embd.weight");
+    Matrix64 x;
+    for (const int32_t token : tokens) x.push_back(table[static_cast<size_t>(token)]);
+    return x;
+  }
+
+  /// Logits of every token, dense: [tokens][vocab].
+  Matrix64 Logits(const std::vector<int32_t>& tokens) const {
+    Matrix64 x = Embedded(tokens);
+    for (int layer = 0; layer < config_.layers; ++layer) {
+      x = AfterAttention(std::move(x), layer, [](size_t, size_t) { return true; });
+      x = AfterFeedForward(std::move(x), layer);
+    }
+    const bool tied = file_.FindTensor("output.weight") == nullptr;
+    return Product(Normed(std::move(x), "output_norm.weight"),
+                   tied ? "token_embd.weight" : "output.weight");
+  }
+
+ private:
+  static std::string Prefix(int layer) { return "blk." + std::to_string(layer) + "."; }
+
+  static void Add(const std::vector<double>& values, std::vector<double>* row) {
+    for (size_t c = 0; c < values.size(); ++c) (*row)[c] += values[c];
+  }
+
+  /// Turns each pair of the first rope_dim dimensions of every head.
+  void Rotate(double position, std::vector<double>* row) const {
+    const auto pairs = static_cast<size_t>(config_.rope_dim / 2);
+    for (size_t head = 0; head < row->size(); head += HeadDim()) {
+      for (size_t i = 0; i < pairs; ++i) {
+        const bool adjacent = config_.rope_pairing == RopePairing::kAdjacent;
+        double& a = (*row)[head + (adjacent ? 2 * i : i)];
+        double& b = (*row)[head + (adjacent ? 2 * i + 1 : i + pairs)];
+        const double angle = position * config_.rope_frequencies[i];
+        const double turned = a * std::cos(angle) - b * std::sin(angle);
+        b = a * std::sin(angle) + b * std::cos(angle);
+        a = turned;
+      }
+    }
+  }
+
+  size_t HeadDim() const { return static_cast<size_t>(config_.head_dim); }
+  size_t Heads() const { return static_cast<size_t>(config_.heads); }
+  size_t Column(int head) const { return static_cast<size_t>(head) * HeadDim(); }
+  int KvHead(int head) const { return head * config_.kv_heads / config_.heads; }
+
+  const GgufFile& file_;
+  const ModelConfig& config_;
+};
+
+}  // namespace winnow::test

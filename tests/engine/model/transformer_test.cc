@@ -1,0 +1,109 @@
+#include "engine/model/transformer.h"
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "engine/cache/kv_pools.h"
+#include "engine/model/kv_layout.h"
+#include "gtest/gtest.h"
+#include "kernels/cpu/cpu_backend.h"
+#include "kernels/step_batch_builder.h"
+#include "tests/engine/model/module_fixture.h"
+
+namespace winnow {
+namespace {
+
+using test::ExpectNear;
+using test::Matrix64;
+using test::RandomTinyModel;
+using test::ReferenceModel;
+
+// Residuals of two layers whose keys and values are in fp16.
+constexpr double kTolerance = 5e-3;
+constexpr int kBlockTokens = 16;
+
+const std::vector<int32_t> kTokens = {2, 0, 1, 3, 3, 1, 0, 2, 2, 1, 0, 0, 3, 1, 2, 3, 0, 1, 1, 2};
+
+/// A model on the CPU, in fp32, whose one sequence has blocks 1 and 0.
+class Computed {
+ public:
+  explicit Computed(const TinyModel& shapes) : model_(9, shapes, 0.4f) {
+    auto pools = KvPools::Allocate(
+        *backend_, KvLayout(model_.config, {.blocks = 2, .block_tokens = kBlockTokens}));
+    EXPECT_TRUE(pools.ok()) << pools.status();
+    pools_ = *std::move(pools);
+    auto loaded =
+        Transformer::Load(*model_.gguf, model_.config, *backend_, *pools_, {.max_step_tokens = 16});
+    EXPECT_TRUE(loaded.ok()) << loaded.status();
+    transformer_ = *std::move(loaded);
+  }
+
+  /// Logits of tokens [begin, end) in one step: [end - begin][vocab].
+  Matrix64 Step(int begin, int end) {
+    StepBatchBuilder rows;
+    rows.BeginSequence(std::vector<int32_t>{1, 0});
+    for (int t = begin; t < end; ++t) {
+      rows.AddRow(kTokens[static_cast<size_t>(t)], t, Selection{}, /*wants_logits=*/true);
+    }
+    const int64_t vocab = transformer_->vocab();
+    std::vector<float> logits(static_cast<size_t>((end - begin) * vocab));
+    EXPECT_TRUE(transformer_->Forward(rows.Build(), logits, {}).ok());
+    Matrix64 matrix;
+    for (auto row = logits.begin(); row != logits.end(); row += vocab) {
+      matrix.emplace_back(row, row + vocab);
+    }
+    return matrix;
+  }
+
+  Matrix64 Expected() const { return ReferenceModel(*model_.gguf, model_.config).Logits(kTokens); }
+  Transformer& transformer() { return *transformer_; }
+
+ private:
+  RandomTinyModel model_;
+  const std::unique_ptr<Backend> backend_ = CreateCpuBackend({.threads = 1, .f32_matmul = true});
+  std::unique_ptr<KvPools> pools_;
+  std::unique_ptr<Transformer> transformer_;
+};
+
+void ExpectLogitsOfTheReference(const TinyModel& shapes) {
+  Computed computed(shapes);
+  Matrix64 logits = computed.Step(0, 16);
+  for (int t = 16; t < static_cast<int>(kTokens.size()); ++t) {
+    logits.push_back(computed.Step(t, t + 1)[0]);
+  }
+  ExpectNear(logits, computed.Expected(), kTolerance);
+}
+
+TEST(TransformerTest, ComputesLlamaWhoseOutputIsTheEmbedding) {
+  ExpectLogitsOfTheReference(RandomTinyModel::Shapes("llama"));
+}
+
+TEST(TransformerTest, ComputesQwen2WithAnOutputOfItsOwn) {
+  TinyModel shapes = RandomTinyModel::Shapes("qwen2");
+  shapes.shapes["output.weight"] = {4, 32};
+  ExpectLogitsOfTheReference(shapes);
+}
+
+TEST(TransformerTest, ShowsEveryLayerInOrderUntilNobodyLooks) {
+  Computed computed(RandomTinyModel::Shapes("llama"));
+  std::vector<int> layers;
+  computed.transformer().SetLayerObserver(
+      [&](int layer, const Tensor&, const Tensor&) { layers.push_back(layer); });
+  computed.Step(0, 4);
+  EXPECT_EQ(layers, (std::vector<int>{0, 1}));
+  computed.transformer().SetLayerObserver(nullptr);
+  computed.Step(4, 8);
+  EXPECT_EQ(layers.size(), 2);
+}
+
+TEST(TransformerTest, CountsTheWeightsOfItsModules) {
+  Computed computed(RandomTinyModel::Shapes("llama"));
+  const int64_t layer = 32 * (32 + 16 + 16) + 32 * 32 + 3 * 32 * 64;
+  EXPECT_EQ(computed.transformer().layer_weights(), 2 * layer);
+  EXPECT_EQ(computed.transformer().weight_bytes(), 2 * layer * static_cast<int64_t>(sizeof(float)) +
+                                                       CpuMatrixBytes(DataType::kF32, 4, 32));
+}
+
+}  // namespace
+}  // namespace winnow
