@@ -39,7 +39,8 @@ void AttentionMixer::Run(const StepContext& context, Tensor x) const {
 
   norm_.Run(backend, x, a.normed);
   qkv_.Run(backend, a.normed, a.qkv);
-  // Norms of queries and keys would stand here; what stands behind RoPE parts it from the store.
+  // A norm of queries and keys would stand here, before RoPE; for one behind it there are ApplyRope
+  // and StoreKv.
   backend.RopeAndStoreKv(batch, a.qkv, heads, kv, settings_.rope, selector.basis);
   if (context.observer) context.observer(settings_.layer, a.qkv, x);
   backend.Attention(batch, a.qkv, heads, kv, selector, a.attended);

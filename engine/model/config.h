@@ -36,9 +36,9 @@ struct ModelConfig {
   bool tied_embeddings = false;  ///< no output.weight: the embedding table is the output matrix
 
   /// Reads and checks the configuration, and that the file holds exactly the tensors of its spec
-  /// (model_spec.h). INVALID_ARGUMENT names the key that is missing, of another
-  /// type or out of range; UNIMPLEMENTED names a feature of the family that Winnow lacks (MoE,
-  /// sliding windows, logit soft caps, ...).
+  /// (model_spec.h). INVALID_ARGUMENT names the key or the tensor that is missing or otherwise
+  /// wrong; UNIMPLEMENTED names a feature of the family that Winnow lacks (MoE, sliding windows,
+  /// logit soft caps, ...).
   static absl::StatusOr<ModelConfig> FromGguf(const GgufFile& file);
 
   /// Bytes of keys and values, fp16, that one token keeps in the KV cache.

@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <cstddef>
-#include <string>
 
 #include "absl/status/status.h"
 #include "engine/model/build_blocks.h"

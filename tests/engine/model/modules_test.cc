@@ -1,8 +1,11 @@
 // Every module against its equation in float64, on a tiny random model. Weights are fp32 and the
 // CPU's products exact to rounding; keys and values are kept in fp16.
 
+#include <cstddef>
+#include <functional>
 #include <map>
 #include <memory>
+#include <span>
 #include <string>
 #include <string_view>
 #include <utility>
