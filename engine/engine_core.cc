@@ -128,7 +128,9 @@ void EngineCore::EndLate() {
 void EngineCore::Draft() {
   if (drafter_ == nullptr) return;
   for (Sequence* sequence : scheduler_.running()) {
-    if (sequence->decoding()) sequence->SetDrafts(drafter_->Draft(*sequence));
+    if (sequence->decoding() && !sequence->paused()) {
+      sequence->SetDrafts(drafter_->Draft(*sequence));
+    }
   }
 }
 

@@ -55,8 +55,8 @@ class EngineCore {
   /// Ends the request with CANCELLED; its blocks are free on return. Ignores unknown ids.
   void Cancel(uint64_t request_id);
 
-  /// Sets who guesses the tokens to come; null, as at first, for nobody. Answers do not depend on
-  /// it. REQUIRES: the drafter outlives the core.
+  /// Sets who guesses the tokens to come; null, as at first, for nobody. See Drafter. REQUIRES: the
+  /// drafter outlives the core.
   void SetDrafter(Drafter* drafter) { drafter_ = drafter; }
 
   /// From `limit` on, Step ends all requests with UNAVAILABLE.

@@ -16,8 +16,8 @@ struct RecallProbe {
 
 /// The rows of one engine step and where their keys and values live: a view of arrays that the
 /// caller owns. Row = one token of one sequence that is computed in this step; the rows of a
-/// sequence are consecutive, at consecutive positions. A decoding sequence has one row, a prefill
-/// chunk many.
+/// sequence are consecutive, at consecutive positions. A decoding sequence has one row, and one for
+/// each guess of the tokens to come; a piece of a prompt has many.
 struct StepBatch {
   std::span<const int32_t> tokens;     ///< [rows] token ids
   std::span<const int32_t> positions;  ///< [rows] position of the row in its sequence, from 0

@@ -9,7 +9,7 @@
 
 namespace winnow {
 
-/// Counts who owns which KV block. It knows ids only: the memory behind them belongs to the model.
+/// Counts who owns which KV block. It knows ids only: the memory behind them is a BlockMemory's.
 ///
 /// A block is either free or has one or more owners; sequences own full blocks of a common prefix
 /// together. Every owner gives up its share with Release, and the last one frees the block. A block

@@ -38,16 +38,18 @@ void StepBuilder::AddChoices(const Span& span) {
     choices_.push_back(
         MakeChoice(logit_rows_, sequence.request().sampling, history, sequence.Uniform(drafts)));
   };
-  const TokenHistory* history = &span.sequence->history();
-  for (int drafts = 0; drafts < span.logit_rows(); ++drafts, ++logit_rows_) {
-    if (drafts > 0) {
+  const Sequence& sequence = *span.sequence;
+  const TokenHistory* history = &sequence.history();
+  int drafts = 0;  // that `history` counts
+  for (int position = span.begin + span.first_logit; position < span.end(); ++position) {
+    for (; drafts < position + 1 - sequence.length(); ++drafts) {
       histories_.push_back(*history);
-      histories_.back().Append(span.tokens[static_cast<size_t>(span.first_logit + drafts)]);
+      histories_.back().Append(sequence.drafts()[static_cast<size_t>(drafts)]);
       history = &histories_.back();
     }
-    choose(*span.sequence, *history, drafts);
-    if (drafts > 0) continue;
-    for (const Sequence* fork : span.sequence->forks()) choose(*fork, fork->history(), 0);
+    choose(sequence, *history, drafts);
+    for (const Sequence* fork : sequence.forks()) choose(*fork, fork->history(), 0);
+    ++logit_rows_;
   }
 }
 

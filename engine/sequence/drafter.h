@@ -8,7 +8,8 @@
 namespace winnow {
 
 /// Guesses the tokens to come of sequences that decode. Guesses decide how many tokens a step
-/// yields, never which.
+/// yields, not which: exactly where rows are invariant (see Backend), else up to ties. A recall
+/// floor is the exception: rows of drafts are not probed, and select as before a doubling.
 class Drafter {
  public:
   virtual ~Drafter() = default;

@@ -23,8 +23,8 @@ namespace winnow {
 /// blocks do not. The scheduler owns what concerns scheduling, the engine core adds tokens.
 ///
 /// Drafts are guesses of the tokens to come. They are computed together with the token chosen last,
-/// and Accept keeps those that are chosen, too: they change how many tokens a step yields, never
-/// which.
+/// and Accept keeps those that are chosen, too: they change how many tokens a step yields, not
+/// which (see Drafter).
 class Sequence {
  public:
   enum class State { kNew, kWaiting, kRunning, kFinished };

@@ -15,7 +15,7 @@ class Sequence;
 struct Span {
   Sequence* sequence = nullptr;
   int begin = 0;                    ///< position of the first row
-  std::span<const int32_t> tokens;  ///< [rows], valid until Sequence::Accept
+  std::span<const int32_t> tokens;  ///< [rows], valid until Accept or SetDrafts
   Selection selection;              ///< of every row
   int first_logit = 0;              ///< rows from this one on have a token chosen; rows(): none has
   bool decode = false;              ///< begins with the token chosen last, is no piece of the past

@@ -253,7 +253,7 @@ TEST_F(GenerationTest, AnExpiredCallFreesItsBlocksPromptlyAndKeepsWhatCameInTime
 }
 
 TEST_F(GenerationTest, ASlowReaderPausesOnlyItselfAndLosesNothing) {
-  constexpr int kTokens = 120;
+  constexpr int kTokens = 240;
   const v1::GenerateRequest request = Greedy("The history of bread begins", 40);
   const Generation alone = Alone(request);
 
