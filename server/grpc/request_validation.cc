@@ -252,7 +252,7 @@ int MaxPromptTokens(const ServedModel& model) {
 
 Request Outline(const v1::GenerateRequest& in, const ServedModel& model) {
   Request outline;
-  outline.priority = in.priority();
+  outline.priority = std::clamp(in.priority(), model.min_priority, kMaxPriority);
   outline.n = std::clamp(in.has_n() ? in.n() : 1, 1, MaxContinuations(model));
   outline.max_tokens = std::max(1, in.stop().max_tokens());
   outline.ignore_eos = in.stop().ignore_eos();

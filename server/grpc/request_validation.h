@@ -13,8 +13,8 @@
 
 namespace winnow {
 
-// Most that one request may ask for, besides ServedModel::limits; ModelService.GetModel reports
-// both.
+// Most that one request may ask for, besides ServedModel::limits. ModelService.GetModel reports
+// both, but for the salt; of priorities also the least, ServedModel::min_priority.
 inline constexpr int kMaxStopStringBytes = 256;
 inline constexpr int kMaxStopTokenIds = 64;
 inline constexpr int kMaxTopLogprobs = 20;

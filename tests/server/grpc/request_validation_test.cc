@@ -114,6 +114,13 @@ TEST_F(RequestValidation, SaltsAreBounded) {
   EXPECT_EQ(violations[0].field, "cache_salt");
 }
 
+TEST_F(RequestValidation, AnOutlinesPriorityIsWithinTheOperatorsLimits) {
+  message_.set_priority(-1000);
+  EXPECT_EQ(Outline(message_, model_).priority, model_.min_priority);
+  message_.set_priority(1000);
+  EXPECT_EQ(Outline(message_, model_).priority, kMaxPriority);
+}
+
 TEST_F(RequestValidation, OutlinesWhatCountsForTheQueueWhateverIsWrongWithTheRest) {
   message_.set_priority(3);
   message_.set_n(-5);
