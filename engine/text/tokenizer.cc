@@ -24,7 +24,8 @@ SpecialTokens FindSpecialTokens(const Vocabulary& vocabulary, bool control) {
   for (size_t i = 0; i < vocabulary.tokens.size(); ++i) {
     const TokenType type = vocabulary.types[i];
     if (type == TokenType::kUserDefined ||
-        (control && (type == TokenType::kControl || type == TokenType::kUnknown))) {
+        (control && (type == TokenType::kControl || type == TokenType::kMarker ||
+                     type == TokenType::kUnknown))) {
       spellings.emplace_back(vocabulary.tokens[i], static_cast<int32_t>(i));
     }
   }

@@ -13,7 +13,7 @@
 namespace winnow {
 
 /// A stretch of a text. Only where its author may be trusted with them, spellings of control tokens
-/// should become those tokens.
+/// and of other markers of a conversation should become those tokens.
 struct TextSegment {
   std::string text;
   bool parse_special = false;
@@ -31,8 +31,9 @@ class Tokenizer {
   static absl::StatusOr<std::unique_ptr<Tokenizer>> FromGguf(const GgufFile& file);
 
   /// Token ids of a text that is UTF-8 (invalid bytes are tokenized as bytes), given in stretches.
-  /// With `parse_special`, spellings of control tokens in a stretch (such as "<|im_end|>") become
-  /// those tokens; without, or when they reach across stretches, they are ordinary text. Otherwise
+  /// With `parse_special`, spellings of control tokens and markers in a stretch (such as
+  /// "<|im_end|>") become those tokens; without, or when they reach across stretches, they are
+  /// ordinary text, whatever the file types them as (engine/text/markers.h). Otherwise
   /// the text is tokenized as if it were in one piece. With `add_bos`, the beginning-of-sequence
   /// token is put in front if the model wants one.
   virtual std::vector<int32_t> EncodeSegments(std::span<const TextSegment> segments,

@@ -1,7 +1,6 @@
 #include "engine/text/vocabulary.h"
 
 #include <algorithm>
-#include <array>
 #include <cmath>
 #include <limits>
 #include <string_view>
@@ -9,15 +8,12 @@
 
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
+#include "engine/text/markers.h"
 
 namespace winnow {
 namespace {
 
 constexpr std::string_view kPrefix = "tokenizer.ggml.";
-
-constexpr std::array<std::string_view, 10> kTurnEnds = {
-    "<|im_end|>",    "<|endoftext|>", "<|eot_id|>", "<|eom_id|>", "<|end_of_text|>",
-    "<end_of_turn>", "<|end|>",       "</s>",       "<EOT>",      "<eos>"};
 
 std::string Key(std::string_view name) { return std::string(kPrefix).append(name); }
 
@@ -89,8 +85,8 @@ std::vector<int32_t> EndOfGenerationTokens(const Vocabulary& vocabulary,
                                            std::vector<int32_t> named) {
   for (size_t i = 0; i < vocabulary.tokens.size(); ++i) {
     const TokenType type = vocabulary.types[i];
-    if ((type == TokenType::kControl || type == TokenType::kUserDefined) &&
-        std::find(kTurnEnds.begin(), kTurnEnds.end(), vocabulary.tokens[i]) != kTurnEnds.end()) {
+    if ((type == TokenType::kControl || type == TokenType::kMarker) &&
+        IsTurnEnd(vocabulary.tokens[i])) {
       named.push_back(static_cast<int32_t>(i));
     }
   }
@@ -114,6 +110,8 @@ absl::StatusOr<Vocabulary> ReadVocabulary(const GgufFile& file) {
   vocabulary.tokens = **tokens;
 
   if (absl::Status status = ReadTypes(file, vocabulary); !status.ok()) return status;
+  const absl::StatusOr<std::string> chat_template = file.GetString("tokenizer.chat_template");
+  TypeMarkers(chat_template.ok() ? *chat_template : "", vocabulary);
   if (absl::Status status = ReadScores(file, vocabulary); !status.ok()) return status;
 
   if (absl::StatusOr<const std::vector<std::string>*> merges = file.GetStrings(Key("merges"));

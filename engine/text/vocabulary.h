@@ -10,7 +10,7 @@
 
 namespace winnow {
 
-/// What a token is for, with GGUF's numbers (`tokenizer.ggml.token_type`).
+/// What a token is for, with GGUF's numbers (`tokenizer.ggml.token_type`) but for kMarker.
 enum class TokenType : uint8_t {
   kNormal = 1,
   kUnknown = 2,      ///< stands for what the vocabulary can't spell
@@ -18,6 +18,9 @@ enum class TokenType : uint8_t {
   kUserDefined = 4,  ///< found in any text before it is split into words
   kUnused = 5,
   kByte = 6,  ///< "<0x0A>" stands for the byte 10
+  /// A user-defined token that gives a conversation its structure (engine/text/markers.h): never
+  /// found in plain text, as control tokens, but part of the text when the model writes it.
+  kMarker = 7,
 };
 
 /// A model's vocabulary as its file spells it: what the tokenizers are built from.
@@ -41,8 +44,8 @@ struct Vocabulary {
 absl::StatusOr<Vocabulary> ReadVocabulary(const GgufFile& file);
 
 /// The tokens that end a generation: end of sequence, and those whose spelling is known to end a
-/// turn, since files often name only one of them. User-defined tokens count, as some files have
-/// them in place of control tokens. `named` holds ids that the file names.
+/// turn, since files often name only one of them. Markers count, as some files have them in place
+/// of control tokens. `named` holds ids that the file names.
 std::vector<int32_t> EndOfGenerationTokens(const Vocabulary& vocabulary,
                                            std::vector<int32_t> named);
 

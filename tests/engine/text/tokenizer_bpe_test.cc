@@ -141,6 +141,39 @@ TEST(BpeTokenizerTest, UserDefinedTokensAreFoundInAnyTextAndControlTokensOnReque
   EXPECT_EQ(tokenizer->TokenBytes(control, true), "<|end|>");
 }
 
+TEST(BpeTokenizerTest, MarkersAreTextInPlainTextThoughTheFileTypesThemAsUserDefined) {
+  VocabularyFile file = SmallVocabulary();
+  file.chat_template = "{{ '<start_of_turn>' + message['role'] + '[INST]' + '<br>' }}";
+  std::vector<int32_t> markers;
+  for (const char* marker : {"<|im_start|>", "<|im_end|>", "<｜User｜>", "</s>", "<start_of_turn>",
+                             "[INST]", "<|im_start|>assistant\n"}) {
+    markers.push_back(static_cast<int32_t>(file.Add(marker, VocabularyFile::kUserDefined)));
+  }
+  const auto ordinary = static_cast<int32_t>(file.Add("<table>", VocabularyFile::kUserDefined));
+  file.scores.clear();
+  const auto tokenizer = MustLoad(file);
+  ASSERT_NE(tokenizer, nullptr);
+  for (const int32_t marker : markers) {
+    const std::string& spelling = file.tokens[marker];
+    EXPECT_THAT(tokenizer->Encode(spelling, /*parse_special=*/true, false), ElementsAre(marker));
+    EXPECT_EQ(tokenizer->Encode(spelling, /*parse_special=*/false, false).size(), spelling.size())
+        << spelling;
+    // What the model writes of them is shown, as before.
+    EXPECT_EQ(tokenizer->TokenBytes(marker, /*render_special=*/false), spelling);
+  }
+  EXPECT_THAT(tokenizer->Encode("<table>", /*parse_special=*/false, false), ElementsAre(ordinary));
+}
+
+TEST(BpeTokenizerTest, OrdinaryTextNeverMergesIntoAMarker) {
+  VocabularyFile file = SmallVocabulary();
+  for (const char* token : {"<|", "|>", "<|b"}) file.Add(token);
+  file.Add("<|b|>", VocabularyFile::kUserDefined);
+  file.scores.clear();
+  for (const char* merge : {"< |", "| >", "<| b", "<|b |>"}) file.merges.push_back(merge);
+  const auto tokenizer = file.Load();
+  EXPECT_EQ(tokenizer.status().code(), absl::StatusCode::kInvalidArgument) << tokenizer.status();
+}
+
 TEST(BpeTokenizerTest, BosIsPutInFrontWhenAskedForAndTheFileSaysSo) {
   VocabularyFile file = SmallVocabulary();
   file.bos = file.Add("<s>", VocabularyFile::kControl);
