@@ -34,14 +34,18 @@ SpecialTokens FindSpecialTokens(const Vocabulary& vocabulary, bool control) {
 
 }  // namespace
 
-absl::StatusOr<std::unique_ptr<Tokenizer>> Tokenizer::FromGguf(const GgufFile& file) {
-  absl::StatusOr<Vocabulary> vocabulary = ReadVocabulary(file);
-  if (!vocabulary.ok()) return vocabulary.status();
-  if (vocabulary->model == "gpt2") return BpeTokenizer::Create(*vocabulary);
-  if (vocabulary->model == "llama") return SentencePieceTokenizer::Create(*vocabulary);
+absl::StatusOr<std::unique_ptr<Tokenizer>> Tokenizer::Create(const Vocabulary& vocabulary) {
+  if (vocabulary.model == "gpt2") return BpeTokenizer::Create(vocabulary);
+  if (vocabulary.model == "llama") return SentencePieceTokenizer::Create(vocabulary);
   return absl::UnimplementedError(
-      absl::StrCat("tokenizer.ggml.model is '", vocabulary->model,
+      absl::StrCat("tokenizer.ggml.model is '", vocabulary.model,
                    "'; the tokenizers that Winnow knows are 'gpt2' and 'llama'."));
+}
+
+absl::StatusOr<std::unique_ptr<Tokenizer>> Tokenizer::FromGguf(const GgufFile& file) {
+  const absl::StatusOr<Vocabulary> vocabulary = ReadVocabulary(file);
+  if (!vocabulary.ok()) return vocabulary.status();
+  return Create(*vocabulary);
 }
 
 VocabularyTokenizer::VocabularyTokenizer(const Vocabulary& vocabulary,

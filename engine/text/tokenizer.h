@@ -12,6 +12,8 @@
 
 namespace winnow {
 
+struct Vocabulary;
+
 /// A stretch of a text. Only where its author may be trusted with them, spellings of control tokens
 /// and of other markers of a conversation should become those tokens.
 struct TextSegment {
@@ -25,9 +27,11 @@ class Tokenizer {
  public:
   virtual ~Tokenizer() = default;
 
-  /// Builds the tokenizer that the file's `tokenizer.ggml.*` metadata describes: byte-level BPE for
+  /// Builds the tokenizer that a file's `tokenizer.ggml.*` metadata describes: byte-level BPE for
   /// "gpt2", SentencePiece-style for "llama". INVALID_ARGUMENT names the key at fault,
   /// UNIMPLEMENTED the tokenizer model or pre-tokenizer that is not known.
+  static absl::StatusOr<std::unique_ptr<Tokenizer>> Create(const Vocabulary& vocabulary);
+  /// The same, with what ReadVocabulary makes of the file.
   static absl::StatusOr<std::unique_ptr<Tokenizer>> FromGguf(const GgufFile& file);
 
   /// Token ids of a text that is UTF-8 (invalid bytes are tokenized as bytes), given in stretches.

@@ -16,24 +16,6 @@ namespace {
 
 constexpr std::string_view kSpaceMark = "\u2581";
 
-/// The byte that a token such as "<0x0A>" stands for.
-std::optional<unsigned char> ParseByteToken(std::string_view token) {
-  if (token.size() != 6 || token.substr(0, 3) != "<0x" || token[5] != '>') return std::nullopt;
-  int byte = 0;
-  for (const char c : token.substr(3, 2)) {
-    int digit;
-    if (c >= '0' && c <= '9') {
-      digit = c - '0';
-    } else if (c >= 'A' && c <= 'F') {
-      digit = c - 'A' + 10;
-    } else {
-      return std::nullopt;
-    }
-    byte = byte * 16 + digit;
-  }
-  return static_cast<unsigned char>(byte);
-}
-
 std::string MarkSpaces(std::string_view text, bool prefix) {
   std::string marked;
   marked.reserve(text.size() + text.size() / 2);

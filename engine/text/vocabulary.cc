@@ -44,7 +44,13 @@ absl::StatusOr<int32_t> TokenId(const GgufFile& file, std::string_view name, siz
 absl::Status ReadTypes(const GgufFile& file, Vocabulary& vocabulary) {
   vocabulary.types.assign(vocabulary.tokens.size(), TokenType::kNormal);
   absl::StatusOr<const std::vector<int64_t>*> types = file.GetInts(Key("token_type"));
-  if (absl::IsNotFound(types.status())) return absl::OkStatus();
+  if (absl::IsNotFound(types.status())) {
+    if (vocabulary.model != "llama") return absl::OkStatus();
+    for (size_t i = 0; i < vocabulary.tokens.size(); ++i) {
+      if (ParseByteToken(vocabulary.tokens[i])) vocabulary.types[i] = TokenType::kByte;
+    }
+    return absl::OkStatus();
+  }
   if (!types.ok()) return types.status();
   if ((*types)->size() != vocabulary.tokens.size()) {
     return Fault("token_type", absl::StrCat("has ", (*types)->size(), " entries, the vocabulary ",
@@ -81,6 +87,23 @@ absl::Status ReadScores(const GgufFile& file, Vocabulary& vocabulary) {
 
 }  // namespace
 
+std::optional<unsigned char> ParseByteToken(std::string_view token) {
+  if (token.size() != 6 || token.substr(0, 3) != "<0x" || token[5] != '>') return std::nullopt;
+  int byte = 0;
+  for (const char c : token.substr(3, 2)) {
+    int digit;
+    if (c >= '0' && c <= '9') {
+      digit = c - '0';
+    } else if (c >= 'A' && c <= 'F') {
+      digit = c - 'A' + 10;
+    } else {
+      return std::nullopt;
+    }
+    byte = byte * 16 + digit;
+  }
+  return static_cast<unsigned char>(byte);
+}
+
 std::vector<int32_t> EndOfGenerationTokens(const Vocabulary& vocabulary,
                                            std::vector<int32_t> named) {
   for (size_t i = 0; i < vocabulary.tokens.size(); ++i) {
@@ -110,8 +133,6 @@ absl::StatusOr<Vocabulary> ReadVocabulary(const GgufFile& file) {
   vocabulary.tokens = **tokens;
 
   if (absl::Status status = ReadTypes(file, vocabulary); !status.ok()) return status;
-  const absl::StatusOr<std::string> chat_template = file.GetString("tokenizer.chat_template");
-  TypeMarkers(chat_template.ok() ? *chat_template : "", vocabulary);
   if (absl::Status status = ReadScores(file, vocabulary); !status.ok()) return status;
 
   if (absl::StatusOr<const std::vector<std::string>*> merges = file.GetStrings(Key("merges"));
@@ -136,6 +157,8 @@ absl::StatusOr<Vocabulary> ReadVocabulary(const GgufFile& file) {
   vocabulary.bos_token = ids[0];
   vocabulary.eos_token = ids[1];
   vocabulary.unknown_token = ids[2];
+  const absl::StatusOr<std::string> chat_template = file.GetString("tokenizer.chat_template");
+  TypeMarkers(chat_template.ok() ? *chat_template : "", vocabulary);
   vocabulary.end_of_generation = EndOfGenerationTokens(vocabulary, {ids[1], ids[3], ids[4]});
 
   if (absl::StatusOr<bool> add_bos = file.GetBool(Key("add_bos_token")); add_bos.ok()) {

@@ -3,6 +3,7 @@
 #include <cstdint>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "absl/status/statusor.h"
@@ -35,13 +36,20 @@ struct Vocabulary {
   int32_t eos_token = -1;
   int32_t unknown_token = -1;
   std::vector<int32_t> end_of_generation;  ///< sorted, without repetition
-  std::optional<bool> add_bos;             ///< unset: as the tokenizer model is used to
-  bool add_space_prefix = true;            ///< of SentencePiece only
+  /// Control tokens by their looks, sorted: the file types them as normal, or types nothing.
+  std::vector<int32_t> recognised;
+  std::optional<bool> add_bos;   ///< unset: as the tokenizer model is used to
+  bool add_space_prefix = true;  ///< of SentencePiece only
 };
 
 /// Reads `tokenizer.ggml.*` and checks that ids lie in the vocabulary and arrays have its length.
-/// INVALID_ARGUMENT names the key at fault.
+/// Markers of conversations are typed as such (engine/text/markers.h), and where a SentencePiece
+/// file has no types, byte tokens are known by their spelling. INVALID_ARGUMENT names the key at
+/// fault.
 absl::StatusOr<Vocabulary> ReadVocabulary(const GgufFile& file);
+
+/// The byte that a token such as "<0x0A>" stands for.
+std::optional<unsigned char> ParseByteToken(std::string_view token);
 
 /// The tokens that end a generation: end of sequence, and those whose spelling is known to end a
 /// turn, since files often name only one of them. Markers count, as some files have them in place

@@ -180,6 +180,26 @@ TEST_F(DemoTokenizerTest, AMessageStaysTextThoughTheFileTypesMarkersAsUserDefine
   EXPECT_EQ(std::count(tokens.begin(), tokens.end(), 2), 2);  // the template's own
 }
 
+TEST_F(DemoTokenizerTest, MarkersTypedAsNormalOrNotAtAllAreFoundAllTheSame) {
+  VocabularyFile file = Vocabulary();
+  for (const bool typed : {true, false}) {
+    if (typed) {
+      for (const int token : {0, 1, 2}) file.types[token] = VocabularyFile::kNormal;
+    } else {
+      file.types.clear();
+    }
+    const auto tokenizer = file.Load();
+    ASSERT_TRUE(tokenizer.ok()) << tokenizer.status();
+    EXPECT_EQ((*tokenizer)->Encode("<|im_start|>hi<|im_end|>", /*parse_special=*/true, false),
+              (Ids{1, 6004, 2}));
+    EXPECT_EQ((*tokenizer)->Encode("a<|im_end|>b", /*parse_special=*/false, false).size(), 9u);
+    for (const int token : {0, 1, 2}) {
+      EXPECT_EQ((*tokenizer)->IsEndOfGeneration(token), tokenizer_->IsEndOfGeneration(token));
+      EXPECT_EQ((*tokenizer)->TokenBytes(token, /*render_special=*/false), "");
+    }
+  }
+}
+
 TEST_F(DemoTokenizerTest, ItsChatTemplateIsTheOneWhosePromptsAreGolden) {
   const nlohmann::json golden = LoadGolden("chat_templates.json");
   const auto jinja = file_->GetString("tokenizer.chat_template");

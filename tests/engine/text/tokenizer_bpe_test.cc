@@ -20,8 +20,10 @@ namespace winnow {
 namespace {
 
 using ::testing::ElementsAre;
+using ::testing::Ge;
 using ::testing::HasSubstr;
 using ::testing::IsEmpty;
+using ::testing::Not;
 
 using Ids = std::vector<int32_t>;
 
@@ -162,6 +164,40 @@ TEST(BpeTokenizerTest, MarkersAreTextInPlainTextThoughTheFileTypesThemAsUserDefi
     EXPECT_EQ(tokenizer->TokenBytes(marker, /*render_special=*/false), spelling);
   }
   EXPECT_THAT(tokenizer->Encode("<table>", /*parse_special=*/false, false), ElementsAre(ordinary));
+}
+
+TEST(BpeTokenizerTest, MarkersTypedAsNormalOrNotAtAllAreControlTokensByTheirLooks) {
+  VocabularyFile file = SmallVocabulary();
+  file.chat_template = "{{ '<start_of_turn>' + messages[0]['content'] + '<br>' }}";
+  std::vector<int32_t> markers;
+  for (const char* marker : {"<|im_start|>", "<|im_end|>", "<｜User｜>", "<start_of_turn>"}) {
+    markers.push_back(static_cast<int32_t>(file.Add(marker)));
+  }
+  // Text, though some of it looks similar: made by merges, not in the template, or code.
+  for (const char* token : {"<b", "<br", "<br>", "[0]", "<i>", "<|>", "|>", "<| |>", "<a|b|>"}) {
+    file.Add(token);
+  }
+  file.scores.clear();
+  for (const char* merge : {"< b", "<b r", "<br >"}) file.merges.push_back(merge);
+  for (const bool typed : {true, false}) {
+    if (!typed) file.types.clear();
+    const auto tokenizer = MustLoad(file);
+    ASSERT_NE(tokenizer, nullptr);
+    for (const int32_t marker : markers) {
+      const std::string& spelling = file.tokens[marker];
+      EXPECT_THAT(tokenizer->Encode(spelling, /*parse_special=*/true, false), ElementsAre(marker));
+      EXPECT_EQ(tokenizer->Encode(spelling, /*parse_special=*/false, false).size(),
+                spelling.size());
+      EXPECT_EQ(tokenizer->TokenBytes(marker, /*render_special=*/false), "");
+      EXPECT_EQ(tokenizer->IsEndOfGeneration(marker), spelling == "<|im_end|>");
+    }
+    for (int32_t token = markers.back() + 1; token < tokenizer->vocab_size(); ++token) {
+      EXPECT_EQ(tokenizer->TokenBytes(token, /*render_special=*/false), file.tokens[token]);
+      EXPECT_THAT(tokenizer->Encode(file.tokens[token], /*parse_special=*/true, false),
+                  Not(ElementsAre(Ge(markers.front()))))
+          << file.tokens[token];
+    }
+  }
 }
 
 TEST(BpeTokenizerTest, OrdinaryTextNeverMergesIntoAMarker) {

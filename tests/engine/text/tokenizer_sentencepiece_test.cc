@@ -152,6 +152,23 @@ TEST(SentencePieceTokenizerTest, SpellingsOfByteAndControlTokensAreOrdinaryText)
   EXPECT_THAT(tokenizer->Encode("<s>", true, false), ElementsAre(1));
 }
 
+TEST(SentencePieceTokenizerTest, AFileWithoutTypesHasBytesAndMarkersByTheirSpelling) {
+  VocabularyFile file = SmallVocabulary();
+  file.Add("<|im_end|>");
+  const auto typed = MustLoad(file);
+  file.types.clear();
+  const auto tokenizer = MustLoad(file);
+  ASSERT_NE(tokenizer, nullptr);
+  for (const char* text : {"é\n", "<s>a</s><unk>", "ab<|im_end|>", "<0x0A>"}) {
+    for (const bool parse_special : {true, false}) {
+      EXPECT_EQ(tokenizer->Encode(text, parse_special, false),
+                typed->Encode(text, parse_special, false))
+          << text;
+    }
+  }
+  EXPECT_TRUE(tokenizer->IsEndOfGeneration(tokenizer->vocab_size() - 1));
+}
+
 TEST(SentencePieceTokenizerTest, ATextOfAMegabyteIsEncodedInMoments) {
   const auto tokenizer = MustLoad(SmallVocabulary());
   EXPECT_EQ(tokenizer->Encode(std::string((1 << 20) + 1, 'a'), false, false).size(),
