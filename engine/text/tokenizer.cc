@@ -59,12 +59,13 @@ VocabularyTokenizer::VocabularyTokenizer(const Vocabulary& vocabulary,
       all_special_(FindSpecialTokens(vocabulary, /*control=*/true)) {}
 
 std::vector<int32_t> VocabularyTokenizer::EncodeSegments(std::span<const TextSegment> segments,
-                                                         bool add_bos) const {
+                                                         bool add_bos,
+                                                         const std::atomic<bool>& cancelled) const {
   std::vector<int32_t> tokens;
   if (add_bos && adds_bos_) tokens.push_back(bos_token_);
   std::string text;  // since the last special token
   const auto encode_text = [&] {
-    if (!text.empty()) EncodeText(text, tokens);
+    if (!text.empty()) EncodeText(text, cancelled, tokens);
     text.clear();
   };
   for (const TextSegment& segment : segments) {

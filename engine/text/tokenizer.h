@@ -1,5 +1,7 @@
 #pragma once
 
+#include <atomic>
+#include <cstddef>
 #include <cstdint>
 #include <memory>
 #include <span>
@@ -39,14 +41,23 @@ class Tokenizer {
   /// "<|im_end|>") become those tokens; without, or when they reach across stretches, they are
   /// ordinary text, whatever the file types them as (engine/text/markers.h). Otherwise
   /// the text is tokenized as if it were in one piece. With `add_bos`, the beginning-of-sequence
-  /// token is put in front if the model wants one.
-  virtual std::vector<int32_t> EncodeSegments(std::span<const TextSegment> segments,
-                                              bool add_bos) const = 0;
+  /// token is put in front if the model wants one. A long text may take seconds: once `cancelled`
+  /// is set, this returns soon, and what it returns means nothing.
+  virtual std::vector<int32_t> EncodeSegments(std::span<const TextSegment> segments, bool add_bos,
+                                              const std::atomic<bool>& cancelled) const = 0;
+  /// The same to the end.
+  std::vector<int32_t> EncodeSegments(std::span<const TextSegment> segments, bool add_bos) const {
+    return EncodeSegments(segments, add_bos, /*cancelled=*/std::atomic<bool>(false));
+  }
   /// The same for a text of one stretch.
   std::vector<int32_t> Encode(std::string_view text, bool parse_special, bool add_bos) const {
     const TextSegment segment = {std::string(text), parse_special};
     return EncodeSegments({&segment, 1}, add_bos);
   }
+
+  /// As many tokens come of the text at least, whatever it holds: found in no more than one pass
+  /// over it. 0: nothing is known.
+  virtual size_t LeastTokens(std::span<const TextSegment> /*segments*/) const { return 0; }
 
   /// The bytes that a token stands for, possibly a part of a UTF-8 character. Control tokens give
   /// their spelling if `render_special`, else nothing. REQUIRES: 0 <= token < vocab_size().

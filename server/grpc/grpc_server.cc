@@ -15,8 +15,10 @@
 #include "grpcpp/impl/server_builder_plugin.h"
 #include "grpcpp/server.h"
 #include "grpcpp/server_builder.h"
-#include "server/grpc/grpc_service.h"
+#include "server/grpc/generation_service.h"
+#include "server/grpc/model_service.h"
 #include "server/grpc/reflection_guard.h"
+#include "server/grpc/tokenizer_service.h"
 #include "server/observability/log.h"
 
 namespace winnow {
@@ -56,12 +58,9 @@ class WithoutReflection final : public grpc::ServerBuilderOption {
 }  // namespace
 
 struct GrpcServer::State {
-  State(const ServedModel& model, Engine& engine, MetricsExporter& metrics,
-        const Authenticator& authenticator)
-      : context{
-            .model = model, .engine = engine, .metrics = metrics, .authenticator = authenticator} {}
+  explicit State(SessionContext& shared) : context(shared) {}
 
-  ServiceContext context;
+  SessionContext& context;
   GenerationServiceImpl generation{context};
   TokenizerServiceImpl tokenizer{context};
   ModelServiceImpl model{context};
@@ -74,14 +73,11 @@ GrpcServer::GrpcServer(std::unique_ptr<State> state) : state_(std::move(state)) 
 GrpcServer::~GrpcServer() { Shutdown(absl::ZeroDuration()); }
 
 absl::StatusOr<std::unique_ptr<GrpcServer>> GrpcServer::Start(const GrpcServerOptions& options,
-                                                              const ServedModel& model,
-                                                              Engine& engine,
-                                                              MetricsExporter& metrics,
-                                                              const Authenticator& authenticator) {
+                                                              SessionContext& context) {
   gpr_set_log_function(LogFromGrpc);
   grpc::EnableDefaultHealthCheckService(true);
   grpc::reflection::InitProtoReflectionServerBuilderPlugin();
-  auto state = std::make_unique<State>(model, engine, metrics, authenticator);
+  auto state = std::make_unique<State>(context);
   grpc::ServerBuilder builder;
   builder.AddListeningPort(options.address, options.credentials, &state->port);
   builder.RegisterService(&state->generation);
@@ -89,7 +85,7 @@ absl::StatusOr<std::unique_ptr<GrpcServer>> GrpcServer::Start(const GrpcServerOp
   builder.RegisterService(&state->model);
   if (!options.reflection) builder.SetOption(std::make_unique<WithoutReflection>());
   std::vector<std::unique_ptr<grpc::experimental::ServerInterceptorFactoryInterface>> guards;
-  guards.push_back(std::make_unique<ReflectionGuard>(authenticator));
+  guards.push_back(std::make_unique<ReflectionGuard>(context.authenticator));
   builder.experimental().SetInterceptorCreators(std::move(guards));
   // Off by default: a second server would take half of the connections, by mistake.
   builder.AddChannelArgument(GRPC_ARG_ALLOW_REUSEPORT, options.reuse_port ? 1 : 0);
@@ -119,10 +115,6 @@ void GrpcServer::SetServing(bool serving) {
   health->SetServingStatus(v1::GenerationService::service_full_name(), serving);
   health->SetServingStatus(v1::TokenizerService::service_full_name(), serving);
   health->SetServingStatus(v1::ModelService::service_full_name(), serving);
-}
-
-void GrpcServer::CutOffSlowReaders(absl::Duration limit) {
-  state_->context.slow_readers.CutOff(limit, absl::Now());
 }
 
 void GrpcServer::Shutdown(absl::Duration limit) {

@@ -5,11 +5,8 @@
 
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
-#include "engine/engine.h"
 #include "grpcpp/security/server_credentials.h"
-#include "server/observability/metrics_exporter.h"
-#include "server/security/auth.h"
-#include "server/session/served_model.h"
+#include "server/session/session_context.h"
 
 namespace winnow {
 
@@ -33,20 +30,15 @@ struct GrpcServerOptions {
 class GrpcServer {
  public:
   /// Listens. UNAVAILABLE when the address can't be had; INVALID_ARGUMENT or NOT_FOUND names the
-  /// file of TLS that can't be used. REQUIRES: `model`, `engine` and `metrics` outlive the server.
+  /// file of TLS that can't be used. REQUIRES: `context` outlives the server.
   static absl::StatusOr<std::unique_ptr<GrpcServer>> Start(const GrpcServerOptions& options,
-                                                           const ServedModel& model, Engine& engine,
-                                                           MetricsExporter& metrics,
-                                                           const Authenticator& authenticator);
+                                                           SessionContext& context);
   ~GrpcServer();
 
   int port() const;
 
   /// What health checks answer, for the whole server and for each service.
   void SetServing(bool serving);
-
-  /// Ends calls whose clients have read nothing for `limit`. To be called now and then.
-  void CutOffSlowReaders(absl::Duration limit);
 
   /// Stops listening and waits for running calls, which are cancelled after `limit`.
   void Shutdown(absl::Duration limit);

@@ -4,6 +4,7 @@
 
 #include "absl/strings/match.h"
 #include "grpc/grpc.h"
+#include "server/grpc/call_context.h"
 
 namespace winnow {
 namespace {
@@ -17,7 +18,7 @@ class ReflectionCall final : public grpc::experimental::Interceptor {
 
   void Intercept(grpc::experimental::InterceptorBatchMethods* methods) override {
     if (methods->QueryInterceptionHookPoint(InterceptionHookPoints::POST_RECV_INITIAL_METADATA)) {
-      const absl::StatusOr<Client> client = authenticator_.Authenticate(call_);
+      const absl::StatusOr<Client> client = authenticator_.Authenticate(CredentialsOf(call_));
       if (!client.ok()) {
         // ServerContext::TryCancel would end the call as well, but not say why.
         const std::string message(client.status().message());

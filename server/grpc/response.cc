@@ -74,8 +74,6 @@ void SetSummary(const RequestSummary& summary, v1::GenerateResponse* response) {
   sparsity->set_fallbacks(attention.fallbacks);
 }
 
-const char* FinishReasonName(FinishReason reason) { return FinishReasonName(ToProto(reason)); }
-
 const char* FinishReasonName(v1::FinishReason reason) {
   switch (reason) {
     case v1::FINISH_REASON_STOP:

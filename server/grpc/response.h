@@ -16,7 +16,6 @@ void AppendOutputs(const std::vector<Output>& outputs, const Tokenizer& tokenize
 void SetSummary(const RequestSummary& summary, v1::GenerateResponse* response);
 
 /// "stop", "length", "cancelled".
-const char* FinishReasonName(FinishReason reason);
 const char* FinishReasonName(v1::FinishReason reason);
 
 }  // namespace winnow

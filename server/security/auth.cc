@@ -8,7 +8,6 @@
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
-#include "grpcpp/security/auth_context.h"
 #include "server/base/file.h"
 
 namespace winnow {
@@ -17,26 +16,15 @@ namespace {
 constexpr char kScheme[] = "bearer ";
 constexpr size_t kSchemeBytes = sizeof(kScheme) - 1;
 
-/// The token of the call's authorization header.
-absl::StatusOr<std::string> BearerToken(const grpc::ServerContextBase& call) {
-  const auto [first, last] = call.client_metadata().equal_range("authorization");
-  if (first == last) {
+absl::StatusOr<std::string> BearerToken(const Credentials& credentials) {
+  if (credentials.authorization.empty()) {
     return absl::UnauthenticatedError("the call needs a bearer token in its authorization header");
   }
-  const std::string value(first->second.data(), first->second.size());
-  if (std::next(first) != last || !absl::StartsWithIgnoreCase(value, kScheme)) {
+  const std::string& value = credentials.authorization.front();
+  if (credentials.authorization.size() > 1 || !absl::StartsWithIgnoreCase(value, kScheme)) {
     return absl::UnauthenticatedError("the authorization header must be Bearer and one token");
   }
   return value.substr(kSchemeBytes);
-}
-
-/// The name in a client's certificate, which gRPC has verified: its first alternative name, or its
-/// common name if it has none.
-std::string CertificateName(const grpc::ServerContextBase& call) {
-  const auto context = call.auth_context();
-  if (context == nullptr || !context->IsPeerAuthenticated()) return "";
-  const std::vector<grpc::string_ref> names = context->GetPeerIdentity();
-  return names.empty() ? "" : std::string(names[0].data(), names[0].size());
 }
 
 /// Takes as long whatever the digests hold, and however many of `digests` are equal.
@@ -59,13 +47,13 @@ absl::StatusOr<std::unique_ptr<Authenticator>> Authenticator::Open(const std::st
   return authenticator;
 }
 
-absl::StatusOr<Client> Authenticator::Authenticate(const grpc::ServerContextBase& call) const {
+absl::StatusOr<Client> Authenticator::Authenticate(const Credentials& credentials) const {
   if (!wants_tokens()) {
-    const std::string name = CertificateName(call);
-    return Client{.identity = name.empty() ? PeerAddress(call) : "certificate:" + name,
+    const std::string& name = credentials.certificate_name;
+    return Client{.identity = name.empty() ? credentials.peer_address : "certificate:" + name,
                   .quota = nullptr};
   }
-  const absl::StatusOr<std::string> token = BearerToken(call);
+  const absl::StatusOr<std::string> token = BearerToken(credentials);
   if (!token.ok()) return token.status();
   const Sha256Digest digest = Sha256(*token);
   const Holder* found = nullptr;
@@ -103,11 +91,6 @@ absl::StatusOr<bool> Authenticator::Reload() {
   }
   holders_ = std::move(holders);
   return true;
-}
-
-std::string PeerAddress(const grpc::ServerContextBase& call) {
-  const std::string peer = call.peer();
-  return absl::StartsWith(peer, "ip") ? peer.substr(0, peer.rfind(':')) : peer;
 }
 
 bool IsLoopback(const std::string& address) {

@@ -9,8 +9,8 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/synchronization/mutex.h"
-#include "grpcpp/server_context.h"
 #include "server/security/client_quota.h"
+#include "server/security/credentials.h"
 #include "server/security/token_file.h"
 
 namespace winnow {
@@ -33,7 +33,7 @@ class Authenticator {
   bool wants_tokens() const { return !path_.empty(); }
 
   /// Who makes the call. UNAUTHENTICATED without a token where one is wanted, or with a wrong one.
-  absl::StatusOr<Client> Authenticate(const grpc::ServerContextBase& call) const;
+  absl::StatusOr<Client> Authenticate(const Credentials& credentials) const;
 
   /// Reads the token file again; true if it has changed. What holders have taken of their limits
   /// stays taken. An error leaves everything as it was; the same contents are then not tried again.
@@ -52,9 +52,6 @@ class Authenticator {
   mutable absl::Mutex mutex_;
   std::vector<Holder> holders_ ABSL_GUARDED_BY(mutex_);
 };
-
-/// The peer's address without its port, such as "ipv4:192.0.2.7".
-std::string PeerAddress(const grpc::ServerContextBase& call);
 
 /// Whether what is sent in plaintext to `address` ("HOST:PORT" or "unix:PATH") stays on the
 /// machine.

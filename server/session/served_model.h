@@ -1,13 +1,24 @@
 #pragma once
 
+#include <cstddef>
 #include <optional>
 #include <string>
 
+#include "absl/status/status.h"
 #include "engine/attention/policy.h"
 #include "engine/text/chat_template.h"
 #include "engine/text/tokenizer.h"
 
 namespace winnow {
+
+// Most that one request may ask for, besides RequestLimits.
+inline constexpr int kMaxStopStringBytes = 256;
+inline constexpr int kMaxStopTokenIds = 64;
+inline constexpr int kMaxTopLogprobs = 20;
+inline constexpr size_t kMaxSaltBytes = 256;
+inline constexpr int kMaxPriority = 100;
+/// Tokens that a request gets when it doesn't say, if the context leaves that many.
+inline constexpr int kDefaultMaxTokens = 256;
 
 /// What requests may ask of attention.
 struct AttentionLimits {
@@ -25,7 +36,7 @@ struct RequestLimits {
   int logit_bias_entries = 1024;
 };
 
-/// What the services need to know of the model behind the engine. Immutable while serving.
+/// What fronts need to know of the model behind the engine. Immutable while serving.
 struct ServedModel {
   std::string name;          ///< what requests may call it
   std::string title;         ///< what the model file calls itself
@@ -39,5 +50,12 @@ struct ServedModel {
   const Tokenizer* tokenizer = nullptr;
   std::optional<ChatTemplate> chat;  ///< none: the model has no template that Winnow knows
 };
+
+/// NOT_FOUND unless `name` is empty or that of the served model.
+absl::Status CheckModelName(const std::string& name, const ServedModel& model);
+
+/// Continuations that a request may have, and tokens of its prompt.
+int MaxContinuations(const ServedModel& model);
+int MaxPromptTokens(const ServedModel& model);
 
 }  // namespace winnow

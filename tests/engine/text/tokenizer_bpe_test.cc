@@ -122,6 +122,51 @@ TEST(BpeTokenizerTest, ATextOfAMegabyteInOneWordIsEncodedInMoments) {
   EXPECT_EQ(tokenizer->Encode(std::string(1 << 20, 'x'), false, false).size(), size_t{1} << 18);
 }
 
+TEST(BpeTokenizerTest, NoTextHasFewerTokensThanItsBytesPromise) {
+  std::mt19937 rng(4);
+  const nlohmann::json golden = LoadGolden("tokenizer_bpe.json");
+  for (const auto& model : golden["models"]) {
+    SCOPED_TRACE(model["pre"]);
+    const auto tokenizer = MustLoad(BpeVocabulary(model));
+    ASSERT_NE(tokenizer, nullptr);
+    const auto check = [&](const std::string& text) {
+      const TextSegment segment = {text, /*parse_special=*/true};
+      ASSERT_LE(tokenizer->LeastTokens({&segment, 1}), tokenizer->Encode(text, true, false).size());
+    };
+    for (int i = 0; i < 1000; ++i) check(RandomText(rng, 60));
+    // Texts that are nothing but the longest tokens, or that composing makes shorter.
+    for (int32_t token = 0; token < tokenizer->vocab_size(); ++token) {
+      const std::string bytes = tokenizer->TokenBytes(token, /*render_special=*/true);
+      check(bytes + bytes + bytes + bytes);
+    }
+    for (const char* text : {"\u1112\u1161\u11ab", "\u212a", "\u2126\u0314\u0342\u0345"}) {
+      std::string repeated;
+      for (int i = 0; i < 1000; ++i) repeated += text;
+      check(repeated);
+    }
+    const TextSegment large = {std::string(1'000'000, ' '), false};
+    EXPECT_GT(tokenizer->LeastTokens({&large, 1}), 1000u);
+  }
+}
+
+TEST(BpeTokenizerTest, BytesWithoutATokenPromiseNone) {
+  VocabularyFile file = SmallVocabulary();
+  file.tokens[0] = "[nothing]";
+  const auto tokenizer = MustLoad(file);
+  ASSERT_NE(tokenizer, nullptr);
+  const TextSegment segments[] = {{std::string(1000, '\0'), false}, {"abc", false}};
+  EXPECT_EQ(tokenizer->EncodeSegments(segments, false).size(), 1u);
+  EXPECT_EQ(tokenizer->LeastTokens(segments), 1u);
+}
+
+TEST(BpeTokenizerTest, ACancelledTextIsLeftUnmerged) {
+  const auto tokenizer = MustLoad(SmallVocabulary());
+  ASSERT_NE(tokenizer, nullptr);
+  const TextSegment segment = {std::string(1000, 'x'), false};
+  EXPECT_EQ(tokenizer->EncodeSegments({&segment, 1}, false, /*cancelled=*/false).size(), 250u);
+  EXPECT_NE(tokenizer->EncodeSegments({&segment, 1}, false, /*cancelled=*/true).size(), 250u);
+}
+
 TEST(BpeTokenizerTest, UserDefinedTokensAreFoundInAnyTextAndControlTokensOnRequest) {
   VocabularyFile file = SmallVocabulary();
   const auto control = static_cast<int32_t>(file.Add("<|end|>", VocabularyFile::kControl));

@@ -183,6 +183,27 @@ struct BrokenFile {
 
 class BrokenSentencePieceVocabularyTest : public testing::TestWithParam<BrokenFile> {};
 
+TEST(SentencePieceTokenizerTest, NoTextHasFewerTokensThanItsBytesPromise) {
+  std::mt19937 rng(4);
+  const nlohmann::json golden = LoadGolden("tokenizer_sentencepiece.json");
+  for (const auto& model : golden["models"]) {
+    const auto tokenizer = MustLoad(SentencePieceVocabulary(model));
+    ASSERT_NE(tokenizer, nullptr);
+    const auto check = [&](const std::string& text) {
+      const TextSegment segment = {text, /*parse_special=*/true};
+      ASSERT_LE(tokenizer->LeastTokens({&segment, 1}), tokenizer->Encode(text, true, false).size());
+    };
+    for (int i = 0; i < 1000; ++i) check(RandomText(rng, 60));
+    for (int32_t token = 0; token < tokenizer->vocab_size(); ++token) {
+      const std::string bytes = tokenizer->TokenBytes(token, /*render_special=*/true);
+      check(bytes + bytes + bytes + bytes);
+    }
+    std::string marks;
+    for (int i = 0; i < 1000; ++i) marks += "\u2581";  // what stands for a space
+    check(marks);
+  }
+}
+
 TEST_P(BrokenSentencePieceVocabularyTest, IsRefusedNamingTheKey) {
   VocabularyFile file = SmallVocabulary();
   GetParam().edit(file);

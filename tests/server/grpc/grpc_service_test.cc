@@ -1,7 +1,5 @@
 // The services with the real engine and gRPC over a socket, and a model that needs no file.
 
-#include "server/grpc/grpc_service.h"
-
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -13,16 +11,19 @@
 #include <thread>
 #include <vector>
 
+#include "absl/synchronization/notification.h"
 #include "absl/time/clock.h"
 #include "engine/engine.h"
-#include "engine/model/forward_pass.h"
 #include "google/rpc/error_details.pb.h"
 #include "google/rpc/status.pb.h"
 #include "grpcpp/create_channel.h"
-#include "kernels/cpu/token_chooser.h"
 #include "server/grpc/grpc_server.h"
 #include "server/observability/watchdog.h"
+#include "tests/server/alphabet_model.h"
 #include "tests/server/fake_tokenizer.h"
+#include "winnow/v1/generation.grpc.pb.h"
+#include "winnow/v1/model.grpc.pb.h"
+#include "winnow/v1/tokenizer.grpc.pb.h"
 
 namespace winnow {
 namespace {
@@ -31,47 +32,6 @@ using ::testing::ElementsAre;
 using ::testing::SizeIs;
 
 constexpr int kContext = 4000;
-
-/// After token t comes t + 1, from 'z' on 'a' again; after '!' the text ends. Every step takes
-/// `step_time`.
-class AlphabetModel final : public ForwardPass {
- public:
-  absl::Status Forward(const StepBatch& batch, std::span<float> logits,
-                       std::span<float> /*recalls*/) override {
-    absl::SleepFor(step_time.load());
-    if (fails) return absl::InternalError("the device is gone");
-    std::fill(logits.begin(), logits.end(), 0.0f);
-    for (size_t i = 0; i < batch.logit_rows.size(); ++i) {
-      const int32_t token = batch.tokens[batch.logit_rows[i]];
-      const int32_t next = token == '!'                  ? FakeTokenizer::kEos
-                           : token < 'a' || token >= 'z' ? 'a'
-                                                         : token + 1;
-      logits[i * FakeTokenizer::kVocabSize + next] = 10;
-    }
-    return absl::OkStatus();
-  }
-  absl::Status ForwardAndChoose(const StepBatch& batch, std::span<const TokenChoice> choices,
-                                std::span<int32_t> tokens, std::span<float> logits,
-                                std::span<float> recalls) override {
-    constexpr size_t kVocab = FakeTokenizer::kVocabSize;
-    std::vector<float> all(batch.logit_rows.size() * kVocab);
-    const absl::Status status = Forward(batch, all, recalls);
-    cpu::TokenChooser chooser;
-    for (size_t i = 0; i < choices.size(); ++i) {
-      const auto row = static_cast<size_t>(choices[i].row);
-      tokens[i] = chooser.Choose(std::span(all).subspan(row * kVocab, kVocab), choices[i]);
-    }
-    if (!logits.empty()) std::ranges::copy(all, logits.begin());
-    return status;
-  }
-  absl::Status CopyBlock(int32_t, int32_t, int) override { return absl::OkStatus(); }
-  int vocab() const override { return FakeTokenizer::kVocabSize; }
-  AttentionShape attention_shape() const override { return {1, 1}; }
-  KvTraffic Traffic(const Selection&, int) const override { return {}; }
-
-  std::atomic<absl::Duration> step_time = absl::ZeroDuration();
-  std::atomic<bool> fails = false;
-};
 
 EngineOptions Options() {
   EngineOptions options;
@@ -98,8 +58,7 @@ class GrpcService : public testing::Test {
                 .chat = {}},
         metrics_("alphabet", "fake", 0),
         engine_(Options(), model_, tokenizer_, metrics_) {
-    auto server =
-        GrpcServer::Start({.address = "127.0.0.1:0"}, served_, engine_, metrics_, *authenticator_);
+    auto server = GrpcServer::Start({.address = "127.0.0.1:0"}, context_);
     EXPECT_EQ(server.status(), absl::OkStatus());
     server_ = *std::move(server);
     server_->SetServing(true);
@@ -144,6 +103,8 @@ class GrpcService : public testing::Test {
   MetricsExporter metrics_;
   Engine engine_;
   std::unique_ptr<Authenticator> authenticator_ = *Authenticator::Open("");
+  SessionContext context_{
+      .model = served_, .engine = engine_, .metrics = metrics_, .authenticator = *authenticator_};
   std::unique_ptr<GrpcServer> server_;
   std::shared_ptr<grpc::Channel> channel_;
   std::unique_ptr<v1::GenerationService::Stub> generation_;
@@ -392,6 +353,68 @@ TEST_F(GrpcService, TokenizesAndDetokenizes) {
             grpc::StatusCode::INVALID_ARGUMENT);
 }
 
+TEST_F(GrpcService, TextsThatTakeLongToTokenizeHoldUpNoOtherCall) {
+  absl::Notification may_go_on;
+  tokenizer_.before_encode = [&](std::span<const TextSegment> segments, const auto& cancelled) {
+    if (segments[0].text.size() < 10'000) return;
+    while (!cancelled && !may_go_on.HasBeenNotified()) std::this_thread::yield();
+  };
+  const std::string text(19'000, 'x');  // 3,800 tokens at least: not too many
+  auto tokenizer = v1::TokenizerService::NewStub(channel_);
+  std::vector<std::thread> clients;
+  std::atomic<int> answered = 0;
+  for (int i = 0; i < 40; ++i) {
+    clients.emplace_back([&, i] {
+      grpc::ClientContext call;
+      if (i % 2 == 0) {
+        v1::TokenizeRequest request;
+        request.set_text(text);
+        v1::TokenizeResponse response;
+        EXPECT_EQ(tokenizer->Tokenize(&call, request, &response).error_message(), "");
+        EXPECT_EQ(response.token_ids_size(), 19'001);
+      } else {
+        v1::GenerateResponse response;
+        EXPECT_EQ(generation_->Complete(&call, Prompt(text, 1), &response).error_code(),
+                  grpc::StatusCode::INVALID_ARGUMENT);
+      }
+      ++answered;
+    });
+  }
+  auto models = v1::ModelService::NewStub(channel_);
+  for (int i = 0; i < 20; ++i) {
+    grpc::ClientContext call, get;
+    for (grpc::ClientContext* one : {&call, &get}) {
+      one->set_deadline(std::chrono::system_clock::now() + std::chrono::seconds(20));
+    }
+    v1::GenerateResponse response;
+    ASSERT_EQ(generation_->Complete(&call, Prompt("x", 1), &response).error_message(), "");
+    v1::Model model;
+    ASSERT_EQ(models->GetModel(&get, {}, &model).error_message(), "");
+  }
+  EXPECT_EQ(answered, 0);
+  may_go_on.Notify();
+  for (std::thread& client : clients) client.join();
+}
+
+TEST_F(GrpcService, ACallThatIsCancelledWhileItsTextIsTokenizedEnds) {
+  absl::Notification in_encode;
+  tokenizer_.before_encode = [&](auto, const auto& cancelled) {
+    in_encode.Notify();
+    while (!cancelled) std::this_thread::yield();
+  };
+  grpc::ClientContext call;
+  grpc::Status status;
+  std::thread caller([&] {
+    v1::GenerateResponse response;
+    status = generation_->Complete(&call, Prompt(std::string(19'000, 'x'), 1), &response);
+  });
+  in_encode.WaitForNotification();
+  call.TryCancel();
+  caller.join();
+  EXPECT_EQ(status.error_code(), grpc::StatusCode::CANCELLED);
+  EXPECT_TRUE(MetricBecomes("winnow_rpcs_total{code=\"CANCELLED\",method=\"Complete\"} 1"));
+}
+
 TEST_F(GrpcService, DescribesTheModelAndItsLimits) {
   auto stub = v1::ModelService::NewStub(channel_);
   v1::Model model;
@@ -409,9 +432,7 @@ TEST_F(GrpcService, DescribesTheModelAndItsLimits) {
 
 TEST_F(GrpcService, AnAddressInUseIsAnError) {
   const std::string address = "127.0.0.1:" + std::to_string(server_->port());
-  EXPECT_EQ(GrpcServer::Start({.address = address}, served_, engine_, metrics_, *authenticator_)
-                .status()
-                .code(),
+  EXPECT_EQ(GrpcServer::Start({.address = address}, context_).status().code(),
             absl::StatusCode::kUnavailable);
 }
 

@@ -19,19 +19,20 @@ google::rpc::Status Details(const grpc::Status& status) {
 }
 
 TEST(StatusMapping, KeepsCodeAndMessage) {
-  EXPECT_TRUE(ToGrpcStatus(absl::OkStatus()).ok());
-  const grpc::Status status = ToGrpcStatus(absl::UnavailableError("draining"));
+  EXPECT_TRUE(ToGrpcStatus(EndOf(absl::OkStatus())).ok());
+  const grpc::Status status = ToGrpcStatus(EndOf(absl::UnavailableError("draining")));
   EXPECT_EQ(status.error_code(), grpc::StatusCode::UNAVAILABLE);
   EXPECT_EQ(status.error_message(), "draining");
   EXPECT_EQ(status.error_details(), "");
-  EXPECT_EQ(ToGrpcStatus(absl::DeadlineExceededError("")).error_code(),
+  EXPECT_EQ(ToGrpcStatus(EndOf(absl::DeadlineExceededError(""))).error_code(),
             grpc::StatusCode::DEADLINE_EXCEEDED);
-  EXPECT_EQ(ToGrpcStatus(absl::CancelledError("")).error_code(), grpc::StatusCode::CANCELLED);
+  EXPECT_EQ(ToGrpcStatus(EndOf(absl::CancelledError(""))).error_code(),
+            grpc::StatusCode::CANCELLED);
 }
 
 TEST(StatusMapping, SaysWhenToRetryARefusedRequest) {
-  const google::rpc::Status details =
-      Details(ToGrpcStatus(Refusal(ShedReason::kQueueRequests, "full", absl::Milliseconds(2250))));
+  const google::rpc::Status details = Details(
+      ToGrpcStatus(EndOf(Refusal(ShedReason::kQueueRequests, "full", absl::Milliseconds(2250)))));
   EXPECT_EQ(details.code(), static_cast<int>(grpc::StatusCode::RESOURCE_EXHAUSTED));
   ASSERT_EQ(details.details_size(), 1);
   EXPECT_EQ(details.details(0).type_url(), "type.googleapis.com/google.rpc.RetryInfo");
@@ -41,12 +42,13 @@ TEST(StatusMapping, SaysWhenToRetryARefusedRequest) {
   EXPECT_EQ(retry.retry_delay().nanos(), 250'000'000);
 }
 
-TEST(StatusMapping, ListsAllViolationsInTheDetailsAndTheFirstInTheMessage) {
-  const grpc::Status status =
-      BadRequest({{"a", "is bad"}, {"b", "is worse"}, {"c", "is odd"}, {"d", "is too long"}});
+TEST(StatusMapping, ListsAllViolationsInTheDetails) {
+  const grpc::Status status = ToGrpcStatus(
+      Invalid({{"a", "is bad"}, {"b", "is worse"}, {"c", "is odd"}, {"d", "is too long"}}));
   EXPECT_EQ(status.error_code(), grpc::StatusCode::INVALID_ARGUMENT);
   EXPECT_EQ(status.error_message(), "a: is bad; b: is worse; c: is odd; and 1 more");
   const google::rpc::Status details = Details(status);
+  ASSERT_EQ(details.details_size(), 1);
   google::rpc::BadRequest bad_request;
   ASSERT_TRUE(details.details(0).UnpackTo(&bad_request));
   ASSERT_EQ(bad_request.field_violations_size(), 4);
@@ -54,9 +56,15 @@ TEST(StatusMapping, ListsAllViolationsInTheDetailsAndTheFirstInTheMessage) {
   EXPECT_EQ(bad_request.field_violations(3).description(), "is too long");
 }
 
-TEST(StatusMapping, NamesCodesAsGrpcDoes) {
-  EXPECT_EQ(CodeName(grpc::StatusCode::OK), "OK");
-  EXPECT_EQ(CodeName(grpc::StatusCode::RESOURCE_EXHAUSTED), "RESOURCE_EXHAUSTED");
+TEST(StatusMapping, CodesAreSpelledAlikeOnBothSides) {
+  // What metrics and logs call codes is what clients know them as.
+  for (const auto& [code, name] : {std::pair(grpc::StatusCode::OK, "OK"),
+                                   {grpc::StatusCode::CANCELLED, "CANCELLED"},
+                                   {grpc::StatusCode::INVALID_ARGUMENT, "INVALID_ARGUMENT"},
+                                   {grpc::StatusCode::RESOURCE_EXHAUSTED, "RESOURCE_EXHAUSTED"},
+                                   {grpc::StatusCode::UNAUTHENTICATED, "UNAUTHENTICATED"}}) {
+    EXPECT_EQ(absl::StatusCodeToString(static_cast<absl::StatusCode>(code)), name);
+  }
 }
 
 }  // namespace

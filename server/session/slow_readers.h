@@ -2,12 +2,14 @@
 
 #include <atomic>
 #include <cstdint>
+#include <functional>
+#include <string>
 #include <unordered_set>
+#include <utility>
 
 #include "absl/base/thread_annotations.h"
 #include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
-#include "grpcpp/server_context.h"
 
 namespace winnow {
 
@@ -15,10 +17,14 @@ namespace winnow {
 /// requests for nothing.
 class SlowReaders {
  public:
-  /// Watches the writes of one call while it exists. REQUIRES: `readers` and `context` outlive it.
+  /// Ends a call with ABORTED and the message, whatever its state, also when it is over already.
+  /// Copies of it may be called, and outlive the call.
+  using Abort = std::function<void(const std::string& message)>;
+
+  /// Watches the writes of one call while it exists. REQUIRES: `readers` outlives it.
   class Watch {
    public:
-    Watch(SlowReaders& readers, grpc::CallbackServerContext& context);
+    Watch(SlowReaders& readers, Abort abort);
     ~Watch();
     Watch(const Watch&) = delete;
     Watch& operator=(const Watch&) = delete;
@@ -32,13 +38,12 @@ class SlowReaders {
    private:
     friend class SlowReaders;
     SlowReaders& readers_;
-    grpc::CallbackServerContext& context_;
+    const Abort abort_;
     std::atomic<int64_t> write_started_ = 0;  ///< Unix time in ns; 0: nothing is being written
     std::atomic<bool> cut_off_ = false;
   };
 
-  /// Ends calls, with ABORTED, whose write started more than `limit` before `now`. To be called
-  /// now and then.
+  /// Ends calls whose write started more than `limit` before `now`. To be called now and then.
   void CutOff(absl::Duration limit, absl::Time now);
 
  private:

@@ -1,0 +1,124 @@
+#include "server/grpc/generation_service.h"
+
+#include <atomic>
+#include <cstddef>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "grpcpp/server_context.h"
+#include "grpcpp/support/server_callback.h"
+#include "server/grpc/call_context.h"
+#include "server/grpc/prompt.h"
+#include "server/grpc/request_validation.h"
+#include "server/grpc/response.h"
+#include "server/grpc/status_mapping.h"
+#include "server/session/generation_session.h"
+
+namespace winnow {
+namespace {
+
+/// What the streaming and the unary call have in common. `Reactor` is gRPC's base class.
+///
+/// Threads: Start runs before gRPC reacts. OnReady and OnWriteDone run in one thread at a time, as
+/// GenerationSession wants it, OnCancel perhaps beside them.
+template <typename Reactor>
+class GenerationCall : public Reactor, public GenerationFront {
+ public:
+  GenerationCall(SessionContext& context, IncomingCall call, const v1::GenerateRequest& message)
+      : model_(context.model), message_(message), session_(context, std::move(call), *this) {}
+
+  void Start() { session_.Start(); }
+
+  void OnCancel() override { session_.Cancel(); }
+  void OnDone() override { delete this; }
+
+  std::string Model() const override { return message_.model(); }
+  Request Outline() const override { return winnow::Outline(message_, model_); }
+  size_t TextBytes() const override { return winnow::TextBytes(message_); }
+  std::vector<FieldViolation> Decode(const std::atomic<bool>& cancelled,
+                                     Request* request) const override {
+    return ValidateGenerate(message_, model_, cancelled, request);
+  }
+
+ protected:
+  GenerationSession& session() { return session_; }
+
+  /// Adds a batch to the response.
+  void Append(const GenerationSession::Batch& batch, v1::GenerateResponse* response) {
+    AppendOutputs(batch.outputs, *model_.tokenizer, response);
+    if (batch.summary.has_value()) SetSummary(*batch.summary, response);
+  }
+
+ private:
+  const ServedModel& model_;
+  const v1::GenerateRequest& message_;
+  GenerationSession session_;
+};
+
+class StreamingCall final : public GenerationCall<grpc::ServerWriteReactor<v1::GenerateResponse>> {
+ public:
+  using GenerationCall::GenerationCall;
+
+  void OnWriteDone(bool ok) override {
+    session().OnWriteDone(ok);
+    OnReady();
+  }
+
+  // Writes out what the session has; once it has nothing, it calls this again.
+  void OnReady() override {
+    const std::optional<GenerationSession::Batch> batch = session().Take();
+    if (!batch.has_value()) return;
+    response_.Clear();
+    Append(*batch, &response_);
+    if (!batch->end.has_value()) {
+      StartWrite(&response_);
+    } else if (response_.outputs_size() == 0) {
+      Finish(ToGrpcStatus(*batch->end));
+    } else {
+      StartWriteAndFinish(&response_, grpc::WriteOptions(), ToGrpcStatus(*batch->end));
+    }
+  }
+
+ private:
+  v1::GenerateResponse response_;
+};
+
+class UnaryCall final : public GenerationCall<grpc::ServerUnaryReactor> {
+ public:
+  UnaryCall(SessionContext& context, IncomingCall call, const v1::GenerateRequest& message,
+            v1::GenerateResponse* response)
+      : GenerationCall(context, std::move(call), message), response_(*response) {}
+
+  void OnReady() override {
+    while (const std::optional<GenerationSession::Batch> batch = session().Take()) {
+      Append(*batch, &response_);
+      if (batch->end.has_value()) return Finish(ToGrpcStatus(*batch->end));
+    }
+  }
+
+ private:
+  v1::GenerateResponse& response_;
+};
+
+}  // namespace
+
+grpc::ServerWriteReactor<v1::GenerateResponse>* GenerationServiceImpl::Generate(
+    grpc::CallbackServerContext* call, const v1::GenerateRequest* request) {
+  IncomingCall incoming = IncomingCallOf(*call, "Generate");
+  incoming.abort = AbortOf(*call);
+  auto* reactor = new StreamingCall(context_, std::move(incoming), *request);
+  reactor->Start();
+  return reactor;
+}
+
+grpc::ServerUnaryReactor* GenerationServiceImpl::Complete(grpc::CallbackServerContext* call,
+                                                          const v1::GenerateRequest* request,
+                                                          v1::GenerateResponse* response) {
+  auto* reactor = new UnaryCall(context_, IncomingCallOf(*call, "Complete"), *request, response);
+  reactor->Start();
+  return reactor;
+}
+
+}  // namespace winnow

@@ -1,0 +1,73 @@
+#include "server/grpc/model_service.h"
+
+#include <string>
+
+#include "server/grpc/simple_call.h"
+
+namespace winnow {
+namespace {
+
+v1::ChatFamily ToProto(ChatFamily family) {
+  switch (family) {
+    case ChatFamily::kChatMl:
+      return v1::CHAT_FAMILY_CHATML;
+    case ChatFamily::kLlama2:
+      return v1::CHAT_FAMILY_LLAMA2;
+    case ChatFamily::kLlama3:
+      return v1::CHAT_FAMILY_LLAMA3;
+    case ChatFamily::kMistral:
+      return v1::CHAT_FAMILY_MISTRAL;
+    case ChatFamily::kVicuna:
+      return v1::CHAT_FAMILY_VICUNA;
+  }
+  return v1::CHAT_FAMILY_UNSPECIFIED;
+}
+
+/// Describes the model.
+void Fill(const ServedModel& model, v1::Model* response) {
+  response->set_name(model.name);
+  response->set_title(model.title);
+  response->set_architecture(model.architecture);
+  response->set_vocab_size(model.tokenizer->vocab_size());
+  response->set_context_tokens(model.context_tokens);
+  response->set_trained_context_tokens(model.trained_context_tokens);
+  if (model.chat.has_value()) response->set_chat_family(ToProto(model.chat->family()));
+  const AttentionLimits& attention = model.attention;
+  v1::AttentionSupport* support = response->mutable_attention();
+  for (const SelectionKind kind :
+       {SelectionKind::kAll, SelectionKind::kLabels, SelectionKind::kWindow}) {
+    if (kind == SelectionKind::kAll && attention.min_sparsity > 1) continue;
+    if (kind == SelectionKind::kLabels && !attention.has_labels) continue;
+    support->add_policies(std::string(PolicyName(kind)));
+  }
+  support->set_default_policy(std::string(PolicyName(attention.default_policy.kind)));
+  support->set_default_sparsity(attention.default_policy.sparsity);
+  support->set_min_sparsity(attention.min_sparsity);
+  support->set_max_sparsity(attention.max_sparsity);
+  v1::RequestLimits* limits = response->mutable_limits();
+  limits->set_prompt_tokens(MaxPromptTokens(model));
+  limits->set_n(MaxContinuations(model));
+  limits->set_stop_strings(model.limits.stop_strings);
+  limits->set_stop_string_bytes(kMaxStopStringBytes);
+  limits->set_stop_token_ids(kMaxStopTokenIds);
+  limits->set_top_logprobs(kMaxTopLogprobs);
+  limits->set_logit_bias_entries(model.limits.logit_bias_entries);
+  limits->set_min_priority(model.min_priority);
+  limits->set_max_priority(kMaxPriority);
+}
+
+}  // namespace
+
+grpc::ServerUnaryReactor* ModelServiceImpl::GetModel(grpc::CallbackServerContext* call,
+                                                     const v1::GetModelRequest* request,
+                                                     v1::Model* response) {
+  return StartSimpleCall(context_, *call,
+                         {.method = "GetModel",
+                          .model = request->model(),
+                          .work = [this, response](const std::atomic<bool>& /*cancelled*/) {
+                            Fill(context_.model, response);
+                            return EndOf(absl::OkStatus());
+                          }});
+}
+
+}  // namespace winnow

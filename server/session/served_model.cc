@@ -1,0 +1,25 @@
+#include "server/session/served_model.h"
+
+#include <algorithm>
+
+#include "absl/strings/str_cat.h"
+#include "server/session/call_status.h"
+
+namespace winnow {
+
+absl::Status CheckModelName(const std::string& name, const ServedModel& model) {
+  if (name.empty() || name == model.name) return absl::OkStatus();
+  return absl::NotFoundError(
+      absl::StrCat("model \"", Shortened(name), "\" is not served here, \"", model.name, "\" is"));
+}
+
+int MaxContinuations(const ServedModel& model) {
+  return std::min(model.limits.n, model.max_sequences);
+}
+
+int MaxPromptTokens(const ServedModel& model) {
+  const int context = model.context_tokens - 1;
+  return model.limits.prompt_tokens > 0 ? std::min(model.limits.prompt_tokens, context) : context;
+}
+
+}  // namespace winnow
