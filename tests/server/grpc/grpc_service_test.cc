@@ -58,14 +58,14 @@ class GrpcService : public testing::Test {
                 .chat = {}},
         metrics_("alphabet", "fake", 0),
         engine_(Options(), model_, model_, tokenizer_, metrics_) {
-    auto server = GrpcServer::Start({.address = "127.0.0.1:0"}, context_);
+    auto server = GrpcServer::Start({.address = {"127.0.0.1", 0, ""}}, context_);
     EXPECT_EQ(server.status(), absl::OkStatus());
     server_ = *std::move(server);
     server_->SetServing(true);
     // Without probing, gRPC's flow control lets 64 KiB through to a client that doesn't read.
     grpc::ChannelArguments arguments;
     arguments.SetInt(GRPC_ARG_HTTP2_BDP_PROBE, 0);
-    channel_ = grpc::CreateCustomChannel("127.0.0.1:" + std::to_string(server_->port()),
+    channel_ = grpc::CreateCustomChannel(server_->address().Text(),
                                          grpc::InsecureChannelCredentials(), arguments);
     generation_ = v1::GenerationService::NewStub(channel_);
   }
@@ -431,8 +431,7 @@ TEST_F(GrpcService, DescribesTheModelAndItsLimits) {
 }
 
 TEST_F(GrpcService, AnAddressInUseIsAnError) {
-  const std::string address = "127.0.0.1:" + std::to_string(server_->port());
-  EXPECT_EQ(GrpcServer::Start({.address = address}, context_).status().code(),
+  EXPECT_EQ(GrpcServer::Start({.address = server_->address()}, context_).status().code(),
             absl::StatusCode::kUnavailable);
 }
 
