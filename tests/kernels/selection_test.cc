@@ -15,6 +15,7 @@
 #include "gtest/gtest.h"
 #include "kernels/cpu/cpu_backend.h"
 #include "kernels/cpu/label_scores.h"
+#include "tests/kernels/contracted_budgets.h"
 #include "tests/kernels/reference.h"
 
 namespace winnow::test {
@@ -409,6 +410,37 @@ TEST(BudgetTokensTest, IsTheShareOfTheContextWithinItsLimits) {
   EXPECT_EQ(BudgetTokens(window, layer, 0, 1600), 100);
   layer.min_context = 1601;
   EXPECT_EQ(BudgetTokens(sixteenth, layer, 0, 1600), 1600);
+}
+
+// A device's compiler contracts products and sums, the host's does not: were the budgets others,
+// the device would write past the lists that the host has made room for.
+TEST(BudgetTokensTest, IsTheSameHoweverCompilersRoundWhatTheyMayContract) {
+#if defined(__x86_64__)
+  if (!__builtin_cpu_supports("fma")) GTEST_SKIP() << "the processor fuses nothing";
+#endif
+  const auto budget = [](const BudgetQuestion& question) {
+    LayerSelector layer;
+    layer.budget_weights = &question.weight;
+    return BudgetTokens({SelectionKind::kLabels, question.fraction, question.budget_tokens}, layer,
+                        0, question.context);
+  };
+  const BudgetQuestion known{.weight = 0.2109f, .budget_tokens = 4853, .context = 100000};
+  EXPECT_EQ(budget(known), ContractedBudget(known));
+  std::mt19937 random(28);
+  int unequal = 0;
+  for (int i = 0; i < 1000000; ++i) {
+    BudgetQuestion question;
+    // As label files have them, with four decimals.
+    question.weight = static_cast<float>(random() % 40000 + 1) / 10000;
+    question.context = static_cast<int32_t>(random() % 200000 + 1);
+    if (i % 2 == 0) {
+      question.fraction = 1 / (static_cast<float>(random() % 512 + 16) / 16);
+    } else {
+      question.budget_tokens = static_cast<int32_t>(random() % 20000 + 1);
+    }
+    unequal += budget(question) != ContractedBudget(question);
+  }
+  EXPECT_EQ(unequal, 0);
 }
 
 }  // namespace
