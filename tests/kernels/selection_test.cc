@@ -376,6 +376,32 @@ TEST(SelectionTest, ARowIsTheSameAloneAndAmongOthers) {
   }
 }
 
+TEST(SelectionTest, NumbersThatAreNotFiniteStillSelectTokensOfTheContext) {
+  // With a group of one and of several, among few tokens and many.
+  for (const Shape& shape : {Shape{.heads = 2, .kv_heads = 2, .context = 3000}, Shape{}}) {
+    for (const float broken : {NAN, -NAN, INFINITY}) {
+      for (const int spoilt : {1, 7, shape.context}) {  // rows
+        Sequence sequence(shape, 29);
+        std::mt19937 random(30);
+        for (int i = 0; i < spoilt; ++i) {
+          const int row = spoilt == shape.context ? i : static_cast<int>(random() % shape.context);
+          std::fill_n(&sequence.qkv[int64_t{row} * shape.columns()], shape.columns(), broken);
+        }
+        sequence.Store();
+        for (const SelectionKind kind : {SelectionKind::kLabels, SelectionKind::kScores}) {
+          for (const float fraction : {0.05f, 0.5f}) {
+            // Recalls are measured over what was selected, which must lie in the context.
+            std::vector<float> recalls;
+            sequence.Attend(shape.context - 2, {{kind, fraction, 0}, {kind, fraction, 0}},
+                            &recalls);
+            for (const float recall : recalls) EXPECT_TRUE(std::isnan(recall) || recall <= 1);
+          }
+        }
+      }
+    }
+  }
+}
+
 TEST(SelectionTest, HeadsHaveBudgetsOfTheirOwn) {
   Sequence sequence({}, 27);
   const float weights[] = {0.5f, 4.0f};
