@@ -56,20 +56,21 @@ inline constexpr float kEvenBudget = 64;
 /// the whole context where the row is dense, else of u = fraction context, or u = budget_tokens,
 /// ceil(e + weight (u - e)) with e = min(u, kEvenBudget), so that heads of mean weight 1 have u on
 /// average; at least the sinks and the window. Weights are finite. constexpr, so that devices can
-/// compute it, too.
+/// compute it, too; to the same number, for the host makes room for what a device lists.
 constexpr int32_t BudgetTokens(const Selection& selection, const LayerSelector& layer, int kv_head,
                                int32_t context) {
   if (selection.kind == SelectionKind::kAll || context < layer.min_context) return context;
   const bool spread = selection.kind == SelectionKind::kLabels && layer.budget_weights != nullptr;
   const float weight = spread ? layer.budget_weights[kv_head] : 1.0f;
-  const float uniform = selection.budget_tokens > 0
-                            ? static_cast<float>(selection.budget_tokens)
-                            : selection.fraction * static_cast<float>(context);
-  // By value: a reference to a constant of the host, which std::min would take, traps on a device.
-  const float even = uniform < kEvenBudget ? uniform : kEvenBudget;
+  // u is the product of these.
+  const float share = selection.budget_tokens > 0 ? 1 : selection.fraction;
+  const auto whole =
+      static_cast<float>(selection.budget_tokens > 0 ? selection.budget_tokens : context);
+  // A product with a sum is fused in as many words: where compilers may choose, they differ.
+  const float beyond = std::fma(share, whole, -kEvenBudget);
+  const float tokens = beyond > 0 ? std::fma(weight, beyond, kEvenBudget) : share * whole;
   // The limit comes before the cast, which a larger number would overflow.
-  const float wanted =
-      std::min(std::ceil(even + weight * (uniform - even)), static_cast<float>(context));
+  const float wanted = std::min(std::ceil(tokens), static_cast<float>(context));
   return std::min(context, std::max(static_cast<int32_t>(wanted), layer.sinks + layer.window));
 }
 

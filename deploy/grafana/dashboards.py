@@ -89,6 +89,8 @@ SERVICE = {
               "Valid requests that the engine refused, per second: RESOURCE_EXHAUSTED under overload, UNAVAILABLE when "
               "it drains.",
               ("{{code}}", rate("winnow_requests_rejected_total", by="code"))),
+        graph("Refused connections", "cps", "Connections closed at once for lack of file descriptors, per second.",
+              ("refused", rate("winnow_connections_refused_total"))),
         graph("Continuations by end", "cps",
               "Continuations that ended, per second: stop and length are complete, cancelled ones are not.",
               ("{{finish_reason}}", rate("winnow_continuations_total", by="finish_reason")), stack=True),

@@ -24,7 +24,8 @@ SpecialTokens FindSpecialTokens(const Vocabulary& vocabulary, bool control) {
   for (size_t i = 0; i < vocabulary.tokens.size(); ++i) {
     const TokenType type = vocabulary.types[i];
     if (type == TokenType::kUserDefined ||
-        (control && (type == TokenType::kControl || type == TokenType::kUnknown))) {
+        (control && (type == TokenType::kControl || type == TokenType::kMarker ||
+                     type == TokenType::kUnknown))) {
       spellings.emplace_back(vocabulary.tokens[i], static_cast<int32_t>(i));
     }
   }
@@ -33,14 +34,18 @@ SpecialTokens FindSpecialTokens(const Vocabulary& vocabulary, bool control) {
 
 }  // namespace
 
-absl::StatusOr<std::unique_ptr<Tokenizer>> Tokenizer::FromGguf(const GgufFile& file) {
-  absl::StatusOr<Vocabulary> vocabulary = ReadVocabulary(file);
-  if (!vocabulary.ok()) return vocabulary.status();
-  if (vocabulary->model == "gpt2") return BpeTokenizer::Create(*vocabulary);
-  if (vocabulary->model == "llama") return SentencePieceTokenizer::Create(*vocabulary);
+absl::StatusOr<std::unique_ptr<Tokenizer>> Tokenizer::Create(const Vocabulary& vocabulary) {
+  if (vocabulary.model == "gpt2") return BpeTokenizer::Create(vocabulary);
+  if (vocabulary.model == "llama") return SentencePieceTokenizer::Create(vocabulary);
   return absl::UnimplementedError(
-      absl::StrCat("tokenizer.ggml.model is '", vocabulary->model,
+      absl::StrCat("tokenizer.ggml.model is '", vocabulary.model,
                    "'; the tokenizers that Winnow knows are 'gpt2' and 'llama'."));
+}
+
+absl::StatusOr<std::unique_ptr<Tokenizer>> Tokenizer::FromGguf(const GgufFile& file) {
+  const absl::StatusOr<Vocabulary> vocabulary = ReadVocabulary(file);
+  if (!vocabulary.ok()) return vocabulary.status();
+  return Create(*vocabulary);
 }
 
 VocabularyTokenizer::VocabularyTokenizer(const Vocabulary& vocabulary,
@@ -54,12 +59,13 @@ VocabularyTokenizer::VocabularyTokenizer(const Vocabulary& vocabulary,
       all_special_(FindSpecialTokens(vocabulary, /*control=*/true)) {}
 
 std::vector<int32_t> VocabularyTokenizer::EncodeSegments(std::span<const TextSegment> segments,
-                                                         bool add_bos) const {
+                                                         bool add_bos,
+                                                         const std::atomic<bool>& cancelled) const {
   std::vector<int32_t> tokens;
   if (add_bos && adds_bos_) tokens.push_back(bos_token_);
   std::string text;  // since the last special token
   const auto encode_text = [&] {
-    if (!text.empty()) EncodeText(text, tokens);
+    if (!text.empty()) EncodeText(text, cancelled, tokens);
     text.clear();
   };
   for (const TextSegment& segment : segments) {

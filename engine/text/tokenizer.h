@@ -1,5 +1,7 @@
 #pragma once
 
+#include <atomic>
+#include <cstddef>
 #include <cstdint>
 #include <memory>
 #include <span>
@@ -12,8 +14,10 @@
 
 namespace winnow {
 
+struct Vocabulary;
+
 /// A stretch of a text. Only where its author may be trusted with them, spellings of control tokens
-/// should become those tokens.
+/// and of other markers of a conversation should become those tokens.
 struct TextSegment {
   std::string text;
   bool parse_special = false;
@@ -25,23 +29,35 @@ class Tokenizer {
  public:
   virtual ~Tokenizer() = default;
 
-  /// Builds the tokenizer that the file's `tokenizer.ggml.*` metadata describes: byte-level BPE for
+  /// Builds the tokenizer that a file's `tokenizer.ggml.*` metadata describes: byte-level BPE for
   /// "gpt2", SentencePiece-style for "llama". INVALID_ARGUMENT names the key at fault,
   /// UNIMPLEMENTED the tokenizer model or pre-tokenizer that is not known.
+  static absl::StatusOr<std::unique_ptr<Tokenizer>> Create(const Vocabulary& vocabulary);
+  /// The same, with what ReadVocabulary makes of the file.
   static absl::StatusOr<std::unique_ptr<Tokenizer>> FromGguf(const GgufFile& file);
 
   /// Token ids of a text that is UTF-8 (invalid bytes are tokenized as bytes), given in stretches.
-  /// With `parse_special`, spellings of control tokens in a stretch (such as "<|im_end|>") become
-  /// those tokens; without, or when they reach across stretches, they are ordinary text. Otherwise
+  /// With `parse_special`, spellings of control tokens and markers in a stretch (such as
+  /// "<|im_end|>") become those tokens; without, or when they reach across stretches, they are
+  /// ordinary text, whatever the file types them as (engine/text/markers.h). Otherwise
   /// the text is tokenized as if it were in one piece. With `add_bos`, the beginning-of-sequence
-  /// token is put in front if the model wants one.
-  virtual std::vector<int32_t> EncodeSegments(std::span<const TextSegment> segments,
-                                              bool add_bos) const = 0;
+  /// token is put in front if the model wants one. A long text may take seconds: once `cancelled`
+  /// is set, this returns soon, and what it returns means nothing.
+  virtual std::vector<int32_t> EncodeSegments(std::span<const TextSegment> segments, bool add_bos,
+                                              const std::atomic<bool>& cancelled) const = 0;
+  /// The same to the end.
+  std::vector<int32_t> EncodeSegments(std::span<const TextSegment> segments, bool add_bos) const {
+    return EncodeSegments(segments, add_bos, /*cancelled=*/std::atomic<bool>(false));
+  }
   /// The same for a text of one stretch.
   std::vector<int32_t> Encode(std::string_view text, bool parse_special, bool add_bos) const {
     const TextSegment segment = {std::string(text), parse_special};
     return EncodeSegments({&segment, 1}, add_bos);
   }
+
+  /// As many tokens come of the text at least, whatever it holds: found in no more than one pass
+  /// over it. 0: nothing is known.
+  virtual size_t LeastTokens(std::span<const TextSegment> /*segments*/) const { return 0; }
 
   /// The bytes that a token stands for, possibly a part of a UTF-8 character. Control tokens give
   /// their spelling if `render_special`, else nothing. REQUIRES: 0 <= token < vocab_size().

@@ -62,6 +62,10 @@ bool IsValidUtf8(std::string_view text) {
   return true;
 }
 
+/// A text is at most so many times as long as its normalisation form C: Hangul syllables, which
+/// take 3 bytes, are composed of three letters of 3 bytes each, and the Kelvin sign becomes a K.
+constexpr size_t kMaxNfcShrinkage = 3;
+
 /// Unicode normalisation form C; text with invalid UTF-8 comes back as it is.
 std::string NormalizeNfc(std::string_view text) {
   UErrorCode error = U_ZERO_ERROR;
@@ -122,6 +126,7 @@ BpeTokenizer::BpeTokenizer(const Vocabulary& vocabulary, const Pretokenizer& pre
   byte_tokens_.fill(-1);
   for (int32_t token = 0; token < vocab_size(); ++token) {
     const std::string& bytes = this->token_bytes()[token];
+    max_token_bytes_ = std::max(max_token_bytes_, bytes.size());
     if (vocabulary.types[token] != TokenType::kNormal || bytes.size() != 1) continue;
     int32_t& byte_token = byte_tokens_[static_cast<unsigned char>(bytes[0])];
     if (byte_token < 0) byte_token = token;
@@ -165,6 +170,7 @@ absl::Status BpeTokenizer::ReadMerges(const Vocabulary& vocabulary) {
 }
 
 void BpeTokenizer::FindWholeWords(const Vocabulary& vocabulary) {
+  const std::atomic<bool> cancelled = false;
   Scratch scratch;
   std::vector<int32_t> tokens;
   for (int32_t token = 0; token < vocab_size(); ++token) {
@@ -172,14 +178,29 @@ void BpeTokenizer::FindWholeWords(const Vocabulary& vocabulary) {
     if (vocabulary.types[token] != TokenType::kNormal || bytes.empty()) continue;
     if (!pretokenizer_.ignores_merges) {
       tokens.clear();
-      MergeWord(bytes, scratch, tokens);
+      MergeWord(bytes, cancelled, scratch, tokens);
       if (tokens != std::vector<int32_t>{token}) continue;
     }
     whole_words_.emplace(bytes, token);
   }
 }
 
-void BpeTokenizer::EncodeText(std::string_view text, std::vector<int32_t>& tokens) const {
+size_t BpeTokenizer::LeastTokens(std::span<const TextSegment> segments) const {
+  const auto spelled = [this](char c) { return byte_tokens_[static_cast<unsigned char>(c)] >= 0; };
+  size_t bytes = 0;
+  for (const TextSegment& segment : segments) {
+    bytes += static_cast<size_t>(std::ranges::count_if(segment.text, spelled));
+  }
+  if (pretokenizer_.normalizes_nfc) {
+    // What it composes may be spelled by other bytes than what it is composed of.
+    const bool all = std::ranges::all_of(byte_tokens_, [](int32_t token) { return token >= 0; });
+    bytes = all ? bytes / kMaxNfcShrinkage : 0;
+  }
+  return (bytes + max_token_bytes_ - 1) / max_token_bytes_;
+}
+
+void BpeTokenizer::EncodeText(std::string_view text, const std::atomic<bool>& cancelled,
+                              std::vector<int32_t>& tokens) const {
   std::string normalized;
   if (pretokenizer_.normalizes_nfc) {
     normalized = NormalizeNfc(text);
@@ -187,21 +208,22 @@ void BpeTokenizer::EncodeText(std::string_view text, std::vector<int32_t>& token
   }
   Scratch scratch;
   for (std::string_view word : SplitWords(pretokenizer_.pattern, text)) {
-    EncodeWord(word, scratch, tokens);
+    if (cancelled.load(std::memory_order_relaxed)) return;
+    EncodeWord(word, cancelled, scratch, tokens);
   }
 }
 
-void BpeTokenizer::EncodeWord(std::string_view word, Scratch& scratch,
-                              std::vector<int32_t>& tokens) const {
+void BpeTokenizer::EncodeWord(std::string_view word, const std::atomic<bool>& cancelled,
+                              Scratch& scratch, std::vector<int32_t>& tokens) const {
   if (const auto found = whole_words_.find(word); found != whole_words_.end()) {
     tokens.push_back(found->second);
   } else {
-    MergeWord(word, scratch, tokens);
+    MergeWord(word, cancelled, scratch, tokens);
   }
 }
 
-void BpeTokenizer::MergeWord(std::string_view word, Scratch& scratch,
-                             std::vector<int32_t>& tokens) const {
+void BpeTokenizer::MergeWord(std::string_view word, const std::atomic<bool>& cancelled,
+                             Scratch& scratch, std::vector<int32_t>& tokens) const {
   auto& [symbols, heap] = scratch;
   symbols.clear();
   heap.clear();
@@ -216,7 +238,7 @@ void BpeTokenizer::MergeWord(std::string_view word, Scratch& scratch,
   for (size_t i = 0; i + 1 < symbols.size(); ++i) {
     PushCandidate(static_cast<int32_t>(i), static_cast<int32_t>(i + 1), scratch);
   }
-  while (!heap.empty()) {
+  while (!heap.empty() && !cancelled.load(std::memory_order_relaxed)) {
     std::pop_heap(heap.begin(), heap.end(), MergesLater<Candidate>);
     const Candidate merge = heap.back();
     heap.pop_back();

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <array>
+#include <atomic>
 #include <cstdint>
 #include <memory>
 #include <string_view>
@@ -23,6 +24,7 @@ class BpeTokenizer final : public VocabularyTokenizer {
   /// spelled alike the first one is used.
   static absl::StatusOr<std::unique_ptr<Tokenizer>> Create(const Vocabulary& vocabulary);
 
+  size_t LeastTokens(std::span<const TextSegment> segments) const override;
   bool StripsLeadingSpace() const override { return false; }
 
  private:
@@ -56,13 +58,17 @@ class BpeTokenizer final : public VocabularyTokenizer {
   absl::Status ReadMerges(const Vocabulary& vocabulary);
   void FindWholeWords(const Vocabulary& vocabulary);
 
-  void EncodeText(std::string_view text, std::vector<int32_t>& tokens) const override;
-  void EncodeWord(std::string_view word, Scratch& scratch, std::vector<int32_t>& tokens) const;
-  void MergeWord(std::string_view word, Scratch& scratch, std::vector<int32_t>& tokens) const;
+  void EncodeText(std::string_view text, const std::atomic<bool>& cancelled,
+                  std::vector<int32_t>& tokens) const override;
+  void EncodeWord(std::string_view word, const std::atomic<bool>& cancelled, Scratch& scratch,
+                  std::vector<int32_t>& tokens) const;
+  void MergeWord(std::string_view word, const std::atomic<bool>& cancelled, Scratch& scratch,
+                 std::vector<int32_t>& tokens) const;
   void PushCandidate(int32_t left, int32_t right, Scratch& scratch) const;
 
   const Pretokenizer pretokenizer_;
-  std::array<int32_t, 256> byte_tokens_;         ///< -1 for bytes that the vocabulary lacks
+  std::array<int32_t, 256> byte_tokens_;  ///< -1 for bytes that the vocabulary lacks
+  size_t max_token_bytes_ = 1;
   absl::flat_hash_map<uint64_t, Merge> merges_;  ///< by left token << 32 | right token
   /// Words that become one token, so that they need no merging: most of ordinary text.
   absl::flat_hash_map<std::string_view, int32_t> whole_words_;

@@ -16,24 +16,6 @@ namespace {
 
 constexpr std::string_view kSpaceMark = "\u2581";
 
-/// The byte that a token such as "<0x0A>" stands for.
-std::optional<unsigned char> ParseByteToken(std::string_view token) {
-  if (token.size() != 6 || token.substr(0, 3) != "<0x" || token[5] != '>') return std::nullopt;
-  int byte = 0;
-  for (const char c : token.substr(3, 2)) {
-    int digit;
-    if (c >= '0' && c <= '9') {
-      digit = c - '0';
-    } else if (c >= 'A' && c <= 'F') {
-      digit = c - 'A' + 10;
-    } else {
-      return std::nullopt;
-    }
-    byte = byte * 16 + digit;
-  }
-  return static_cast<unsigned char>(byte);
-}
-
 std::string MarkSpaces(std::string_view text, bool prefix) {
   std::string marked;
   marked.reserve(text.size() + text.size() / 2);
@@ -136,6 +118,7 @@ SentencePieceTokenizer::SentencePieceTokenizer(const Vocabulary& vocabulary,
       add_space_prefix_(vocabulary.add_space_prefix) {
   byte_tokens_.fill(-1);
   for (int32_t i = 0; i < vocab_size(); ++i) {
+    max_spelling_bytes_ = std::max(max_spelling_bytes_, vocabulary.tokens[i].size());
     if (vocabulary.types[i] == TokenType::kByte) {
       byte_tokens_[static_cast<unsigned char>(this->token_bytes()[i][0])] = i;
     } else if (vocabulary.types[i] == TokenType::kNormal) {
@@ -151,7 +134,16 @@ int32_t SentencePieceTokenizer::FindPiece(std::string_view piece) const {
   return found == pieces_.end() ? -1 : found->second;
 }
 
-void SentencePieceTokenizer::EncodeText(std::string_view text, std::vector<int32_t>& tokens) const {
+size_t SentencePieceTokenizer::LeastTokens(std::span<const TextSegment> segments) const {
+  // A run of characters that no byte token spells is one token, or none.
+  if (std::ranges::any_of(byte_tokens_, [](int32_t token) { return token < 0; })) return 0;
+  size_t bytes = 0;
+  for (const TextSegment& segment : segments) bytes += segment.text.size();
+  return (bytes + max_spelling_bytes_ - 1) / max_spelling_bytes_;
+}
+
+void SentencePieceTokenizer::EncodeText(std::string_view text, const std::atomic<bool>& cancelled,
+                                        std::vector<int32_t>& tokens) const {
   const std::string marked = MarkSpaces(text, add_space_prefix_);
   std::vector<Symbol> symbols = SplitCharacters(marked);
   std::priority_queue<Candidate> candidates;
@@ -166,7 +158,7 @@ void SentencePieceTokenizer::EncodeText(std::string_view text, std::vector<int32
   for (size_t i = 0; i + 1 < symbols.size(); ++i) {
     push(static_cast<int32_t>(i), static_cast<int32_t>(i + 1));
   }
-  while (!candidates.empty()) {
+  while (!candidates.empty() && !cancelled.load(std::memory_order_relaxed)) {
     const Candidate merge = candidates.top();
     candidates.pop();
     Symbol& left = symbols[merge.left];

@@ -1,7 +1,6 @@
 #include "engine/text/vocabulary.h"
 
 #include <algorithm>
-#include <array>
 #include <cmath>
 #include <limits>
 #include <string_view>
@@ -9,15 +8,12 @@
 
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
+#include "engine/text/markers.h"
 
 namespace winnow {
 namespace {
 
 constexpr std::string_view kPrefix = "tokenizer.ggml.";
-
-constexpr std::array<std::string_view, 10> kTurnEnds = {
-    "<|im_end|>",    "<|endoftext|>", "<|eot_id|>", "<|eom_id|>", "<|end_of_text|>",
-    "<end_of_turn>", "<|end|>",       "</s>",       "<EOT>",      "<eos>"};
 
 std::string Key(std::string_view name) { return std::string(kPrefix).append(name); }
 
@@ -48,7 +44,13 @@ absl::StatusOr<int32_t> TokenId(const GgufFile& file, std::string_view name, siz
 absl::Status ReadTypes(const GgufFile& file, Vocabulary& vocabulary) {
   vocabulary.types.assign(vocabulary.tokens.size(), TokenType::kNormal);
   absl::StatusOr<const std::vector<int64_t>*> types = file.GetInts(Key("token_type"));
-  if (absl::IsNotFound(types.status())) return absl::OkStatus();
+  if (absl::IsNotFound(types.status())) {
+    if (vocabulary.model != "llama") return absl::OkStatus();
+    for (size_t i = 0; i < vocabulary.tokens.size(); ++i) {
+      if (ParseByteToken(vocabulary.tokens[i])) vocabulary.types[i] = TokenType::kByte;
+    }
+    return absl::OkStatus();
+  }
   if (!types.ok()) return types.status();
   if ((*types)->size() != vocabulary.tokens.size()) {
     return Fault("token_type", absl::StrCat("has ", (*types)->size(), " entries, the vocabulary ",
@@ -85,12 +87,29 @@ absl::Status ReadScores(const GgufFile& file, Vocabulary& vocabulary) {
 
 }  // namespace
 
+std::optional<unsigned char> ParseByteToken(std::string_view token) {
+  if (token.size() != 6 || token.substr(0, 3) != "<0x" || token[5] != '>') return std::nullopt;
+  int byte = 0;
+  for (const char c : token.substr(3, 2)) {
+    int digit;
+    if (c >= '0' && c <= '9') {
+      digit = c - '0';
+    } else if (c >= 'A' && c <= 'F') {
+      digit = c - 'A' + 10;
+    } else {
+      return std::nullopt;
+    }
+    byte = byte * 16 + digit;
+  }
+  return static_cast<unsigned char>(byte);
+}
+
 std::vector<int32_t> EndOfGenerationTokens(const Vocabulary& vocabulary,
                                            std::vector<int32_t> named) {
   for (size_t i = 0; i < vocabulary.tokens.size(); ++i) {
     const TokenType type = vocabulary.types[i];
-    if ((type == TokenType::kControl || type == TokenType::kUserDefined) &&
-        std::find(kTurnEnds.begin(), kTurnEnds.end(), vocabulary.tokens[i]) != kTurnEnds.end()) {
+    if ((type == TokenType::kControl || type == TokenType::kMarker) &&
+        IsTurnEnd(vocabulary.tokens[i])) {
       named.push_back(static_cast<int32_t>(i));
     }
   }
@@ -138,6 +157,8 @@ absl::StatusOr<Vocabulary> ReadVocabulary(const GgufFile& file) {
   vocabulary.bos_token = ids[0];
   vocabulary.eos_token = ids[1];
   vocabulary.unknown_token = ids[2];
+  const absl::StatusOr<std::string> chat_template = file.GetString("tokenizer.chat_template");
+  TypeMarkers(chat_template.ok() ? *chat_template : "", vocabulary);
   vocabulary.end_of_generation = EndOfGenerationTokens(vocabulary, {ids[1], ids[3], ids[4]});
 
   if (absl::StatusOr<bool> add_bos = file.GetBool(Key("add_bos_token")); add_bos.ok()) {

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <atomic>
 #include <cstdint>
 #include <span>
 #include <string>
@@ -16,8 +17,8 @@ namespace winnow {
 /// model encodes what lies between.
 class VocabularyTokenizer : public Tokenizer {
  public:
-  std::vector<int32_t> EncodeSegments(std::span<const TextSegment> segments,
-                                      bool add_bos) const override;
+  std::vector<int32_t> EncodeSegments(std::span<const TextSegment> segments, bool add_bos,
+                                      const std::atomic<bool>& cancelled) const override;
   std::string TokenBytes(int32_t token, bool render_special) const override;
 
   int32_t vocab_size() const override { return static_cast<int32_t>(token_bytes_.size()); }
@@ -30,8 +31,10 @@ class VocabularyTokenizer : public Tokenizer {
   VocabularyTokenizer(const Vocabulary& vocabulary, std::vector<std::string> token_bytes,
                       bool adds_bos);
 
-  /// Appends the tokens of a text that holds no special tokens; never empty.
-  virtual void EncodeText(std::string_view text, std::vector<int32_t>& tokens) const = 0;
+  /// Appends the tokens of a text, never empty, that holds no special tokens, or some of them once
+  /// `cancelled` is set.
+  virtual void EncodeText(std::string_view text, const std::atomic<bool>& cancelled,
+                          std::vector<int32_t>& tokens) const = 0;
 
   /// For the derived class's tables, which refer to these bytes.
   const std::vector<std::string>& token_bytes() const { return token_bytes_; }

@@ -64,7 +64,8 @@ void WriteLabel(const float* key, const float* basis, const float* offset, int h
   float z[kMaxLabelWidth];
   Project(key, basis, head_dim, width, z);
   const auto code = [&](int i) {
-    return static_cast<uint8_t>(std::nearbyint(std::clamp(z[i] + offset[i], 0.0f, 15.0f)));
+    // In this order NaN becomes 0.
+    return static_cast<uint8_t>(std::nearbyint(std::min(std::max(0.0f, z[i] + offset[i]), 15.0f)));
   };
   for (int i = 0; i < width; i += 8) {
     for (int j = 0; j < 4; ++j) label[j] = code(i + j) | code(i + 4 + j) << 4;
@@ -80,7 +81,9 @@ void ProjectQuery(const float* query, const float* basis, int head_dim, int widt
   for (int i = 0; i < width; ++i) largest = std::max(largest, std::abs(w[i]));
   const float to_code = largest > 0 ? 127 / largest : 0;
   for (int i = 0; i < width; ++i) {
-    out->codes[i] = static_cast<int8_t>(std::nearbyint(w[i] * to_code));
+    // A query may be too small or large for that, or no number at all, which becomes a code, too.
+    const float code = std::min(std::max(-127.0f, w[i] * to_code), 127.0f);
+    out->codes[i] = static_cast<int8_t>(std::nearbyint(code));
   }
   out->scale = largest / 127 * scale_by;
   // Codes of labels are 0 to 15.

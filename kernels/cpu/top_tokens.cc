@@ -5,6 +5,7 @@
 #include <bit>
 #include <cmath>
 #include <functional>
+#include <numeric>
 #include <vector>
 
 #undef HWY_TARGET_INCLUDE
@@ -69,20 +70,26 @@ struct SetBits {
 };
 constexpr SetBits kSetBits;
 
-// Writes the t in [0, count) for which chosen(vector of weights) is true, in ascending order, and
-// returns the end. Branches on single lanes would be mispredicted; masked stores are slow on AMD
-// processors; so whole vectors are stored and the end moves by as many as were chosen. Needs room
-// for 8 more.
-template <typename Chosen>
-HWY_INLINE int32_t* Positions(const float* weights, int count, const Chosen& chosen, int32_t* end) {
+// A weight as an integer that is ordered as weights are. What is no weight is larger than all.
+uint32_t Key(float weight) {
+  constexpr uint32_t kInfinity = 0x7f800000;
+  return std::min(std::bit_cast<uint32_t>(weight), kInfinity + 1);
+}
+
+// Writes the t in [0, count) whose weights are not below `low`, in ascending order, and returns the
+// end. Branches on single lanes would be mispredicted; masked stores are slow on AMD processors; so
+// whole vectors are stored and the end moves by as many as were chosen. Needs room for 8 more.
+HWY_INLINE int32_t* Positions(const float* weights, int count, float low, int32_t* end) {
   const F32 d;
   const hn::CappedTag<int32_t, 8> di;
   constexpr int kStep = static_cast<int>(hn::MaxLanes(di));
+  const VF32 lows = hn::Set(d, low);
   for (int t = 0; t < count; t += kLanes) {
-    uint8_t bytes[8] = {};
-    hn::StoreMaskBits(d, chosen(hn::LoadU(d, weights + t)), bytes);
-    uint32_t bits = bytes[0] | uint32_t{bytes[1]} << 8;
-    if (t + kLanes > count) bits &= (1u << (count - t)) - 1;
+    uint8_t below[8] = {};
+    hn::StoreMaskBits(d, hn::Lt(hn::LoadU(d, weights + t), lows), below);
+    // Not those that reach it, which NaN does not.
+    uint32_t bits = ~(below[0] | uint32_t{below[1]} << 8);
+    bits &= (1u << std::min(kLanes, count - t)) - 1;
     for (int first = t; first < t + kLanes; first += 8, bits >>= 8) {
       const uint8_t* numbers = kSetBits.numbers[bits & 255];
       for (int i = 0; i < 8; i += kStep) {
@@ -105,16 +112,16 @@ float LowerBound(const float* weights, int count, int k) {
   // Three standard deviations more, so that it is seldom too high.
   const int rank = static_cast<int>(expected + 3 * std::sqrt(expected)) + 2;
   if (rank >= kSamples / 2) return 0;
-  float samples[kSamples];
+  uint32_t samples[kSamples];
   const int stride = count / kSamples;
-  for (int i = 0; i < kSamples; ++i) samples[i] = weights[i * stride];
+  for (int i = 0; i < kSamples; ++i) samples[i] = Key(weights[i * stride]);
   std::nth_element(samples, samples + rank, samples + kSamples, std::greater<>());
-  return samples[rank];
+  return std::bit_cast<float>(samples[rank]);
 }
 
-// The k-th largest of non-negative floats, given as their bits, which are ordered alike. Counts
-// them by ranges of equal width and goes on with the range in which it lies: comparisons, as
-// selecting by partitioning makes them, would be mispredicted every other time. Reorders `bits`.
+// The k-th largest. Counts keys by ranges of equal width and goes on with the range in which it
+// lies: comparisons, as selecting by partitioning makes them, would be mispredicted every other
+// time. Reorders `bits`. REQUIRES: 1 <= k <= bits.size().
 uint32_t KthLargest(std::vector<uint32_t>& bits, int k) {
   constexpr int kRangeBits = 8;
   uint32_t low = 0;
@@ -151,31 +158,26 @@ void TopTokens(const float* weights, int count, int k, int32_t base, int32_t* ou
   static thread_local std::vector<int32_t> positions;
   static thread_local std::vector<uint32_t> bits;
   positions.resize(std::max<size_t>(positions.size(), count + 8));
-  const F32 d;
-  const auto reach = [&](float low) {
-    const VF32 lows = hn::Set(d, low);
-    int32_t* const end = Positions(
-        weights, count, [&](VF32 w) { return hn::Ge(w, lows); }, positions.data());
-    return static_cast<int>(end - positions.data());
-  };
-  int candidates = reach(LowerBound(weights, count, k));
-  if (candidates < k) candidates = reach(0);
+  int32_t* const end = Positions(weights, count, LowerBound(weights, count, k), positions.data());
+  auto candidates = static_cast<int>(end - positions.data());
+  if (candidates < k) {
+    std::iota(positions.begin(), positions.begin() + count, 0);
+    candidates = count;
+  }
 
   bits.resize(candidates);
   int larger = 0;
-  for (int i = 0; i < candidates; ++i) {
-    bits[i] = std::bit_cast<uint32_t>(weights[positions[i]]);
-  }
-  const float threshold = std::bit_cast<float>(KthLargest(bits, k));
-  for (int i = 0; i < candidates; ++i) larger += weights[positions[i]] > threshold;
+  for (int i = 0; i < candidates; ++i) bits[i] = Key(weights[positions[i]]);
+  const uint32_t threshold = KthLargest(bits, k);
+  for (int i = 0; i < candidates; ++i) larger += Key(weights[positions[i]]) > threshold;
   int ties = k - larger;  // of what is equal, the first ones fill up
   int chosen = 0;
   for (int i = 0; i < candidates; ++i) {  // without branches, which would be mispredicted
-    const float weight = weights[positions[i]];
-    const bool tie = weight == threshold && ties > 0;
+    const uint32_t key = Key(weights[positions[i]]);
+    const bool tie = key == threshold && ties > 0;
     positions[chosen] = base + positions[i];
     ties -= tie;
-    chosen += tie || weight > threshold;
+    chosen += tie || key > threshold;
   }
   std::copy_n(positions.begin(), k, out);
 }

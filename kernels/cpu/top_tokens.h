@@ -16,8 +16,9 @@ void WeightedSum(const float* const* weights, const float* factors, int heads, i
                  float* out);
 
 /// Writes the positions of the `k` largest of weights[0, count) in ascending order to `out`, each
-/// plus `base`; lower positions first among equals. Exact. REQUIRES: weights are not negative and
-/// not NaN; 0 <= k <= count; room to read `count` rounded up to a multiple of 16.
+/// plus `base`; lower positions first among equals. Exact. What is no weight, NaN or negative,
+/// counts as the largest. REQUIRES: 0 <= k <= count; room to read `count` rounded up to a multiple
+/// of 16.
 void TopTokens(const float* weights, int count, int k, int32_t base, int32_t* out);
 
 }  // namespace winnow::cpu

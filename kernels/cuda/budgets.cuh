@@ -22,15 +22,19 @@ inline BudgetWeights CopyBudgetWeights(const DecodeAttention& call) {
 }
 
 /// BudgetTokens of a KV head of a row: computed where it is needed, so that a captured graph
-/// follows the contexts.
+/// follows the contexts. A head that selects never gets more than its list holds, whatever the host
+/// made of the same numbers.
 __device__ inline int32_t BudgetOf(const DecodeAttention& call, const BudgetWeights& weights,
                                    int row, int kv_head) {
+  const int32_t context = call.contexts[row];
+  if (call.max_selected == 0) return context;
   LayerSelector selector;
   selector.budget_weights = weights.of_head;
   selector.sinks = call.sinks;
   selector.window = call.window;
   selector.min_context = call.min_context;
-  return BudgetTokens(call.selections[row], selector, kv_head, call.contexts[row]);
+  const int32_t budget = BudgetTokens(call.selections[row], selector, kv_head, context);
+  return budget < context ? min(budget, call.max_selected) : context;
 }
 
 }  // namespace winnow::cuda

@@ -391,7 +391,7 @@ class CudaBackend : public Backend {
                .max_blocks = shape.max_blocks,
                .max_context = shape.max_context,
                .max_selected = shape.MaxSelected(selector, kv_heads),
-               .exact_scores = shape.scores != StepShape::Widest{},
+               .exact_scores = shape.scores > 0,
                .queries = static_cast<const float*>(qkv.data),
                .query_stride = qkv.stride,
                .out = out.data,

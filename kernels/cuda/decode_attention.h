@@ -57,8 +57,9 @@ struct DecodeAttention {
   const Selection* selections = nullptr;  ///< [rows]; budgets are BudgetTokens of these
   const int32_t* block_tables = nullptr;  ///< [sequences, max_blocks] as StepBatch::block_tables
   int max_blocks = 0;
-  int32_t max_context = 0;   ///< no context is longer
-  int32_t max_selected = 0;  ///< no budget of a head that selects is larger; 0: all heads are dense
+  int32_t max_context = 0;  ///< no context is longer
+  /// Room in the list of a head that selects, for the largest budget; 0: all heads are dense.
+  int32_t max_selected = 0;
 
   bool exact_scores = false;  ///< some row's kind is kScores, which costs one launch more
 

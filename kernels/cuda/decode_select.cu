@@ -39,9 +39,9 @@ struct Arguments {
   uint32_t* spilled_keys;  // [rows, kv_heads, warps warp tokens]; null: in shared memory
 };
 
-// Writes the warp's part of the chosen tokens, in order.
+// Writes the warp's part of the `budget` chosen tokens, in order.
 __device__ void WriteChosen(const DecodeHead& head, const Range& range, const Threshold& threshold,
-                            uint32_t* selected, Shared& shared) {
+                            int budget, uint32_t* selected, Shared& shared) {
   // Marks positions whose key equals the threshold.
   constexpr uint32_t kEqual = 1u << 31;
   const int lane = threadIdx.x % 32;
@@ -102,8 +102,10 @@ __device__ void WriteChosen(const DecodeHead& head, const Range& range, const Th
       const uint32_t equals = __ballot_sync(~0u, is_equal);
       const int equal = before.equal + __popc(equals & lanes_before);
       const int larger = before.larger + __popc(~equals & lanes_before);
-      if (begin + 32 * u + lane < count && (!is_equal || equal < threshold.ties)) {
-        selected[larger + min(equal, threshold.ties)] = entries[u];
+      const int place = larger + min(equal, threshold.ties);
+      if (begin + 32 * u + lane < count && (!is_equal || equal < threshold.ties) &&
+          place < budget) {
+        selected[place] = entries[u];
       }
       before.equal += __popc(equals);
       before.larger += 32 - __popc(equals);
@@ -167,7 +169,7 @@ __global__ void __launch_bounds__(32 * kMaxWarps, 1)
   const int wanted = budget - call.sinks - call.window;
   const Threshold threshold =
       wanted > 0 ? FindThreshold(range, covered, wanted, shared) : Threshold{kForced, INT_MAX};
-  WriteChosen(head, range, threshold, selected, shared);
+  WriteChosen(head, range, threshold, budget, selected, shared);
   SyncCluster();  // others may still read this block's counts
 }
 

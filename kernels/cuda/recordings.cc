@@ -1,12 +1,14 @@
 #include "kernels/cuda/recordings.h"
 
+#include <algorithm>
+
 #include "kernels/cuda/status.h"
 
 namespace winnow::cuda {
 namespace {
 
-// Shapes come with batch sizes and, in steps of an eighth, with contexts. A graph takes about a
-// megabyte.
+// Shapes come with batch sizes, with contexts in steps of an eighth and with powers of two of
+// budgets. A graph takes about a megabyte.
 constexpr size_t kMaxGraphs = 256;
 
 }  // namespace
@@ -14,31 +16,48 @@ constexpr size_t kMaxGraphs = 256;
 GraphRecordings::~GraphRecordings() { Forget(); }
 
 void GraphRecordings::Forget() {
-  for (const auto& [shape, graph] : graphs_) {
-    if (graph != nullptr) cudaGraphExecDestroy(graph);
+  for (const auto& [shape, recording] : recordings_) {
+    if (recording.graph != nullptr) cudaGraphExecDestroy(recording.graph);
   }
-  graphs_.clear();
+  recordings_.clear();
+}
+
+// A graph that still runs is freed when it has ended.
+void GraphRecordings::ForgetOldest() {
+  const auto oldest = std::ranges::min_element(
+      recordings_, {}, [](const auto& entry) { return entry.second.last_run; });
+  if (oldest->second.graph != nullptr) cudaGraphExecDestroy(oldest->second.graph);
+  recordings_.erase(oldest);
 }
 
 absl::Status GraphRecordings::Run(const StepShape& shape, const std::function<int()>& generation,
                                   cudaStream_t stream, const std::function<void()>& queue) {
-  if (generation_ != generation() || graphs_.size() == kMaxGraphs) Forget();
+  if (generation_ != generation()) Forget();
   generation_ = generation();
-  const auto known = graphs_.find(shape);
-  if (known == graphs_.end()) {
+  ++runs_;
+  const auto known = recordings_.find(shape);
+  if (known == recordings_.end()) {
     queue();
-    if (generation() == generation_) graphs_[shape] = nullptr;
+    if (generation() != generation_) return absl::OkStatus();
+    if (recordings_.size() == kMaxGraphs) ForgetOldest();
+    recordings_[shape].last_run = runs_;
     return absl::OkStatus();
   }
-  cudaGraphExec_t& graph = known->second;
-  if (graph == nullptr) {
-    if (absl::Status status = Capture(stream, queue, &graph); !status.ok()) return status;
+  Recording& recording = known->second;
+  recording.last_run = runs_;
+  if (recording.graph == nullptr && !recording.lacks_memory) {
+    absl::Status status = Capture(stream, queue, &recording);
+    if (!status.ok()) return status;
   }
-  return CudaStatus(cudaGraphLaunch(graph, stream), "cudaGraphLaunch");
+  if (recording.lacks_memory) {
+    queue();
+    return absl::OkStatus();
+  }
+  return CudaStatus(cudaGraphLaunch(recording.graph, stream), "cudaGraphLaunch");
 }
 
 absl::Status GraphRecordings::Capture(cudaStream_t stream, const std::function<void()>& queue,
-                                      cudaGraphExec_t* graph) {
+                                      Recording* recording) {
   absl::Status status = CudaStatus(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal),
                                    "cudaStreamBeginCapture");
   if (!status.ok()) return status;
@@ -46,9 +65,13 @@ absl::Status GraphRecordings::Capture(cudaStream_t stream, const std::function<v
   cudaGraph_t captured = nullptr;
   status = CudaStatus(cudaStreamEndCapture(stream, &captured), "cudaStreamEndCapture");
   if (!status.ok()) return status;
-  status = CudaStatus(cudaGraphInstantiate(graph, captured, 0), "cudaGraphInstantiate");
+  const cudaError_t error = cudaGraphInstantiate(&recording->graph, captured, 0);
   cudaGraphDestroy(captured);
-  return status;
+  recording->lacks_memory = error == cudaErrorMemoryAllocation;
+  if (!recording->lacks_memory) return CudaStatus(error, "cudaGraphInstantiate");
+  cudaGetLastError();  // not sticky: forget it
+  recording->graph = nullptr;
+  return absl::OkStatus();
 }
 
 }  // namespace winnow::cuda

@@ -2,6 +2,7 @@
 
 #include <cuda_runtime_api.h>
 
+#include <cstdint>
 #include <functional>
 #include <map>
 
@@ -12,7 +13,9 @@
 namespace winnow::cuda {
 
 /// CUDA graphs of decode steps, one for each shape of step. The first step of a shape runs as it is
-/// queued, which allocates what it needs; the second is captured; later ones are replayed.
+/// queued, which allocates what it needs; the second is captured; later ones are replayed. Shapes
+/// that have not been used for longest are forgotten where there are too many, and a step for whose
+/// graph there is no memory runs as it is queued.
 class GraphRecordings : public Recordings {
  public:
   ~GraphRecordings() override;
@@ -23,11 +26,19 @@ class GraphRecordings : public Recordings {
                    cudaStream_t stream, const std::function<void()>& queue);
 
  private:
-  absl::Status Capture(cudaStream_t stream, const std::function<void()>& queue,
-                       cudaGraphExec_t* graph);
-  void Forget();
+  struct Recording {
+    cudaGraphExec_t graph = nullptr;  ///< null: the shape has run once, or
+    bool lacks_memory = false;        ///< for a graph
+    int64_t last_run = 0;
+  };
 
-  std::map<StepShape, cudaGraphExec_t> graphs_;  ///< null: the shape has run once
+  absl::Status Capture(cudaStream_t stream, const std::function<void()>& queue,
+                       Recording* recording);
+  void Forget();
+  void ForgetOldest();
+
+  std::map<StepShape, Recording> recordings_;
+  int64_t runs_ = 0;
   int generation_ = 0;
 };
 

@@ -15,42 +15,7 @@ constexpr int64_t kAlignment = 16;  // bytes, of each array
 
 int64_t Aligned(int64_t bytes) { return (bytes + kAlignment - 1) / kAlignment * kAlignment; }
 
-// Rounds up by at most an eighth, so that sizes which grow step by step fall into few classes.
-int RoundUp(int value, int least) {
-  const auto power = static_cast<int>(std::bit_floor(static_cast<unsigned>(value)));
-  const int unit = std::max(least, power / 8);
-  return (value + unit - 1) / unit * unit;
-}
-
-void Widen(const Selection& selection, StepShape::Widest* widest) {
-  if (selection.budget_tokens > 0) {
-    widest->budget_tokens = std::max(widest->budget_tokens, selection.budget_tokens);
-  } else {
-    widest->fraction = std::max(widest->fraction, selection.fraction);
-  }
-}
-
 }  // namespace
-
-int StepShape::MaxSelected(const LayerSelector& selector, int kv_heads) const {
-  if (max_context < selector.min_context) return 0;
-  int most = 0;
-  const auto add = [&](SelectionKind kind, const Widest& widest) {
-    for (int g = 0; g < kv_heads; ++g) {
-      if (widest.fraction > 0) {
-        most = std::max(most, BudgetTokens({kind, widest.fraction, 0}, selector, g, max_context));
-      }
-      if (widest.budget_tokens > 0) {
-        most =
-            std::max(most, BudgetTokens({kind, 1, widest.budget_tokens}, selector, g, max_context));
-      }
-    }
-  };
-  add(SelectionKind::kLabels, labels);
-  add(SelectionKind::kWindow, window);
-  add(SelectionKind::kScores, scores);
-  return most;
-}
 
 StepArrays::StepArrays() { cudaEventCreateWithFlags(&copied_, cudaEventDisableTiming); }
 
@@ -68,7 +33,6 @@ void StepArrays::Divide(const StepBatch& batch) {
   contexts_.clear();
   selections_.clear();
   tiles_.clear();
-  int context = 1;
   for (int s = 0; s < batch.sequences(); ++s) {
     const int begin = batch.query_begin[s];
     const int end = batch.query_begin[s + 1];
@@ -91,29 +55,14 @@ void StepArrays::Divide(const StepBatch& batch) {
       decode_rows_.push_back(row);
       decode_sequences_.push_back(s);
       contexts_.push_back(batch.positions[row] + 1);
-      context = std::max(context, contexts_.back());
       selections_.push_back(selection);
-      switch (selection.kind) {
-        case SelectionKind::kAll:
-          break;
-        case SelectionKind::kLabels:
-          Widen(selection, &shape_.labels);
-          break;
-        case SelectionKind::kWindow:
-          Widen(selection, &shape_.window);
-          break;
-        case SelectionKind::kScores:
-          Widen(selection, &shape_.scores);
-          break;
-      }
+      shape_.AddDecodeRow(selection, contexts_.back());
       ++row;
     }
   }
   std::ranges::stable_sort(tiles_, std::ranges::greater(), &PrefillTile::first_position);
-  shape_.decode_rows = static_cast<int>(decode_rows_.size());
   shape_.tiles = static_cast<int>(tiles_.size());
-  shape_.max_context = RoundUp(context, 256);
-  shape_.max_blocks = RoundUp(std::max(1, batch.max_blocks), 16);
+  shape_.Round(batch.max_blocks);
   tables_.assign(int64_t{shape_.sequences} * shape_.max_blocks, 0);
   for (int s = 0; s < shape_.sequences; ++s) {
     std::copy_n(batch.block_tables.begin() + int64_t{s} * batch.max_blocks, batch.max_blocks,

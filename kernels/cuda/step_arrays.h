@@ -2,7 +2,6 @@
 
 #include <cuda_runtime_api.h>
 
-#include <compare>
 #include <cstddef>
 #include <cstdint>
 #include <memory>
@@ -11,34 +10,11 @@
 #include "absl/status/status.h"
 #include "kernels/cuda/memory.h"
 #include "kernels/cuda/prefill_attention.h"
+#include "kernels/cuda/step_shape.h"
 #include "kernels/selection.h"
 #include "kernels/step_batch.h"
 
 namespace winnow::cuda {
-
-/// What decides how a step is computed, apart from the numbers in its arrays: steps of the same
-/// shape are the same launches on the same memory.
-struct StepShape {
-  /// Selections of one kind that no row of the step exceeds.
-  struct Widest {
-    float fraction = 0;         ///< of rows whose budget is a fraction; 0: there are none
-    int32_t budget_tokens = 0;  ///< of rows whose budget is a number of tokens; 0: there are none
-    auto operator<=>(const Widest&) const = default;
-  };
-
-  int rows = 0;
-  int decode_rows = 0;
-  int tiles = 0;
-  int sequences = 0;
-  int max_blocks = 0;   ///< of a block table as it lies in device memory
-  int max_context = 0;  ///< no decoding row has a longer context; rounded up
-  Widest labels, window, scores;
-
-  auto operator<=>(const StepShape&) const = default;
-
-  /// What no KV head that selects attends to more of, in this layer; 0 if none selects.
-  int MaxSelected(const LayerSelector& selector, int kv_heads) const;
-};
 
 /// The arrays of the current step in device memory, and how its rows are divided: decoding rows,
 /// which attend on their own, and tiles of rows of a prompt. All pointers stay the same for steps

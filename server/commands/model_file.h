@@ -19,7 +19,8 @@ struct ModelFile {
   std::unique_ptr<Tokenizer> tokenizer;
   std::optional<ChatTemplate> chat;  ///< none when the file has no template that Winnow knows
 
-  /// Errors are those of GgufFile::Open, ModelConfig::FromGguf and Tokenizer::FromGguf.
+  /// Errors are those of GgufFile::Open, ModelConfig::FromGguf, ReadVocabulary and
+  /// Tokenizer::Create. Logs which markers are known by their looks only.
   static absl::StatusOr<ModelFile> Open(const std::string& path);
 };
 

@@ -16,6 +16,8 @@
 #include "server/commands/serve_loop.h"
 #include "server/commands/serve_options.h"
 #include "server/grpc/grpc_server.h"
+#include "server/net/address.h"
+#include "server/net/descriptors.h"
 #include "server/observability/log.h"
 #include "server/observability/metrics_exporter.h"
 #include "server/security/auth.h"
@@ -26,14 +28,26 @@
 namespace winnow {
 namespace {
 
-/// Host part of "HOST:PORT" with the port that was really taken.
-std::string WithPort(const std::string& address, int port) {
-  return absl::StrCat(address.substr(0, address.rfind(':') + 1), port);
+/// What a flag says of where to listen. INVALID_ARGUMENT names it.
+absl::StatusOr<Address> AddressOf(const char* flag, const std::string& text) {
+  absl::StatusOr<Address> address = ParseAddress(text);
+  if (address.ok()) return address;
+  return absl::InvalidArgumentError(
+      absl::StrCat(flag, " ", std::string(address.status().message())));
 }
 
 absl::Status Serve(ServeFlags& flags, const Signals& signals) {
   const absl::Time started = absl::Now();
+  RaiseDescriptorLimit();
   // Before the model, which takes long to load.
+  const absl::StatusOr<Address> address = AddressOf("--address", flags.address);
+  if (!address.ok()) return address.status();
+  flags.server.address = *address;
+  absl::StatusOr<Address> metrics_address = AddressOf("--metrics-address", flags.metrics_address);
+  if (!metrics_address.ok()) return metrics_address.status();
+  if (metrics_address->is_unix()) {
+    return absl::InvalidArgumentError("--metrics-address must be HOST:PORT");
+  }
   auto credentials = MakeServerCredentials(flags.tls);
   if (!credentials.ok()) return credentials.status();
   flags.server.credentials = *std::move(credentials);
@@ -44,9 +58,9 @@ absl::Status Serve(ServeFlags& flags, const Signals& signals) {
   const auto authenticator = Authenticator::Open(flags.auth_tokens);
   if (!authenticator.ok()) return authenticator.status();
   if ((*authenticator)->wants_tokens() && !flags.tls.any() && !flags.auth_over_plaintext &&
-      !IsLoopback(flags.server.address)) {
+      !address->IsLoopback()) {
     return absl::InvalidArgumentError(
-        absl::StrCat("--auth-tokens on ", flags.server.address,
+        absl::StrCat("--auth-tokens on ", flags.address,
                      " would have tokens sent in plaintext: give --tls-cert and --tls-key, or "
                      "--auth-over-plaintext if a mesh or proxy encrypts"));
   }
@@ -107,13 +121,15 @@ absl::Status Serve(ServeFlags& flags, const Signals& signals) {
   absl::StatusOr<std::unique_ptr<GrpcServer>> server = GrpcServer::Start(flags.server, context);
   if (!server.ok()) return server.status();
   // Last, because it takes seconds to stop again when something after it fails.
-  const absl::StatusOr<int> metrics_port = metrics.Listen(flags.metrics_address);
+  const absl::StatusOr<int> metrics_port = metrics.Listen(metrics_address->Text());
   if (!metrics_port.ok()) return metrics_port.status();
+  metrics_address->port = *metrics_port;
   (*server)->SetServing(true);
   Log(LogLevel::kInfo, "listening",
-      {{"address", WithPort(flags.server.address, (*server)->port())},
-       {"metrics_address", WithPort(flags.metrics_address, *metrics_port)},
+      {{"address", (*server)->address().Text()},
+       {"metrics_address", metrics_address->Text()},
        {"model", model.name},
+       {"descriptors", DescriptorLimit()},
        {"seconds", absl::ToDoubleSeconds(absl::Now() - started)}});
 
   return ServeLoop(flags, signals, context, **authenticator, **server).Run();

@@ -9,8 +9,9 @@ void DeclareServeFlags(FlagSet& set, ServeFlags& flags) {
   set.Add("model", &flags.model, "FILE", "The GGUF file to serve. Required.");
   set.Add("model-name", &flags.model_name, "NAME",
           "What requests call the model. Default: the file's name without .gguf.");
-  set.Add("address", &flags.server.address, "HOST:PORT",
-          "Where to serve gRPC. Port 0 takes a free one and logs it.");
+  set.Add("address", &flags.address, "HOST:PORT",
+          "Where to serve gRPC; unix:PATH is a socket in the file system. Port 0 takes a free one "
+          "and logs it.");
   set.Add("metrics-address", &flags.metrics_address, "HOST:PORT",
           "Where to serve Prometheus metrics, under /metrics.");
   set.Add(

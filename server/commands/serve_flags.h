@@ -16,7 +16,8 @@ namespace winnow {
 struct ServeFlags {
   std::string model;
   std::string model_name;
-  GrpcServerOptions server = {.address = "127.0.0.1:50051"};
+  std::string address = "127.0.0.1:50051";
+  GrpcServerOptions server;  ///< without address and credentials
   TlsFiles tls;
   double min_ping_seconds = 5;
   double max_connection_age_seconds = 0;

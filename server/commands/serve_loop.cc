@@ -6,7 +6,6 @@
 #include <string>
 
 #include "absl/time/clock.h"
-#include "server/grpc/listening_sockets.h"
 #include "server/observability/log.h"
 #include "server/observability/watchdog.h"
 
@@ -84,11 +83,7 @@ absl::Status ServeLoop::Drain() {
   Log(LogLevel::kInfo, "draining",
       {{"lame_duck_seconds", flags_.lame_duck_seconds}, {"limit_seconds", flags_.drain_seconds}});
   server_.SetServing(false);
-  if (flags_.server.reuse_port) {
-    if (absl::Status status = StopAccepting(server_.port()); !status.ok()) {
-      Log(LogLevel::kWarning, "still_accepting", {{"error", std::string(status.message())}});
-    }
-  }
+  if (flags_.server.reuse_port) server_.StopAccepting();
   const absl::Time refuse = absl::Now() + absl::Seconds(flags_.lame_duck_seconds);
   absl::Status status = WaitUntil([&] { return absl::Now() >= refuse; });
   if (!status.ok()) return status;

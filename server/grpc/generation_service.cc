@@ -1,5 +1,7 @@
 #include "server/grpc/generation_service.h"
 
+#include <atomic>
+#include <cstddef>
 #include <optional>
 #include <string>
 #include <utility>
@@ -8,6 +10,7 @@
 #include "grpcpp/server_context.h"
 #include "grpcpp/support/server_callback.h"
 #include "server/grpc/call_context.h"
+#include "server/grpc/prompt.h"
 #include "server/grpc/request_validation.h"
 #include "server/grpc/response.h"
 #include "server/grpc/status_mapping.h"
@@ -33,8 +36,10 @@ class GenerationCall : public Reactor, public GenerationFront {
 
   std::string Model() const override { return message_.model(); }
   Request Outline() const override { return winnow::Outline(message_, model_); }
-  std::vector<FieldViolation> Decode(Request* request) const override {
-    return ValidateGenerate(message_, model_, request);
+  size_t TextBytes() const override { return winnow::TextBytes(message_); }
+  std::vector<FieldViolation> Decode(const std::atomic<bool>& cancelled,
+                                     Request* request) const override {
+    return ValidateGenerate(message_, model_, cancelled, request);
   }
 
  protected:

@@ -2,10 +2,10 @@
 
 #include <algorithm>
 #include <limits>
+#include <optional>
 #include <utility>
 #include <vector>
 
-#include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "grpc/grpc.h"
 #include "grpc/support/log.h"
@@ -19,6 +19,9 @@
 #include "server/grpc/model_service.h"
 #include "server/grpc/reflection_guard.h"
 #include "server/grpc/tokenizer_service.h"
+#include "server/net/acceptor.h"
+#include "server/net/descriptors.h"
+#include "server/net/listening_sockets.h"
 #include "server/observability/log.h"
 
 namespace winnow {
@@ -30,6 +33,8 @@ constexpr int kKeepaliveTimeoutMs = 10'000;
 /// How often Shutdown looks whether calls have ended, and what it gives their last bytes to leave.
 constexpr absl::Duration kShutdownPoll = absl::Milliseconds(5);
 constexpr absl::Duration kCloseGrace = absl::Milliseconds(100);
+/// How often it is logged that connections are refused.
+constexpr absl::Duration kRefusalLogInterval = absl::Seconds(1);
 
 /// For gRPC, which takes the largest number as "never".
 int Milliseconds(absl::Duration duration) {
@@ -64,8 +69,11 @@ struct GrpcServer::State {
   GenerationServiceImpl generation{context};
   TokenizerServiceImpl tokenizer{context};
   ModelServiceImpl model{context};
-  int port = 0;
-  std::unique_ptr<grpc::Server> server;  ///< last, so that calls end before the services do
+  /// Takes connections that somebody else has accepted: gRPC's own listener stops for good once it
+  /// lacks a descriptor.
+  std::unique_ptr<grpc::experimental::ExternalConnectionAcceptor> connections;
+  std::unique_ptr<grpc::Server> server;  ///< behind the services, so that calls end before them
+  std::optional<Acceptor> acceptor;      ///< last, so that nothing comes to a server that is gone
 };
 
 GrpcServer::GrpcServer(std::unique_ptr<State> state) : state_(std::move(state)) {}
@@ -77,9 +85,14 @@ absl::StatusOr<std::unique_ptr<GrpcServer>> GrpcServer::Start(const GrpcServerOp
   gpr_set_log_function(LogFromGrpc);
   grpc::EnableDefaultHealthCheckService(true);
   grpc::reflection::InitProtoReflectionServerBuilderPlugin();
+  absl::StatusOr<ListeningSockets> sockets =
+      ListeningSockets::Open(options.address, options.reuse_port, kKeepaliveTimeoutMs);
+  if (!sockets.ok()) return sockets.status();
   auto state = std::make_unique<State>(context);
   grpc::ServerBuilder builder;
-  builder.AddListeningPort(options.address, options.credentials, &state->port);
+  using Type = grpc::ServerBuilder::experimental_type::ExternalConnectionType;
+  state->connections =
+      builder.experimental().AddExternalConnectionAcceptor(Type::FROM_FD, options.credentials);
   builder.RegisterService(&state->generation);
   builder.RegisterService(&state->tokenizer);
   builder.RegisterService(&state->model);
@@ -87,8 +100,6 @@ absl::StatusOr<std::unique_ptr<GrpcServer>> GrpcServer::Start(const GrpcServerOp
   std::vector<std::unique_ptr<grpc::experimental::ServerInterceptorFactoryInterface>> guards;
   guards.push_back(std::make_unique<ReflectionGuard>(context.authenticator));
   builder.experimental().SetInterceptorCreators(std::move(guards));
-  // Off by default: a second server would take half of the connections, by mistake.
-  builder.AddChannelArgument(GRPC_ARG_ALLOW_REUSEPORT, options.reuse_port ? 1 : 0);
   builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_TIME_MS, kKeepaliveMs);
   builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, kKeepaliveTimeoutMs);
   builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_PERMIT_WITHOUT_CALLS, 1);
@@ -99,15 +110,34 @@ absl::StatusOr<std::unique_ptr<GrpcServer>> GrpcServer::Start(const GrpcServerOp
   builder.AddChannelArgument(GRPC_ARG_MAX_CONCURRENT_STREAMS, options.max_streams_per_connection);
   builder.SetMaxReceiveMessageSize(options.max_message_bytes);
   state->server = builder.BuildAndStart();
-  if (state->server == nullptr || state->port == 0) {
-    return absl::UnavailableError(absl::StrCat("can't listen on ", options.address));
-  }
+  if (state->server == nullptr) return absl::InternalError("gRPC can't start its server");
+  state->acceptor.emplace(
+      *std::move(sockets), std::max(0, DescriptorLimit() - kReservedDescriptors),
+      Acceptor::Callbacks{
+          .take =
+              [connections = state->connections.get()](int listener, int connection) {
+                grpc::experimental::ExternalConnectionAcceptor::NewConnectionParameters parameters;
+                parameters.listener_fd = listener;
+                parameters.fd = connection;
+                connections->HandleNewConnection(&parameters);
+              },
+          .lacking =
+              [&metrics = context.metrics, logged = absl::InfinitePast()]() mutable {
+                metrics.OnConnectionRefused();
+                if (absl::Now() - logged < kRefusalLogInterval) return;
+                logged = absl::Now();
+                Log(LogLevel::kWarning, "connections_refused",
+                    {{"reason", "no file descriptor is left for them"},
+                     {"descriptors", DescriptorLimit()}});
+              }});
   std::unique_ptr<GrpcServer> server(new GrpcServer(std::move(state)));
   server->SetServing(false);
   return server;
 }
 
-int GrpcServer::port() const { return state_->port; }
+const Address& GrpcServer::address() const { return state_->acceptor->address(); }
+
+void GrpcServer::StopAccepting() { state_->acceptor->Stop(); }
 
 void GrpcServer::SetServing(bool serving) {
   grpc::HealthCheckServiceInterface* health = state_->server->GetHealthCheckService();
@@ -123,6 +153,7 @@ void GrpcServer::Shutdown(absl::Duration limit) {
   if (absl::Now() < end) absl::SleepFor(kCloseGrace);
   // Without this gRPC would wait for the connections, which idle clients keep open, and end calls
   // that arrive meanwhile with CANCELLED, which nobody retries.
+  state_->acceptor->Stop();
   grpc_server_cancel_all_calls(state_->server->c_server());
   state_->server->Shutdown(absl::ToChronoTime(absl::Now()));
 }

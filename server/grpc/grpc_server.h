@@ -1,18 +1,18 @@
 #pragma once
 
 #include <memory>
-#include <string>
 
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
 #include "grpcpp/security/server_credentials.h"
+#include "server/net/address.h"
 #include "server/session/session_context.h"
 
 namespace winnow {
 
 /// How the server listens.
 struct GrpcServerOptions {
-  std::string address;  ///< "HOST:PORT"; port 0 takes a free one
+  Address address;
   std::shared_ptr<grpc::ServerCredentials> credentials = grpc::InsecureServerCredentials();
   bool reflection = true;           ///< let clients list and describe the services
   int max_message_bytes = 4 << 20;  ///< of one request
@@ -29,13 +29,17 @@ struct GrpcServerOptions {
 /// Serves from Start until Shutdown or destruction. Health is NOT_SERVING until SetServing(true).
 class GrpcServer {
  public:
-  /// Listens. UNAVAILABLE when the address can't be had; INVALID_ARGUMENT or NOT_FOUND names the
-  /// file of TLS that can't be used. REQUIRES: `context` outlives the server.
+  /// Listens. UNAVAILABLE when the address can't be had. REQUIRES: `context` outlives the server.
   static absl::StatusOr<std::unique_ptr<GrpcServer>> Start(const GrpcServerOptions& options,
                                                            SessionContext& context);
   ~GrpcServer();
 
-  int port() const;
+  /// With the port that was really taken.
+  const Address& address() const;
+
+  /// Takes no further connections, while those that it has go on: where several servers listen, the
+  /// others get them.
+  void StopAccepting();
 
   /// What health checks answer, for the whole server and for each service.
   void SetServing(bool serving);

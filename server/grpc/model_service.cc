@@ -2,7 +2,7 @@
 
 #include <string>
 
-#include "server/grpc/unary_call.h"
+#include "server/grpc/simple_call.h"
 
 namespace winnow {
 namespace {
@@ -23,16 +23,8 @@ v1::ChatFamily ToProto(ChatFamily family) {
   return v1::CHAT_FAMILY_UNSPECIFIED;
 }
 
-}  // namespace
-
-grpc::ServerUnaryReactor* ModelServiceImpl::GetModel(grpc::CallbackServerContext* call,
-                                                     const v1::GetModelRequest* request,
-                                                     v1::Model* response) {
-  const char* const method = "GetModel";
-  const ServedModel& model = context_.model;
-  if (absl::Status status = CheckCall(*call, request->model(), context_); !status.ok()) {
-    return Reply(call, context_, method, EndOf(status));
-  }
+/// Describes the model.
+void Fill(const ServedModel& model, v1::Model* response) {
   response->set_name(model.name);
   response->set_title(model.title);
   response->set_architecture(model.architecture);
@@ -62,7 +54,20 @@ grpc::ServerUnaryReactor* ModelServiceImpl::GetModel(grpc::CallbackServerContext
   limits->set_logit_bias_entries(model.limits.logit_bias_entries);
   limits->set_min_priority(model.min_priority);
   limits->set_max_priority(kMaxPriority);
-  return Reply(call, context_, method, EndOf(absl::OkStatus()));
+}
+
+}  // namespace
+
+grpc::ServerUnaryReactor* ModelServiceImpl::GetModel(grpc::CallbackServerContext* call,
+                                                     const v1::GetModelRequest* request,
+                                                     v1::Model* response) {
+  return StartSimpleCall(context_, *call,
+                         {.method = "GetModel",
+                          .model = request->model(),
+                          .work = [this, response](const std::atomic<bool>& /*cancelled*/) {
+                            Fill(context_.model, response);
+                            return EndOf(absl::OkStatus());
+                          }});
 }
 
 }  // namespace winnow

@@ -8,114 +8,11 @@
 
 #include "absl/status/statusor.h"
 #include "absl/strings/str_cat.h"
+#include "server/grpc/field_checker.h"
+#include "server/grpc/prompt.h"
 
 namespace winnow {
 namespace {
-
-/// Collects violations of one request: at most one or two for each field.
-class Checker {
- public:
-  void Violation(std::string field, std::string description) {
-    violations_.push_back({std::move(field), Shortened(std::move(description))});
-  }
-
-  /// NaN fails every check.
-  template <typename T>
-  void InRange(const char* field, T value, T min, T max) {
-    if (value >= min && value <= max) return;
-    Violation(field, absl::StrCat("must be from ", min, " to ", max, ", is ", value));
-  }
-
-  void Check(const char* field, bool valid, const char* rule, float value) {
-    if (!valid) Violation(field, absl::StrCat(rule, ", is ", value));
-  }
-
-  void AtMost(const char* field, int count, int max, const char* what) {
-    if (count > max) Violation(field, absl::StrCat("has ", count, " ", what, ", most are ", max));
-  }
-
-  /// One violation for the first unknown token: one for each of a million tells no more.
-  template <typename Tokens>
-  void KnownTokens(const char* field, const Tokens& tokens, int32_t vocab_size) {
-    for (int i = 0; i < tokens.size(); ++i) {
-      if (tokens[i] >= 0 && tokens[i] < vocab_size) continue;
-      Violation(absl::StrCat(field, "[", i, "]"),
-                absl::StrCat("must be a token id from 0 to ", vocab_size - 1, ", is ", tokens[i]));
-      return;
-    }
-  }
-
-  std::vector<FieldViolation> Take() { return std::move(violations_); }
-
- private:
-  std::vector<FieldViolation> violations_;
-};
-
-std::vector<int32_t> ChatTokens(const v1::ChatMessages& chat, const ServedModel& model,
-                                Checker& checker) {
-  if (!model.chat.has_value()) {
-    checker.Violation("chat", "the model has no chat template that is known; send text or tokens");
-    return {};
-  }
-  std::vector<ChatMessage> messages;
-  for (const v1::ChatMessage& message : chat.messages()) {
-    messages.push_back({message.role(), message.content()});
-  }
-  const absl::StatusOr<std::vector<TextSegment>> prompt = model.chat->Render(messages);
-  if (!prompt.ok()) {
-    checker.Violation("chat.messages", std::string(prompt.status().message()));
-    return {};
-  }
-  return model.tokenizer->EncodeSegments(*prompt, model.chat->adds_bos());
-}
-
-void ReadPrompt(const v1::GenerateRequest& in, const ServedModel& model, Checker& checker,
-                Request* out) {
-  const char* field = "";
-  switch (in.prompt_case()) {
-    case v1::GenerateRequest::kText:
-      field = "text";
-      out->prompt_tokens =
-          model.tokenizer->Encode(in.text(), /*parse_special=*/true, /*add_bos=*/true);
-      break;
-    case v1::GenerateRequest::kTokens:
-      field = "tokens";
-      checker.KnownTokens("tokens.ids", in.tokens().ids(), model.tokenizer->vocab_size());
-      out->prompt_tokens.assign(in.tokens().ids().begin(), in.tokens().ids().end());
-      break;
-    case v1::GenerateRequest::kChat: {
-      field = "chat";
-      out->prompt_tokens = ChatTokens(in.chat(), model, checker);
-      if (out->prompt_tokens.empty()) return;  // it has said why
-      break;
-    }
-    case v1::GenerateRequest::PROMPT_NOT_SET:
-      return checker.Violation("prompt", "one of text, tokens and chat must be set");
-  }
-
-  const int prompt = static_cast<int>(out->prompt_tokens.size());
-  const int left = model.context_tokens - prompt;
-  const bool explicit_max = in.stop().has_max_tokens();
-  out->max_tokens = explicit_max ? in.stop().max_tokens() : std::min(kDefaultMaxTokens, left);
-  if (prompt == 0) {
-    checker.Violation(field, "the prompt must have at least one token");
-  } else if (left < 1) {
-    checker.Violation(
-        field, absl::StrCat("the prompt has ", prompt, " tokens; with a context of ",
-                            model.context_tokens, " it may have ", model.context_tokens - 1));
-  } else if (prompt > MaxPromptTokens(model)) {
-    checker.Violation(field, absl::StrCat("the prompt has ", prompt, " tokens; here it may have ",
-                                          MaxPromptTokens(model)));
-  } else if (explicit_max && out->max_tokens > left) {
-    checker.Violation("stop.max_tokens",
-                      absl::StrCat("must be at most ", left, ", what a prompt of ", prompt,
-                                   " tokens leaves of the context of ", model.context_tokens,
-                                   ", is ", out->max_tokens));
-  }
-  if (explicit_max && out->max_tokens < 1) {
-    checker.Violation("stop.max_tokens", absl::StrCat("must be at least 1, is ", out->max_tokens));
-  }
-}
 
 void ReadSampling(const v1::SamplingParams& in, const ServedModel& model, Checker& checker,
                   SamplingParams* out) {
@@ -228,7 +125,7 @@ void ReadAttention(const v1::AttentionPolicy& in, const ServedModel& model, Chec
 
 Request Outline(const v1::GenerateRequest& in, const ServedModel& model) {
   Request outline;
-  outline.priority = in.priority();
+  outline.priority = std::clamp(in.priority(), model.min_priority, kMaxPriority);
   outline.n = std::clamp(in.has_n() ? in.n() : 1, 1, MaxContinuations(model));
   outline.max_tokens = std::max(1, in.stop().max_tokens());
   outline.ignore_eos = in.stop().ignore_eos();
@@ -236,9 +133,10 @@ Request Outline(const v1::GenerateRequest& in, const ServedModel& model) {
 }
 
 std::vector<FieldViolation> ValidateGenerate(const v1::GenerateRequest& in,
-                                             const ServedModel& model, Request* out) {
+                                             const ServedModel& model,
+                                             const std::atomic<bool>& cancelled, Request* out) {
   Checker checker;
-  ReadPrompt(in, model, checker, out);
+  ReadPrompt(in, model, cancelled, checker, out);
   ReadSampling(in.sampling(), model, checker, &out->sampling);
   ReadStop(in.stop(), model, checker, out);
   ReadAttention(in.attention(), model, checker, &out->attention);
@@ -258,27 +156,6 @@ std::vector<FieldViolation> ValidateGenerate(const v1::GenerateRequest& in,
   if (out->cache_salt.size() > kMaxSaltBytes) {
     checker.Violation("cache_salt", absl::StrCat("has ", out->cache_salt.size(),
                                                  " bytes; it may have ", kMaxSaltBytes));
-  }
-  return checker.Take();
-}
-
-std::vector<FieldViolation> ValidateTokenize(const v1::TokenizeRequest& in,
-                                             const ServedModel& model,
-                                             std::vector<int32_t>* tokens) {
-  Checker checker;
-  switch (in.input_case()) {
-    case v1::TokenizeRequest::kText: {
-      const bool parse_special = in.has_parse_special() ? in.parse_special() : true;
-      const bool add_bos = in.has_add_bos() ? in.add_bos() : true;
-      *tokens = model.tokenizer->Encode(in.text(), parse_special, add_bos);
-      break;
-    }
-    case v1::TokenizeRequest::kChat:
-      *tokens = ChatTokens(in.chat(), model, checker);
-      break;
-    case v1::TokenizeRequest::INPUT_NOT_SET:
-      checker.Violation("input", "one of text and chat must be set");
-      break;
   }
   return checker.Take();
 }

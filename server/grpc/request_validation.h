@@ -1,6 +1,6 @@
 #pragma once
 
-#include <cstdint>
+#include <atomic>
 #include <vector>
 
 #include "engine/request/request.h"
@@ -16,14 +16,13 @@ namespace winnow {
 Request Outline(const v1::GenerateRequest& in, const ServedModel& model);
 
 /// Turns the request into the engine's form, without id, client and deadline, and returns all that
-/// is wrong with it; `out` is complete only if that is nothing.
+/// is wrong with it; `out` is complete only if that is nothing. Returns soon once `cancelled` is
+/// set; then nothing of the result means anything.
 std::vector<FieldViolation> ValidateGenerate(const v1::GenerateRequest& in,
-                                             const ServedModel& model, Request* out);
-
-/// The same for Tokenize and Detokenize. `tokens` receives the tokens of the input.
-std::vector<FieldViolation> ValidateTokenize(const v1::TokenizeRequest& in,
                                              const ServedModel& model,
-                                             std::vector<int32_t>* tokens);
+                                             const std::atomic<bool>& cancelled, Request* out);
+
+/// All that is wrong with the request.
 std::vector<FieldViolation> ValidateDetokenize(const v1::DetokenizeRequest& in,
                                                const ServedModel& model);
 

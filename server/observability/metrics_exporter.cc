@@ -131,6 +131,11 @@ MetricsExporter::MetricsExporter(const std::string& model, const std::string& ar
   for (const char* method : {"Generate", "Complete", "Tokenize", "Detokenize", "GetModel"}) {
     calls_->Add({{"method", method}, {"code", "OK"}});
   }
+  refused_connections_ =
+      &Counters(r, "winnow_connections_refused_total",
+                "Connections that were closed at once, and tries to take one that failed, for lack "
+                "of file descriptors.")
+           .Add({});
   rejected_ = &Counters(r, "winnow_requests_rejected_total",
                         "Valid requests that the engine refused, by gRPC status code.");
   rejected_->Add({{"code", "RESOURCE_EXHAUSTED"}});
@@ -233,6 +238,8 @@ void MetricsExporter::CountShed(const absl::Status& status) {
 void MetricsExporter::OnCall(std::string_view method, std::string_view code) {
   calls_->Add({{"method", std::string(method)}, {"code", std::string(code)}}).Increment();
 }
+
+void MetricsExporter::OnConnectionRefused() { refused_connections_->Increment(); }
 
 void MetricsExporter::OnContinuation(FinishReason reason) {
   switch (reason) {

@@ -42,6 +42,8 @@ class MetricsExporter final : public EngineObserver {
 
   /// A call to a service has ended with `code` ("OK", "INVALID_ARGUMENT", ...).
   void OnCall(std::string_view method, std::string_view code);
+  /// A connection was refused, or could not be taken yet, for lack of descriptors.
+  void OnConnectionRefused();
   /// A continuation has ended.
   void OnContinuation(FinishReason reason);
 
@@ -100,6 +102,7 @@ class MetricsExporter final : public EngineObserver {
   prometheus::Family<prometheus::Counter>* rejected_;
   prometheus::Family<prometheus::Counter>* shed_;
   prometheus::Family<prometheus::Counter>* calls_;
+  prometheus::Counter* refused_connections_;
   prometheus::Counter* finished_stop_;
   prometheus::Counter* finished_length_;
   prometheus::Counter* finished_cancelled_;

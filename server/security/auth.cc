@@ -93,10 +93,4 @@ absl::StatusOr<bool> Authenticator::Reload() {
   return true;
 }
 
-bool IsLoopback(const std::string& address) {
-  if (absl::StartsWith(address, "unix:")) return true;
-  const std::string host = address.substr(0, address.rfind(':'));
-  return host == "localhost" || host == "[::1]" || absl::StartsWith(host, "127.");
-}
-
 }  // namespace winnow

@@ -53,8 +53,4 @@ class Authenticator {
   std::vector<Holder> holders_ ABSL_GUARDED_BY(mutex_);
 };
 
-/// Whether what is sent in plaintext to `address` ("HOST:PORT" or "unix:PATH") stays on the
-/// machine.
-bool IsLoopback(const std::string& address);
-
 }  // namespace winnow

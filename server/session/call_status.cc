@@ -12,6 +12,8 @@ namespace {
 /// Violations that the message spells.
 constexpr size_t kSpelledViolations = 3;
 constexpr size_t kMaxQuotedBytes = 300;
+/// Texts that wait take about as long at worst.
+constexpr absl::Duration kTextRetry = absl::Seconds(1);
 
 }  // namespace
 
@@ -48,6 +50,12 @@ CallStatus OverQuota(const ClientQuota::Refusal& refusal) {
   return {.status = absl::ResourceExhaustedError(message),
           .violations = {},
           .retry_after = refusal.retry_after};
+}
+
+CallStatus TooMuchText() {
+  return {.status = absl::ResourceExhaustedError("too many long texts wait to be tokenized"),
+          .violations = {},
+          .retry_after = kTextRetry};
 }
 
 std::string Shortened(std::string text) {

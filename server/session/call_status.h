@@ -33,6 +33,9 @@ CallStatus Invalid(std::vector<FieldViolation> violations);
 /// RESOURCE_EXHAUSTED with the quota's limit in words.
 CallStatus OverQuota(const ClientQuota::Refusal& refusal);
 
+/// RESOURCE_EXHAUSTED: TextPool has taken in as much as it may.
+CallStatus TooMuchText();
+
 /// The text, cut between characters if it is long. Statuses travel in headers, of which clients
 /// take 8 KiB: what quotes a request is cut short.
 std::string Shortened(std::string text);

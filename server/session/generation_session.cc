@@ -27,7 +27,10 @@ std::string Code(const CallStatus& end) { return absl::StatusCodeToString(end.st
 
 GenerationSession::GenerationSession(SessionContext& context, IncomingCall call,
                                      GenerationFront& front)
-    : context_(context), call_(std::move(call)), front_(front) {
+    : context_(context),
+      call_(std::move(call)),
+      front_(front),
+      request_id_(++context.last_request_id) {
   ++context_.open_calls;
   if (call_.abort) writes_.emplace(context_.slow_readers, call_.abort);
 }
@@ -52,13 +55,22 @@ void GenerationSession::Start() {
   if (absl::Status status = context_.engine.CheckOutline(outline); !status.ok()) {
     return Refuse(EndOf(status), std::string(status.message()));
   }
+  if (!context_.texts.Run(client_.identity, front_.TextBytes(), [this] { Decode(); })) {
+    const CallStatus end = TooMuchText();
+    return Refuse(end, std::string(end.status.message()));
+  }
+}
+
+void GenerationSession::Decode() {
   Request request;
-  if (std::vector<FieldViolation> violations = front_.Decode(&request); !violations.empty()) {
+  std::vector<FieldViolation> violations = front_.Decode(cancelled_, &request);
+  if (cancelled_) return Refuse(EndOf(Cancelled()), "cancelled before it was tokenized");
+  if (!violations.empty()) {
     const std::string names = FieldNames(violations);
     return Refuse(Invalid(std::move(violations)), names);
   }
-  request.id = request_id_ = ++context_.last_request_id;
-  request.client = std::move(outline.client);
+  request.id = request_id_;
+  request.client = client_.identity;
   request.deadline = call_.deadline;
   unfinished_ = request.n;
   const auto prompt_tokens = static_cast<int64_t>(request.prompt_tokens.size());
@@ -74,7 +86,13 @@ void GenerationSession::Start() {
     if (client_.quota != nullptr) client_.quota->End(-prompt_tokens, absl::Now());
     return Refuse(EndOf(status), std::string(status.message()));
   }
+  if (cancelled_) context_.engine.Cancel(request_id_);  // Cancel may have come before Submit
   front_.OnReady();
+}
+
+void GenerationSession::Cancel() {
+  cancelled_ = true;
+  context_.engine.Cancel(request_id_);
 }
 
 std::optional<GenerationSession::Batch> GenerationSession::Take() {
@@ -111,11 +129,7 @@ void GenerationSession::OnWriteDone(bool ok) {
 // How to end the call once the engine is done with it. Writes its line into the log.
 CallStatus GenerationSession::Ended(const RequestSummary& summary) {
   CallStatus end = EndOf(summary.status);
-  if (absl::IsCancelled(end.status) && writes_.has_value() && writes_->cut_off()) {
-    end.status = absl::AbortedError("the client has stopped reading");
-  } else if (absl::IsCancelled(end.status) && ExpiredAtClient()) {
-    end.status = absl::DeadlineExceededError("the call's deadline has passed");
-  }
+  if (absl::IsCancelled(end.status)) end.status = Cancelled();
   if (client_.quota != nullptr) client_.quota->End(summary.generated_tokens, absl::Now());
   for (; unfinished_ > 0; --unfinished_) {
     context_.metrics.OnContinuation(FinishReason::kCancelled);
@@ -138,12 +152,17 @@ CallStatus GenerationSession::Ended(const RequestSummary& summary) {
   return end;
 }
 
-// Whether the client's clock has reached the deadline. A client resets a call that has expired,
-// most often before the deadline passes here: it took the request time to arrive, and gRPC sends
-// timeouts rounded up.
-bool GenerationSession::ExpiredAtClient() const {
-  if (call_.deadline == absl::InfiniteFuture()) return false;
-  return call_.deadline - absl::Now() < absl::Milliseconds(50) + (call_.deadline - started_) / 50;
+// Why the call was cancelled. A client resets a call that has expired, most often before the
+// deadline passes here: it took the request time to arrive, and gRPC sends timeouts rounded up.
+absl::Status GenerationSession::Cancelled() const {
+  if (writes_.has_value() && writes_->cut_off()) {
+    return absl::AbortedError("the client has stopped reading");
+  }
+  const bool expired =
+      call_.deadline != absl::InfiniteFuture() &&
+      call_.deadline - absl::Now() < absl::Milliseconds(50) + (call_.deadline - started_) / 50;
+  return expired ? absl::DeadlineExceededError("the call's deadline has passed")
+                 : absl::CancelledError("the request was cancelled");
 }
 
 // Ends a call that the engine never took. `reason` goes into the log and holds nothing of what the

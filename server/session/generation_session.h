@@ -1,5 +1,7 @@
 #pragma once
 
+#include <atomic>
+#include <cstddef>
 #include <cstdint>
 #include <optional>
 #include <string>
@@ -34,9 +36,13 @@ class GenerationFront {
   /// What Engine::CheckOutline looks at, taken from the message unchecked: out-of-range values
   /// count as the nearest possible ones.
   virtual Request Outline() const = 0;
+  /// Bytes that Decode may have to tokenize.
+  virtual size_t TextBytes() const = 0;
   /// Turns the message into the engine's form, without id, client and deadline, and returns all
-  /// that is wrong with it; `request` is complete only if that is nothing.
-  virtual std::vector<FieldViolation> Decode(Request* request) const = 0;
+  /// that is wrong with it; `request` is complete only if that is nothing. Returns soon once
+  /// `cancelled` is set; then nothing of the result means anything.
+  virtual std::vector<FieldViolation> Decode(const std::atomic<bool>& cancelled,
+                                             Request* request) const = 0;
   /// GenerationSession::Take has something after it had nothing, or for the first time.
   virtual void OnReady() = 0;
 
@@ -52,8 +58,10 @@ class GenerationFront {
 /// The front owns the session, starts it once, takes batches until one has an end, and may destroy
 /// it then.
 ///
-/// Threads: Start runs in the front's; Take and OnWriteDone in one thread at a time, the front's or
-/// the delivery thread, because the stream hands its contents to one taker; Cancel beside them.
+/// Threads: Start runs in the front's; Decode, the first OnReady and what comes between them there,
+/// too, or, for a long text, in a thread of TextPool. Take and OnWriteDone run in one thread at a
+/// time, one of these, the front's or the delivery thread, because the stream hands its contents to
+/// one taker. Cancel may run beside all of them.
 class GenerationSession {
  public:
   /// What has come since the last one.
@@ -69,8 +77,8 @@ class GenerationSession {
   GenerationSession(const GenerationSession&) = delete;
   GenerationSession& operator=(const GenerationSession&) = delete;
 
-  /// Checks the call and hands its request to the engine, or refuses it. Calls the front's OnReady,
-  /// perhaps before it returns, and touches nothing of the session after that.
+  /// Checks the call and hands its request to the engine, or refuses it. Calls the front's OnReady
+  /// once it has, perhaps before it returns; the session may be gone then.
   void Start();
 
   /// All that is there, or nothing; then OnReady will be called once there is.
@@ -81,10 +89,11 @@ class GenerationSession {
   void OnWriteDone(bool ok);
 
   /// Ends the request soon; the end still comes through Take.
-  void Cancel() { context_.engine.Cancel(request_id_); }
+  void Cancel();
 
  private:
-  bool ExpiredAtClient() const;
+  void Decode();
+  absl::Status Cancelled() const;
   CallStatus Ended(const RequestSummary& summary);
   void Refuse(CallStatus end, const std::string& reason);
 
@@ -95,7 +104,8 @@ class GenerationSession {
   Client client_;
   std::optional<std::string> trace_id_;
   std::optional<std::string> span_id_;  ///< the caller's
-  uint64_t request_id_ = 0;             ///< 0 is no request's: cancelling it does nothing
+  const uint64_t request_id_;
+  std::atomic<bool> cancelled_ = false;
   int unfinished_ = 0;  ///< continuations that have neither stopped nor reached their length
   std::optional<SlowReaders::Watch> writes_;  ///< of a call that streams
   std::optional<CallStatus> refusal_;         ///< until it is taken

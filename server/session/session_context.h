@@ -9,6 +9,7 @@
 #include "server/session/delivery_thread.h"
 #include "server/session/served_model.h"
 #include "server/session/slow_readers.h"
+#include "server/session/text_pool.h"
 
 namespace winnow {
 
@@ -23,6 +24,7 @@ struct SessionContext {
   std::atomic<uint64_t> last_request_id{0};
   std::atomic<int> open_calls{0};  ///< generation calls whose responses are not out yet
   DeliveryThread delivery{};       ///< writes what the engine has put into streams
+  TextPool texts{};                ///< tokenizes
 };
 
 }  // namespace winnow

@@ -32,8 +32,8 @@ uint64_t HashHistory(std::span<const int32_t> history) {
 
 }  // namespace
 
-std::vector<int32_t> LetterTokenizer::EncodeSegments(std::span<const TextSegment> segments,
-                                                     bool) const {
+std::vector<int32_t> LetterTokenizer::EncodeSegments(std::span<const TextSegment> segments, bool,
+                                                     const std::atomic<bool>&) const {
   std::vector<int32_t> tokens;
   for (const TextSegment& segment : segments) {
     for (const char c : segment.text) tokens.push_back(c - 'a');

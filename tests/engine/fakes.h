@@ -28,8 +28,8 @@ class LetterTokenizer : public Tokenizer {
  public:
   explicit LetterTokenizer(int32_t vocab) : vocab_(vocab) {}
 
-  std::vector<int32_t> EncodeSegments(std::span<const TextSegment> segments,
-                                      bool add_bos) const override;
+  std::vector<int32_t> EncodeSegments(std::span<const TextSegment> segments, bool add_bos,
+                                      const std::atomic<bool>& cancelled) const override;
   std::string TokenBytes(int32_t token, bool render_special) const override;
   int32_t vocab_size() const override { return vocab_; }
   int32_t bos_token() const override { return -1; }

@@ -9,6 +9,7 @@
 
 #include "engine/base/check.h"
 #include "engine/request/request_check.h"
+#include "server/grpc/prompt.h"
 #include "server/grpc/request_validation.h"
 #include "server/grpc/status_mapping.h"
 #include "tests/server/fake_tokenizer.h"
@@ -103,14 +104,15 @@ void Generate(const v1::GenerateRequest& message, const ServedModel& model) {
     return CheckRefusal(ToGrpcStatus(EndOf(status)));
   }
   Request request;
-  const std::vector<FieldViolation> violations = ValidateGenerate(message, model, &request);
+  const std::vector<FieldViolation> violations =
+      ValidateGenerate(message, model, /*cancelled=*/false, &request);
   CheckViolations(violations);
   if (violations.empty()) CheckAccepted(request, model);
 }
 
 void Tokenize(const v1::TokenizeRequest& message, const ServedModel& model) {
   std::vector<int32_t> tokens;
-  CheckViolations(ValidateTokenize(message, model, &tokens));
+  CheckViolations(ReadInput(message, model, /*cancelled=*/false, &tokens));
   for (const int32_t token : tokens) {
     WINNOW_CHECK(token >= 0 && token < model.tokenizer->vocab_size());
   }

@@ -9,6 +9,7 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "engine/base/check.h"
@@ -110,6 +111,10 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   const std::vector<int32_t> plain = model.tokenizer->Encode(text, /*parse_special=*/false, false);
   const std::vector<int32_t> special = model.tokenizer->Encode(text, /*parse_special=*/true, false);
   WINNOW_CHECK(plain.size() <= 3 * text.size() + 1);
+  for (const auto& [tokens, parse_special] : {std::pair(&plain, false), {&special, true}}) {
+    const TextSegment segment = {text, parse_special};
+    WINNOW_CHECK(model.tokenizer->LeastTokens({&segment, 1}) <= tokens->size());
+  }
   const std::string decoded = CheckedDecode(*model.tokenizer, plain, /*render_special=*/true);
   if (!HasUnknown(model, plain)) WINNOW_CHECK(decoded == Expected(model, text));
   const std::string spelled = CheckedDecode(*model.tokenizer, special, /*render_special=*/true);

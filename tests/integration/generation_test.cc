@@ -3,16 +3,22 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <atomic>
+#include <iostream>
 #include <memory>
 #include <optional>
+#include <random>
 #include <string>
 #include <thread>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
+#include "grpc/health/v1/health.grpc.pb.h"
 #include "tests/integration/client.h"
 #include "tests/integration/server_process.h"
+#include "winnow/v1/tokenizer.grpc.pb.h"
 
 namespace winnow {
 namespace {
@@ -302,6 +308,76 @@ TEST_F(GenerationTest, ASlowReaderThatIsCancelledFreesItsBlocks) {
   slow.Cancel();
   EXPECT_TRUE(server_->MetricBecomes(kUsedBlocks, 0, kPromptly));
   EXPECT_EQ(slow.Finish().status.error_code(), grpc::StatusCode::CANCELLED);
+}
+
+/// Texts that take long to tokenize, for their length.
+std::vector<std::string> HardTexts(size_t bytes) {
+  std::mt19937 random(1);
+  std::vector<std::string> texts = {std::string(bytes, ' '), std::string(bytes, '.'),
+                                    std::string(bytes, 'a'), std::string(bytes, '\0'),
+                                    std::string(bytes, '\0')};
+  const std::string base64 = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+  for (char& c : texts[3]) c = base64[random() % base64.size()];
+  for (char& c : texts[4]) c = static_cast<char>('a' + random() % 26);
+  return texts;
+}
+
+TEST_F(GenerationTest, HugeTextsHoldUpNeitherHealthNorShortRequests) {
+  // Once a text of 3.9 MB took seconds of one of gRPC's few threads, and these stopped all service.
+  constexpr absl::Duration kLimit = absl::Seconds(5);
+  const std::vector<std::string> huge = HardTexts(3'900'000);
+  const std::vector<std::string> large = HardTexts(1'000'000);
+  for (const bool tokenize : {false, true}) {
+    std::atomic<bool> stopping = false;
+    std::atomic<int> sent = 0;
+    std::vector<std::thread> clients;
+    for (size_t i = 0; i < (tokenize ? 8 : 4); ++i) {
+      clients.emplace_back([&, i] {
+        const auto channel = Connect(server_->address());
+        const auto generation = v1::GenerationService::NewStub(channel);
+        const auto tokenizer = v1::TokenizerService::NewStub(channel);
+        for (size_t turn = i; !stopping; ++turn) {
+          grpc::ClientContext call;
+          call.set_deadline(absl::ToChronoTime(absl::Now() + absl::Seconds(10)));
+          ++sent;
+          if (tokenize) {
+            v1::TokenizeRequest request;
+            request.set_text(large[turn % large.size()]);
+            v1::TokenizeResponse response;
+            tokenizer->Tokenize(&call, request, &response);
+          } else {
+            v1::GenerateResponse response;
+            generation->Complete(&call, Greedy(huge[turn % huge.size()], 1), &response);
+          }
+        }
+      });
+    }
+    const auto channel = Connect(server_->address());
+    const auto health = grpc::health::v1::Health::NewStub(channel);
+    const auto generation = v1::GenerationService::NewStub(channel);
+    absl::Duration slowest_check, slowest_request;
+    while (sent < static_cast<int>(clients.size())) std::this_thread::yield();
+    for (int i = 0; i < 10 && !HasFailure(); ++i) {
+      const absl::Time begin = absl::Now();
+      grpc::ClientContext check, call;
+      for (grpc::ClientContext* one : {&check, &call}) {
+        one->set_deadline(absl::ToChronoTime(begin + absl::Seconds(30)));
+      }
+      grpc::health::v1::HealthCheckResponse serving;
+      EXPECT_EQ(health->Check(&check, {}, &serving).error_message(), "");
+      const absl::Time checked = absl::Now();
+      v1::GenerateResponse response;
+      EXPECT_EQ(generation->Complete(&call, Greedy("x", 1), &response).error_message(), "");
+      slowest_check = std::max(slowest_check, checked - begin);
+      slowest_request = std::max(slowest_request, absl::Now() - checked);
+    }
+    stopping = true;
+    for (std::thread& client : clients) client.join();
+    EXPECT_LT(slowest_check, kLimit);
+    EXPECT_LT(slowest_request, kLimit);
+    std::cout << (tokenize ? "Tokenize" : "Complete") << ": health took at most " << slowest_check
+              << ", one token at most " << slowest_request << "\n";
+  }
 }
 
 }  // namespace

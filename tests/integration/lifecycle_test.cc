@@ -16,6 +16,7 @@
 
 #include "absl/time/clock.h"
 #include "grpc/health/v1/health.grpc.pb.h"
+#include "tests/chaos/raw_connection.h"
 #include "tests/integration/client.h"
 #include "tests/integration/server_process.h"
 #include "winnow/v1/model.grpc.pb.h"
@@ -32,8 +33,8 @@ constexpr absl::Duration kExitLimit = absl::Seconds(20);
 /// A server of its own for each test, and stubs for it.
 class LifecycleTest : public testing::Test {
  protected:
-  void Start(const std::vector<std::string>& flags) {
-    auto server = ServerProcess::Start(flags);
+  void Start(const std::vector<std::string>& flags, const std::vector<std::string>& wrapper = {}) {
+    auto server = ServerProcess::Start(flags, wrapper);
     ASSERT_TRUE(server.ok()) << server.status();
     server_ = *std::move(server);
     const auto channel = Connect(server_->address());
@@ -312,6 +313,48 @@ TEST_F(LifecycleTest, AClientThatStopsReadingIsCutOffAndOthersAreNot) {
   EXPECT_EQ(cut.status.error_code(), grpc::StatusCode::ABORTED) << cut.status.error_message();
   EXPECT_THAT(cut.status.error_message(), testing::HasSubstr("read nothing for 1 seconds"));
   EXPECT_TRUE(Generate(*generation_, Greedy("x", 20)).status.ok());
+}
+
+/// Connections that say nothing.
+std::vector<std::unique_ptr<RawConnection>> IdleConnections(const std::string& address, int count) {
+  std::vector<std::unique_ptr<RawConnection>> connections;
+  for (int i = 0; i < count; ++i) connections.push_back(std::make_unique<RawConnection>(address));
+  return connections;
+}
+
+TEST_F(LifecycleTest, ConnectionsBeyondTheDescriptorsAreRefusedAndThoseThatComeLaterServed) {
+  ASSERT_NO_FATAL_FAILURE(Start({"--max-context", "512", "--kv-tokens", "1024"},
+                                {"sh", "-c", "ulimit -n 200; exec \"$@\"", "sh"}));
+  const char* const refused = "winnow_connections_refused_total";
+  EXPECT_TRUE(Generate(*generation_, Greedy("x", 1)).status.ok());
+  {
+    const auto idle = IdleConnections(server_->address(), 300);
+    const absl::Time limit = absl::Now() + absl::Seconds(20);
+    while (server_->Metric(refused).value_or(0) < 100 && absl::Now() < limit) {
+      absl::SleepFor(absl::Milliseconds(5));
+    }
+    EXPECT_GE(server_->Metric(refused).value_or(0), 100);
+    EXPECT_TRUE(Generate(*generation_, Greedy("x", 1)).status.ok()) << "who is connected stays";
+    EXPECT_FALSE(server_->ScrapeMetrics().empty());
+  }
+  const auto later = v1::GenerationService::NewStub(Connect(server_->address()));
+  grpc::ClientContext call;
+  call.set_wait_for_ready(true);
+  call.set_deadline(absl::ToChronoTime(absl::Now() + absl::Seconds(20)));
+  v1::GenerateResponse response;
+  EXPECT_EQ(later->Complete(&call, Greedy("x", 1), &response).error_message(), "");
+  EXPECT_THAT(server_->Log(), testing::HasSubstr("level=warning event=connections_refused"));
+}
+
+TEST_F(LifecycleTest, TheSystemsLimitOfDescriptorsBoundsConnectionsNotTheShells) {
+  ASSERT_NO_FATAL_FAILURE(Start({"--max-context", "512", "--kv-tokens", "1024"},
+                                {"sh", "-c", "ulimit -Sn 100; exec \"$@\"", "sh"}));
+  const auto idle = IdleConnections(server_->address(), 300);
+  grpc::ClientContext call;
+  call.set_deadline(absl::ToChronoTime(absl::Now() + absl::Seconds(20)));
+  v1::GenerateResponse response;
+  EXPECT_EQ(generation_->Complete(&call, Greedy("x", 1), &response).error_message(), "");
+  EXPECT_EQ(server_->Metric("winnow_connections_refused_total"), 0);
 }
 
 TEST_F(LifecycleTest, RefusesAtOnceWhatCannotEndBeforeItsDeadline) {

@@ -142,10 +142,12 @@ CommandResult RunWinnow(const std::vector<std::string>& arguments) {
 }
 
 absl::StatusOr<std::unique_ptr<ServerProcess>> ServerProcess::Start(
-    const std::vector<std::string>& flags) {
-  std::vector<std::string> arguments =
+    const std::vector<std::string>& flags, const std::vector<std::string>& wrapper) {
+  std::vector<std::string> arguments = wrapper;
+  const std::vector<std::string> command =
       WinnowCommand({"serve", "--model", DemoModelPath(), "--address", "127.0.0.1:0",
                      "--metrics-address", "127.0.0.1:0", "--log-level", "debug"});
+  arguments.insert(arguments.end(), command.begin(), command.end());
   arguments.insert(arguments.end(), flags.begin(), flags.end());
   const absl::Time started = absl::Now();
   std::unique_ptr<ServerProcess> server(new ServerProcess(arguments));

@@ -61,9 +61,9 @@ CommandResult RunWinnow(const std::vector<std::string>& arguments);
 class ServerProcess {
  public:
   /// Starts the server, with more flags if wanted, and returns once it listens; an error holds what
-  /// it wrote.
+  /// it wrote. `wrapper`: a command that starts the one which follows it.
   static absl::StatusOr<std::unique_ptr<ServerProcess>> Start(
-      const std::vector<std::string>& flags = {});
+      const std::vector<std::string>& flags = {}, const std::vector<std::string>& wrapper = {});
 
   const std::string& address() const { return address_; }
   /// From the start of the process to the log line which says that it listens.

@@ -15,6 +15,7 @@
 #include "gtest/gtest.h"
 #include "kernels/cpu/cpu_backend.h"
 #include "kernels/cpu/label_scores.h"
+#include "tests/kernels/contracted_budgets.h"
 #include "tests/kernels/reference.h"
 
 namespace winnow::test {
@@ -375,6 +376,32 @@ TEST(SelectionTest, ARowIsTheSameAloneAndAmongOthers) {
   }
 }
 
+TEST(SelectionTest, NumbersThatAreNotFiniteStillSelectTokensOfTheContext) {
+  // With a group of one and of several, among few tokens and many.
+  for (const Shape& shape : {Shape{.heads = 2, .kv_heads = 2, .context = 3000}, Shape{}}) {
+    for (const float broken : {NAN, -NAN, INFINITY}) {
+      for (const int spoilt : {1, 7, shape.context}) {  // rows
+        Sequence sequence(shape, 29);
+        std::mt19937 random(30);
+        for (int i = 0; i < spoilt; ++i) {
+          const int row = spoilt == shape.context ? i : static_cast<int>(random() % shape.context);
+          std::fill_n(&sequence.qkv[int64_t{row} * shape.columns()], shape.columns(), broken);
+        }
+        sequence.Store();
+        for (const SelectionKind kind : {SelectionKind::kLabels, SelectionKind::kScores}) {
+          for (const float fraction : {0.05f, 0.5f}) {
+            // Recalls are measured over what was selected, which must lie in the context.
+            std::vector<float> recalls;
+            sequence.Attend(shape.context - 2, {{kind, fraction, 0}, {kind, fraction, 0}},
+                            &recalls);
+            for (const float recall : recalls) EXPECT_TRUE(std::isnan(recall) || recall <= 1);
+          }
+        }
+      }
+    }
+  }
+}
+
 TEST(SelectionTest, HeadsHaveBudgetsOfTheirOwn) {
   Sequence sequence({}, 27);
   const float weights[] = {0.5f, 4.0f};
@@ -409,6 +436,37 @@ TEST(BudgetTokensTest, IsTheShareOfTheContextWithinItsLimits) {
   EXPECT_EQ(BudgetTokens(window, layer, 0, 1600), 100);
   layer.min_context = 1601;
   EXPECT_EQ(BudgetTokens(sixteenth, layer, 0, 1600), 1600);
+}
+
+// A device's compiler contracts products and sums, the host's does not: were the budgets others,
+// the device would write past the lists that the host has made room for.
+TEST(BudgetTokensTest, IsTheSameHoweverCompilersRoundWhatTheyMayContract) {
+#if defined(__x86_64__)
+  if (!__builtin_cpu_supports("fma")) GTEST_SKIP() << "the processor fuses nothing";
+#endif
+  const auto budget = [](const BudgetQuestion& question) {
+    LayerSelector layer;
+    layer.budget_weights = &question.weight;
+    return BudgetTokens({SelectionKind::kLabels, question.fraction, question.budget_tokens}, layer,
+                        0, question.context);
+  };
+  const BudgetQuestion known{.weight = 0.2109f, .budget_tokens = 4853, .context = 100000};
+  EXPECT_EQ(budget(known), ContractedBudget(known));
+  std::mt19937 random(28);
+  int unequal = 0;
+  for (int i = 0; i < 1000000; ++i) {
+    BudgetQuestion question;
+    // As label files have them, with four decimals.
+    question.weight = static_cast<float>(random() % 40000 + 1) / 10000;
+    question.context = static_cast<int32_t>(random() % 200000 + 1);
+    if (i % 2 == 0) {
+      question.fraction = 1 / (static_cast<float>(random() % 512 + 16) / 16);
+    } else {
+      question.budget_tokens = static_cast<int32_t>(random() % 20000 + 1);
+    }
+    unequal += budget(question) != ContractedBudget(question);
+  }
+  EXPECT_EQ(unequal, 0);
 }
 
 }  // namespace

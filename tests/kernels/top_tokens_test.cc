@@ -61,6 +61,27 @@ TEST(TopTokensTest, OfEqualWeightsTheFirstWin) {
   }
 }
 
+TEST(TopTokensTest, WhatIsNoNumberCountsAsTheLargest) {
+  std::mt19937 random(5);
+  for (int round = 0; round < 400; ++round) {
+    const int count = 1 + static_cast<int>(random() % 3000);
+    const int k = static_cast<int>(random() % (count + 1));
+    std::vector<float> weights(count);
+    std::vector<float> as_numbers(count);
+    const unsigned one_in = round % 4 == 0 ? 1 : 1 + random() % 40;  // all of them, or some
+    for (int t = 0; t < count; ++t) {
+      const bool is_number = random() % one_in != 0;
+      weights[t] = static_cast<float>(random() % 1000);
+      as_numbers[t] = is_number ? weights[t] : INFINITY;
+      if (!is_number) weights[t] = random() % 2 == 0 ? NAN : -NAN;
+    }
+    weights = Padded(weights);
+    std::vector<int32_t> chosen(k);
+    TopTokens(weights.data(), count, k, 0, chosen.data());
+    ASSERT_EQ(chosen, Sorted(as_numbers, count, k, 0)) << count << " " << k;
+  }
+}
+
 TEST(SoftmaxWeights2Test, AreWithinTheStatedErrorOfTheExactOnes) {
   std::mt19937 random(3);
   std::normal_distribution<float> normal(0, 20);

@@ -1,6 +1,6 @@
 #include "engine/calibration/label_basis.h"
 
-#include <Eigen/Dense>
+#include <Eigen/SVD>
 #include <cmath>
 #include <random>
 
@@ -44,12 +44,13 @@ Eigen::MatrixXd Structured(int rows, int d, double offset, unsigned seed) {
 TEST(ProjectionBasisTest, ScoresAreTheBestApproximationOfTheirRank) {
   const int d = 12;
   const Eigen::MatrixXd q = Structured(60, d, 0.5, 1);
-  const Eigen::MatrixXd k = Structured(50, d, 3, 2);
+  const Eigen::MatrixXd k = Structured(60, d, 3, 2);
   const Eigen::MatrixXd centred = k.rowwise() - k.colwise().mean();
   const Eigen::MatrixXd query_moment = q.transpose() * q / 60;
-  const Eigen::MatrixXd key_covariance = centred.transpose() * centred / 50;
-  const Eigen::MatrixXd scores = q * centred.transpose();
-  const Eigen::JacobiSVD<Eigen::MatrixXd> svd(scores, Eigen::ComputeThinU | Eigen::ComputeThinV);
+  const Eigen::MatrixXd key_covariance = centred.transpose() * centred / 60;
+  const Eigen::MatrixXd scores = q * centred.transpose();  // square: what follows takes no other
+  const Eigen::JacobiSVD<Eigen::MatrixXd, Eigen::NoQRPreconditioner> svd(
+      scores, Eigen::ComputeFullU | Eigen::ComputeFullV);
   for (const int width : {1, 4, 8}) {
     const LabelBasis basis =
         ProjectionBasis(ToVector(query_moment), ToVector(key_covariance), d, width);

@@ -27,7 +27,8 @@ TEST(FirstNumberTest, IsNoneWithoutDigitsOrBeyondWhatFits) {
 /// Every fourth token stands for a digit, the others for letters; the last ends a generation.
 class DigitTokenizer : public Tokenizer {
  public:
-  std::vector<int32_t> EncodeSegments(std::span<const TextSegment>, bool) const override {
+  std::vector<int32_t> EncodeSegments(std::span<const TextSegment>, bool,
+                                      const std::atomic<bool>&) const override {
     return {};
   }
   std::string TokenBytes(int32_t token, bool) const override {

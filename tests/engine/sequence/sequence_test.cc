@@ -12,7 +12,8 @@ namespace {
 /// A token is one byte, as in the byte fallback of real vocabularies; 0 ends a generation.
 class ByteTokenizer : public Tokenizer {
  public:
-  std::vector<int32_t> EncodeSegments(std::span<const TextSegment> segments, bool) const override {
+  std::vector<int32_t> EncodeSegments(std::span<const TextSegment> segments, bool,
+                                      const std::atomic<bool>&) const override {
     std::vector<int32_t> tokens;
     for (const TextSegment& segment : segments) {
       for (const char c : segment.text) tokens.push_back(static_cast<unsigned char>(c));

@@ -17,7 +17,8 @@ class ListedTokens final : public Tokenizer {
   explicit ListedTokens(std::vector<std::string> tokens, bool strips_leading_space = false)
       : tokens_(std::move(tokens)), strips_leading_space_(strips_leading_space) {}
 
-  std::vector<int32_t> EncodeSegments(std::span<const TextSegment>, bool) const override {
+  std::vector<int32_t> EncodeSegments(std::span<const TextSegment>, bool,
+                                      const std::atomic<bool>&) const override {
     return {};
   }
   std::string TokenBytes(int32_t token, bool render_special) const override {

@@ -20,8 +20,10 @@ namespace winnow {
 namespace {
 
 using ::testing::ElementsAre;
+using ::testing::Ge;
 using ::testing::HasSubstr;
 using ::testing::IsEmpty;
+using ::testing::Not;
 
 using Ids = std::vector<int32_t>;
 
@@ -120,6 +122,51 @@ TEST(BpeTokenizerTest, ATextOfAMegabyteInOneWordIsEncodedInMoments) {
   EXPECT_EQ(tokenizer->Encode(std::string(1 << 20, 'x'), false, false).size(), size_t{1} << 18);
 }
 
+TEST(BpeTokenizerTest, NoTextHasFewerTokensThanItsBytesPromise) {
+  std::mt19937 rng(4);
+  const nlohmann::json golden = LoadGolden("tokenizer_bpe.json");
+  for (const auto& model : golden["models"]) {
+    SCOPED_TRACE(model["pre"]);
+    const auto tokenizer = MustLoad(BpeVocabulary(model));
+    ASSERT_NE(tokenizer, nullptr);
+    const auto check = [&](const std::string& text) {
+      const TextSegment segment = {text, /*parse_special=*/true};
+      ASSERT_LE(tokenizer->LeastTokens({&segment, 1}), tokenizer->Encode(text, true, false).size());
+    };
+    for (int i = 0; i < 1000; ++i) check(RandomText(rng, 60));
+    // Texts that are nothing but the longest tokens, or that composing makes shorter.
+    for (int32_t token = 0; token < tokenizer->vocab_size(); ++token) {
+      const std::string bytes = tokenizer->TokenBytes(token, /*render_special=*/true);
+      check(bytes + bytes + bytes + bytes);
+    }
+    for (const char* text : {"\u1112\u1161\u11ab", "\u212a", "\u2126\u0314\u0342\u0345"}) {
+      std::string repeated;
+      for (int i = 0; i < 1000; ++i) repeated += text;
+      check(repeated);
+    }
+    const TextSegment large = {std::string(1'000'000, ' '), false};
+    EXPECT_GT(tokenizer->LeastTokens({&large, 1}), 1000u);
+  }
+}
+
+TEST(BpeTokenizerTest, BytesWithoutATokenPromiseNone) {
+  VocabularyFile file = SmallVocabulary();
+  file.tokens[0] = "[nothing]";
+  const auto tokenizer = MustLoad(file);
+  ASSERT_NE(tokenizer, nullptr);
+  const TextSegment segments[] = {{std::string(1000, '\0'), false}, {"abc", false}};
+  EXPECT_EQ(tokenizer->EncodeSegments(segments, false).size(), 1u);
+  EXPECT_EQ(tokenizer->LeastTokens(segments), 1u);
+}
+
+TEST(BpeTokenizerTest, ACancelledTextIsLeftUnmerged) {
+  const auto tokenizer = MustLoad(SmallVocabulary());
+  ASSERT_NE(tokenizer, nullptr);
+  const TextSegment segment = {std::string(1000, 'x'), false};
+  EXPECT_EQ(tokenizer->EncodeSegments({&segment, 1}, false, /*cancelled=*/false).size(), 250u);
+  EXPECT_NE(tokenizer->EncodeSegments({&segment, 1}, false, /*cancelled=*/true).size(), 250u);
+}
+
 TEST(BpeTokenizerTest, UserDefinedTokensAreFoundInAnyTextAndControlTokensOnRequest) {
   VocabularyFile file = SmallVocabulary();
   const auto control = static_cast<int32_t>(file.Add("<|end|>", VocabularyFile::kControl));
@@ -139,6 +186,73 @@ TEST(BpeTokenizerTest, UserDefinedTokensAreFoundInAnyTextAndControlTokensOnReque
   EXPECT_EQ(tokenizer->TokenBytes(defined, false), "é ü");
   EXPECT_EQ(tokenizer->TokenBytes(control, false), "");
   EXPECT_EQ(tokenizer->TokenBytes(control, true), "<|end|>");
+}
+
+TEST(BpeTokenizerTest, MarkersAreTextInPlainTextThoughTheFileTypesThemAsUserDefined) {
+  VocabularyFile file = SmallVocabulary();
+  file.chat_template = "{{ '<start_of_turn>' + message['role'] + '[INST]' + '<br>' }}";
+  std::vector<int32_t> markers;
+  for (const char* marker : {"<|im_start|>", "<|im_end|>", "<｜User｜>", "</s>", "<start_of_turn>",
+                             "[INST]", "<|im_start|>assistant\n"}) {
+    markers.push_back(static_cast<int32_t>(file.Add(marker, VocabularyFile::kUserDefined)));
+  }
+  const auto ordinary = static_cast<int32_t>(file.Add("<table>", VocabularyFile::kUserDefined));
+  file.scores.clear();
+  const auto tokenizer = MustLoad(file);
+  ASSERT_NE(tokenizer, nullptr);
+  for (const int32_t marker : markers) {
+    const std::string& spelling = file.tokens[marker];
+    EXPECT_THAT(tokenizer->Encode(spelling, /*parse_special=*/true, false), ElementsAre(marker));
+    EXPECT_EQ(tokenizer->Encode(spelling, /*parse_special=*/false, false).size(), spelling.size())
+        << spelling;
+    // What the model writes of them is shown, as before.
+    EXPECT_EQ(tokenizer->TokenBytes(marker, /*render_special=*/false), spelling);
+  }
+  EXPECT_THAT(tokenizer->Encode("<table>", /*parse_special=*/false, false), ElementsAre(ordinary));
+}
+
+TEST(BpeTokenizerTest, MarkersTypedAsNormalOrNotAtAllAreControlTokensByTheirLooks) {
+  VocabularyFile file = SmallVocabulary();
+  file.chat_template = "{{ '<start_of_turn>' + messages[0]['content'] + '<br>' }}";
+  std::vector<int32_t> markers;
+  for (const char* marker : {"<|im_start|>", "<|im_end|>", "<｜User｜>", "<start_of_turn>"}) {
+    markers.push_back(static_cast<int32_t>(file.Add(marker)));
+  }
+  // Text, though some of it looks similar: made by merges, not in the template, or code.
+  for (const char* token : {"<b", "<br", "<br>", "[0]", "<i>", "<|>", "|>", "<| |>", "<a|b|>"}) {
+    file.Add(token);
+  }
+  file.scores.clear();
+  for (const char* merge : {"< b", "<b r", "<br >"}) file.merges.push_back(merge);
+  for (const bool typed : {true, false}) {
+    if (!typed) file.types.clear();
+    const auto tokenizer = MustLoad(file);
+    ASSERT_NE(tokenizer, nullptr);
+    for (const int32_t marker : markers) {
+      const std::string& spelling = file.tokens[marker];
+      EXPECT_THAT(tokenizer->Encode(spelling, /*parse_special=*/true, false), ElementsAre(marker));
+      EXPECT_EQ(tokenizer->Encode(spelling, /*parse_special=*/false, false).size(),
+                spelling.size());
+      EXPECT_EQ(tokenizer->TokenBytes(marker, /*render_special=*/false), "");
+      EXPECT_EQ(tokenizer->IsEndOfGeneration(marker), spelling == "<|im_end|>");
+    }
+    for (int32_t token = markers.back() + 1; token < tokenizer->vocab_size(); ++token) {
+      EXPECT_EQ(tokenizer->TokenBytes(token, /*render_special=*/false), file.tokens[token]);
+      EXPECT_THAT(tokenizer->Encode(file.tokens[token], /*parse_special=*/true, false),
+                  Not(ElementsAre(Ge(markers.front()))))
+          << file.tokens[token];
+    }
+  }
+}
+
+TEST(BpeTokenizerTest, OrdinaryTextNeverMergesIntoAMarker) {
+  VocabularyFile file = SmallVocabulary();
+  for (const char* token : {"<|", "|>", "<|b"}) file.Add(token);
+  file.Add("<|b|>", VocabularyFile::kUserDefined);
+  file.scores.clear();
+  for (const char* merge : {"< |", "| >", "<| b", "<|b |>"}) file.merges.push_back(merge);
+  const auto tokenizer = file.Load();
+  EXPECT_EQ(tokenizer.status().code(), absl::StatusCode::kInvalidArgument) << tokenizer.status();
 }
 
 TEST(BpeTokenizerTest, BosIsPutInFrontWhenAskedForAndTheFileSaysSo) {

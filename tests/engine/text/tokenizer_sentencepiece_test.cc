@@ -56,9 +56,12 @@ TEST(SentencePieceTokenizerTest, EncodesAndDecodesAsSentencePiece) {
     const auto tokenizer = MustLoad(SentencePieceVocabulary(model));
     ASSERT_NE(tokenizer, nullptr);
     for (const auto& example : model["cases"]) {
+      const std::string text = example["text"];
       const auto tokens = example["tokens"].get<Ids>();
-      EXPECT_EQ(tokenizer->Encode(example["text"].get<std::string>(), false, false), tokens)
-          << example["text"];
+      // To SentencePiece markers are user-defined pieces like others, found in any text; to us only
+      // where they are asked for, as control tokens, which it does not find at all.
+      const bool with_markers = text.find("<s>") == std::string::npos;
+      EXPECT_EQ(tokenizer->Encode(text, with_markers, false), tokens) << text;
       const bool has_unknown = std::find(tokens.begin(), tokens.end(), 0) != tokens.end();
       // SentencePiece shows unknown characters as " ⁇ ", which is not text.
       if (has_unknown) continue;
@@ -149,6 +152,23 @@ TEST(SentencePieceTokenizerTest, SpellingsOfByteAndControlTokensAreOrdinaryText)
   EXPECT_THAT(tokenizer->Encode("<s>", true, false), ElementsAre(1));
 }
 
+TEST(SentencePieceTokenizerTest, AFileWithoutTypesHasBytesAndMarkersByTheirSpelling) {
+  VocabularyFile file = SmallVocabulary();
+  file.Add("<|im_end|>");
+  const auto typed = MustLoad(file);
+  file.types.clear();
+  const auto tokenizer = MustLoad(file);
+  ASSERT_NE(tokenizer, nullptr);
+  for (const char* text : {"é\n", "<s>a</s><unk>", "ab<|im_end|>", "<0x0A>"}) {
+    for (const bool parse_special : {true, false}) {
+      EXPECT_EQ(tokenizer->Encode(text, parse_special, false),
+                typed->Encode(text, parse_special, false))
+          << text;
+    }
+  }
+  EXPECT_TRUE(tokenizer->IsEndOfGeneration(tokenizer->vocab_size() - 1));
+}
+
 TEST(SentencePieceTokenizerTest, ATextOfAMegabyteIsEncodedInMoments) {
   const auto tokenizer = MustLoad(SmallVocabulary());
   EXPECT_EQ(tokenizer->Encode(std::string((1 << 20) + 1, 'a'), false, false).size(),
@@ -162,6 +182,27 @@ struct BrokenFile {
 };
 
 class BrokenSentencePieceVocabularyTest : public testing::TestWithParam<BrokenFile> {};
+
+TEST(SentencePieceTokenizerTest, NoTextHasFewerTokensThanItsBytesPromise) {
+  std::mt19937 rng(4);
+  const nlohmann::json golden = LoadGolden("tokenizer_sentencepiece.json");
+  for (const auto& model : golden["models"]) {
+    const auto tokenizer = MustLoad(SentencePieceVocabulary(model));
+    ASSERT_NE(tokenizer, nullptr);
+    const auto check = [&](const std::string& text) {
+      const TextSegment segment = {text, /*parse_special=*/true};
+      ASSERT_LE(tokenizer->LeastTokens({&segment, 1}), tokenizer->Encode(text, true, false).size());
+    };
+    for (int i = 0; i < 1000; ++i) check(RandomText(rng, 60));
+    for (int32_t token = 0; token < tokenizer->vocab_size(); ++token) {
+      const std::string bytes = tokenizer->TokenBytes(token, /*render_special=*/true);
+      check(bytes + bytes + bytes + bytes);
+    }
+    std::string marks;
+    for (int i = 0; i < 1000; ++i) marks += "\u2581";  // what stands for a space
+    check(marks);
+  }
+}
 
 TEST_P(BrokenSentencePieceVocabularyTest, IsRefusedNamingTheKey) {
   VocabularyFile file = SmallVocabulary();

@@ -28,6 +28,7 @@ struct VocabularyFile {
   std::vector<std::string> merges = {};
   std::optional<uint32_t> bos = {}, eos = {}, unknown = {};
   std::optional<bool> add_bos = {}, add_space_prefix = {};
+  std::string chat_template = {};
 
   /// Appends a token and returns its id.
   uint32_t Add(const std::string& token, int32_t type = kNormal, float score = 0) {
@@ -50,6 +51,7 @@ struct VocabularyFile {
     if (unknown) writer.Uint32("tokenizer.ggml.unknown_token_id", *unknown);
     if (add_bos) writer.Bool("tokenizer.ggml.add_bos_token", *add_bos);
     if (add_space_prefix) writer.Bool("tokenizer.ggml.add_space_prefix", *add_space_prefix);
+    if (!chat_template.empty()) writer.String("tokenizer.chat_template", chat_template);
     return writer;
   }
 

@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <climits>
 #include <cmath>
 #include <cstring>
 #include <numeric>
@@ -11,6 +12,7 @@
 #include <string>
 #include <vector>
 
+#include "kernels/cuda/budgets.cuh"
 #include "kernels/cuda/decode_attention.h"
 #include "kernels/cuda/label_layout.cuh"
 
@@ -67,6 +69,9 @@ struct Shape {
   OutType out_type = OutType::kF32;
   int codes = 16;         // labels hold numbers below this: few make many ties
   float query_range = 2;  // a large one makes scores too wide for weights without their maximum
+  int most_selected = INT_MAX;  // room in lists, whatever budgets need
+  int spoilt_keys = 0;          // one key in so many is no number; 0: none
+  float spoilt_queries = 0;     // every number of every query, unless 0
 };
 
 constexpr int kSinks = 4;
@@ -101,6 +106,7 @@ class Problem {
         }
       }
     }
+    max_selected_ = std::min(max_selected_, shape.most_selected);
     max_blocks_ = (max_context_ + shape.block_tokens - 1) / shape.block_tokens;
     blocks_ = count * max_blocks_ + 3;
     std::vector<int32_t> ids(blocks_);
@@ -152,6 +158,18 @@ class Problem {
 
   const std::vector<uint8_t>& result() const { return result_; }
 
+  // Every head that selects lists as many tokens of its context as it has a budget for.
+  void CheckPositions() const {
+    for (int row = 0; row < static_cast<int>(rows_.size()); ++row) {
+      for (int g = 0; g < shape_.kv_heads; ++g) {
+        if (Budget(row, g) < rows_[row].context) {
+          ASSERT_EQ(std::ssize(SelectedPositions(row, g)), Budget(row, g))
+              << "row " << row << " kv head " << g << ": not distinct, ascending, in context";
+        }
+      }
+    }
+  }
+
   void CheckAll() {
     for (size_t row = 0; row < rows_.size(); ++row) {
       for (int g = 0; g < shape_.kv_heads; ++g) {
@@ -178,7 +196,8 @@ class Problem {
     selector.sinks = kSinks;
     selector.window = kWindow;
     selector.min_context = kMinContext;
-    return BudgetTokens(rows_[row].selection, selector, g, rows_[row].context);
+    const int budget = BudgetTokens(rows_[row].selection, selector, g, rows_[row].context);
+    return budget < rows_[row].context ? std::min(budget, shape_.most_selected) : budget;
   }
   int Entry(int row, int g, int position) const {
     const int block = tables_[sequences_[row] * max_blocks_ + position / shape_.block_tokens];
@@ -210,6 +229,9 @@ class Problem {
           for (int c = 0; c < 2 * shape_.head_dim; ++c) {
             key[c] = Encode(shape_.kv_type, normal(random_));
           }
+          if (shape_.spoilt_keys > 0 && random_() % shape_.spoilt_keys == 0) {
+            key[3] = random_() % 2 == 0 ? 0x7fff : 0xffff;  // NaN of either sign
+          }
           WriteLabel(row, g, p, &codes[int64_t{p} * shape_.width]);
         }
       }
@@ -235,7 +257,8 @@ class Problem {
     queries_.assign((rows_.size() + 1) * query_stride(), NAN);
     for (const int row : query_rows_) {
       for (int i = 0; i < shape_.kv_heads * shape_.group * shape_.head_dim; ++i) {
-        queries_[int64_t{row} * query_stride() + i] = Dyadic(shape_.query_range);
+        queries_[int64_t{row} * query_stride() + i] =
+            shape_.spoilt_queries != 0 ? shape_.spoilt_queries : Dyadic(shape_.query_range);
       }
     }
     basis_.resize(shape_.kv_heads * shape_.head_dim * shape_.width);
@@ -258,8 +281,7 @@ class Problem {
       query_rows_device_ = std::make_unique<DeviceArray<int32_t>>(query_rows_);
       contexts_device_ = std::make_unique<DeviceArray<int32_t>>(contexts_);
       selections_device_ = std::make_unique<DeviceArray<Selection>>(selections_);
-      selected_device_ =
-          std::make_unique<DeviceArray<uint32_t>>(int64_t{rows} * shape_.kv_heads * max_selected_);
+      selected_device_ = std::make_unique<DeviceArray<uint32_t>>(SelectedEntries() + kBehind);
       out_device_ = std::make_unique<DeviceArray<uint8_t>>(
           queries_.size() * (shape_.out_type == OutType::kF32 ? 4 : 2));
       const int64_t bytes =
@@ -373,17 +395,24 @@ class Problem {
     for (double& s : scores) s /= sum;
   }
 
-  // Positions that the device says it selected, checked for being the best ones.
-  std::vector<int> CheckSelection(int row, int g) {
-    const int context = rows_[row].context;
+  // Positions that the device says it selected, as far as they are distinct and ascending.
+  std::vector<int> SelectedPositions(int row, int g) const {
     const int budget = Budget(row, g);
     const uint32_t* entries = &selected_[(int64_t{row} * shape_.kv_heads + g) * max_selected_];
     std::vector<int> positions;
-    for (int p = 0; p < context && static_cast<int>(positions.size()) < budget; ++p) {
+    for (int p = 0; p < rows_[row].context && static_cast<int>(positions.size()) < budget; ++p) {
       if (static_cast<uint32_t>(Entry(row, g, p)) == entries[positions.size()]) {
         positions.push_back(p);
       }
     }
+    return positions;
+  }
+
+  // The same, checked for being the best ones.
+  std::vector<int> CheckSelection(int row, int g) {
+    const int context = rows_[row].context;
+    const int budget = Budget(row, g);
+    const std::vector<int> positions = SelectedPositions(row, g);
     EXPECT_EQ(static_cast<int>(positions.size()), budget) << "not distinct, ascending, in context";
     if (static_cast<int>(positions.size()) != budget) return positions;
     const bool is_window = rows_[row].selection.kind == SelectionKind::kWindow;
@@ -467,14 +496,21 @@ class Problem {
     EXPECT_LT(std::sqrt(error), tolerance * std::sqrt(norm));  // fails for NaN
   }
 
-  // Nothing is written but the rows' heads.
+  int64_t SelectedEntries() const { return std::ssize(rows_) * shape_.kv_heads * max_selected_; }
+
+  // Nothing is written but the rows' heads, and nothing behind the lists.
   void CheckUntouched() const {
+    for (int64_t i = SelectedEntries(); i < std::ssize(selected_); ++i) {
+      ASSERT_EQ(selected_[i], ~0u) << i;
+    }
     const int64_t used = shape_.kv_heads * shape_.group * shape_.head_dim;
     for (int64_t i = 0; i < static_cast<int64_t>(queries_.size()); ++i) {
       if (i >= query_stride() && i % query_stride() < used) continue;
       ASSERT_TRUE(std::isnan(Result(i))) << i;
     }
   }
+
+  static constexpr int kBehind = 4096;  // entries
 
   Shape shape_;
   std::vector<Row> rows_;
@@ -596,6 +632,92 @@ TEST_F(DecodeAttentionTest, BudgetsFromTheLeastToAllButOne) {
   }
   Verify({.group = 1}, rows);
   Verify({.group = 4, .head_dim = 64}, rows);
+}
+
+TEST_F(DecodeAttentionTest, NoHeadListsMoreThanThereIsRoomFor) {
+  std::vector<Row> rows;
+  for (const SelectionKind kind :
+       {SelectionKind::kLabels, SelectionKind::kWindow, SelectionKind::kScores}) {
+    for (const int context : {100, 1500, 3000}) {
+      rows.push_back({context, {kind, 1, 90}});
+      rows.push_back({context, {kind, 0.25f, 0}});
+    }
+  }
+  for (const int group : {1, 4}) {
+    Verify({.group = group, .most_selected = 57}, rows);
+  }
+}
+
+TEST_F(DecodeAttentionTest, NumbersThatAreNotFiniteStillSelectTokensOfTheContext) {
+  std::vector<Row> rows;
+  for (const SelectionKind kind : {SelectionKind::kLabels, SelectionKind::kScores}) {
+    for (const int context : {100, 1500, 20000}) {
+      rows.push_back({context, {kind, 1, 60}});
+      rows.push_back({context, {kind, 0.5f, 0}});
+    }
+  }
+  for (const int group : {1, 2, 4, 8}) {
+    for (const int keys : {1, 5, 300}) {
+      Problem problem({.group = group, .spoilt_keys = keys}, rows, random_());
+      problem.Run();
+      problem.CheckPositions();
+    }
+    for (const float query : {NAN, -NAN, INFINITY, 1e38f, 1e-40f}) {
+      Problem problem({.group = group, .spoilt_queries = query}, rows, random_());
+      problem.Run();
+      problem.CheckPositions();
+    }
+  }
+}
+
+struct Question {
+  Selection selection;
+  float weight;
+  int32_t context;
+};
+
+__global__ void AnswerBudgets(const Question* questions, int count, int32_t* budgets) {
+  const int i = static_cast<int>(blockIdx.x * blockDim.x + threadIdx.x);
+  if (i >= count) return;
+  DecodeAttention call;
+  call.contexts = &questions[i].context;
+  call.selections = &questions[i].selection;
+  call.max_selected = INT_MAX;
+  BudgetWeights weights;
+  weights.of_head[0] = questions[i].weight;
+  budgets[i] = BudgetOf(call, weights, 0, 0);
+}
+
+TEST_F(DecodeAttentionTest, BudgetsAreThoseOfTheHost) {
+  std::vector<Question> questions = {{{SelectionKind::kLabels, 1, 4853}, 0.2109f, 100000}};
+  for (int i = 0; i < 1000000; ++i) {
+    Question question = {{SelectionKind::kLabels, 1, 0}};
+    question.weight = static_cast<float>(random_() % 40000 + 1) / 10000;
+    question.context = static_cast<int32_t>(random_() % 200000 + 1);
+    if (i % 2 == 0) {
+      question.selection.fraction = 1 / (static_cast<float>(random_() % 512 + 16) / 16);
+    } else {
+      question.selection.budget_tokens = static_cast<int32_t>(random_() % 20000 + 1);
+    }
+    questions.push_back(question);
+  }
+  const int count = static_cast<int>(questions.size());
+  DeviceArray<Question> asked(questions);
+  DeviceArray<int32_t> answers(questions.size());
+  AnswerBudgets<<<(count + 255) / 256, 256>>>(asked.data(), count, answers.data());
+  Check(cudaDeviceSynchronize());
+  const std::vector<int32_t> budgets = answers.Get();
+  for (int i = 0; i < count; ++i) {
+    LayerSelector selector;
+    selector.budget_weights = &questions[i].weight;
+    selector.sinks = DecodeAttention().sinks;
+    selector.window = DecodeAttention().window;
+    selector.min_context = DecodeAttention().min_context;
+    ASSERT_EQ(budgets[i], BudgetTokens(questions[i].selection, selector, 0, questions[i].context))
+        << "seed " << Seed() << ", weight " << questions[i].weight << ", fraction "
+        << questions[i].selection.fraction << ", tokens " << questions[i].selection.budget_tokens
+        << ", context " << questions[i].context;
+  }
 }
 
 TEST_F(DecodeAttentionTest, LongContextsOfOneSequence) {

@@ -11,6 +11,7 @@
 #include <thread>
 #include <vector>
 
+#include "absl/synchronization/notification.h"
 #include "absl/time/clock.h"
 #include "engine/engine.h"
 #include "google/rpc/error_details.pb.h"
@@ -57,14 +58,14 @@ class GrpcService : public testing::Test {
                 .chat = {}},
         metrics_("alphabet", "fake", 0),
         engine_(Options(), model_, model_, tokenizer_, metrics_) {
-    auto server = GrpcServer::Start({.address = "127.0.0.1:0"}, context_);
+    auto server = GrpcServer::Start({.address = {"127.0.0.1", 0, ""}}, context_);
     EXPECT_EQ(server.status(), absl::OkStatus());
     server_ = *std::move(server);
     server_->SetServing(true);
     // Without probing, gRPC's flow control lets 64 KiB through to a client that doesn't read.
     grpc::ChannelArguments arguments;
     arguments.SetInt(GRPC_ARG_HTTP2_BDP_PROBE, 0);
-    channel_ = grpc::CreateCustomChannel("127.0.0.1:" + std::to_string(server_->port()),
+    channel_ = grpc::CreateCustomChannel(server_->address().Text(),
                                          grpc::InsecureChannelCredentials(), arguments);
     generation_ = v1::GenerationService::NewStub(channel_);
   }
@@ -352,6 +353,68 @@ TEST_F(GrpcService, TokenizesAndDetokenizes) {
             grpc::StatusCode::INVALID_ARGUMENT);
 }
 
+TEST_F(GrpcService, TextsThatTakeLongToTokenizeHoldUpNoOtherCall) {
+  absl::Notification may_go_on;
+  tokenizer_.before_encode = [&](std::span<const TextSegment> segments, const auto& cancelled) {
+    if (segments[0].text.size() < 10'000) return;
+    while (!cancelled && !may_go_on.HasBeenNotified()) std::this_thread::yield();
+  };
+  const std::string text(19'000, 'x');  // 3,800 tokens at least: not too many
+  auto tokenizer = v1::TokenizerService::NewStub(channel_);
+  std::vector<std::thread> clients;
+  std::atomic<int> answered = 0;
+  for (int i = 0; i < 40; ++i) {
+    clients.emplace_back([&, i] {
+      grpc::ClientContext call;
+      if (i % 2 == 0) {
+        v1::TokenizeRequest request;
+        request.set_text(text);
+        v1::TokenizeResponse response;
+        EXPECT_EQ(tokenizer->Tokenize(&call, request, &response).error_message(), "");
+        EXPECT_EQ(response.token_ids_size(), 19'001);
+      } else {
+        v1::GenerateResponse response;
+        EXPECT_EQ(generation_->Complete(&call, Prompt(text, 1), &response).error_code(),
+                  grpc::StatusCode::INVALID_ARGUMENT);
+      }
+      ++answered;
+    });
+  }
+  auto models = v1::ModelService::NewStub(channel_);
+  for (int i = 0; i < 20; ++i) {
+    grpc::ClientContext call, get;
+    for (grpc::ClientContext* one : {&call, &get}) {
+      one->set_deadline(std::chrono::system_clock::now() + std::chrono::seconds(20));
+    }
+    v1::GenerateResponse response;
+    ASSERT_EQ(generation_->Complete(&call, Prompt("x", 1), &response).error_message(), "");
+    v1::Model model;
+    ASSERT_EQ(models->GetModel(&get, {}, &model).error_message(), "");
+  }
+  EXPECT_EQ(answered, 0);
+  may_go_on.Notify();
+  for (std::thread& client : clients) client.join();
+}
+
+TEST_F(GrpcService, ACallThatIsCancelledWhileItsTextIsTokenizedEnds) {
+  absl::Notification in_encode;
+  tokenizer_.before_encode = [&](auto, const auto& cancelled) {
+    in_encode.Notify();
+    while (!cancelled) std::this_thread::yield();
+  };
+  grpc::ClientContext call;
+  grpc::Status status;
+  std::thread caller([&] {
+    v1::GenerateResponse response;
+    status = generation_->Complete(&call, Prompt(std::string(19'000, 'x'), 1), &response);
+  });
+  in_encode.WaitForNotification();
+  call.TryCancel();
+  caller.join();
+  EXPECT_EQ(status.error_code(), grpc::StatusCode::CANCELLED);
+  EXPECT_TRUE(MetricBecomes("winnow_rpcs_total{code=\"CANCELLED\",method=\"Complete\"} 1"));
+}
+
 TEST_F(GrpcService, DescribesTheModelAndItsLimits) {
   auto stub = v1::ModelService::NewStub(channel_);
   v1::Model model;
@@ -368,8 +431,7 @@ TEST_F(GrpcService, DescribesTheModelAndItsLimits) {
 }
 
 TEST_F(GrpcService, AnAddressInUseIsAnError) {
-  const std::string address = "127.0.0.1:" + std::to_string(server_->port());
-  EXPECT_EQ(GrpcServer::Start({.address = address}, context_).status().code(),
+  EXPECT_EQ(GrpcServer::Start({.address = server_->address()}, context_).status().code(),
             absl::StatusCode::kUnavailable);
 }
 

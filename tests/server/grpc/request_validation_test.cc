@@ -7,6 +7,7 @@
 #include <functional>
 #include <limits>
 
+#include "server/grpc/prompt.h"
 #include "server/grpc/status_mapping.h"
 #include "tests/server/fake_tokenizer.h"
 
@@ -42,7 +43,9 @@ class RequestValidation : public testing::Test {
     message_.set_text("hello");
   }
 
-  std::vector<FieldViolation> Validate() { return ValidateGenerate(message_, model_, &request_); }
+  std::vector<FieldViolation> Validate() {
+    return ValidateGenerate(message_, model_, /*cancelled=*/false, &request_);
+  }
 
   FakeTokenizer tokenizer_;
   ServedModel model_;
@@ -112,6 +115,13 @@ TEST_F(RequestValidation, SaltsAreBounded) {
   const std::vector<FieldViolation> violations = Validate();
   ASSERT_EQ(violations.size(), 1u);
   EXPECT_EQ(violations[0].field, "cache_salt");
+}
+
+TEST_F(RequestValidation, AnOutlinesPriorityIsWithinTheOperatorsLimits) {
+  message_.set_priority(-1000);
+  EXPECT_EQ(Outline(message_, model_).priority, model_.min_priority);
+  message_.set_priority(1000);
+  EXPECT_EQ(Outline(message_, model_).priority, kMaxPriority);
 }
 
 TEST_F(RequestValidation, OutlinesWhatCountsForTheQueueWhateverIsWrongWithTheRest) {
@@ -391,14 +401,31 @@ TEST_F(RequestValidation, TokenizesWithSpecialTokensAndBosUnlessToldOtherwise) {
   v1::TokenizeRequest message;
   std::vector<int32_t> tokens;
   message.set_text("a<eos>");
-  ASSERT_THAT(ValidateTokenize(message, model_, &tokens), IsEmpty());
+  ASSERT_THAT(ReadInput(message, model_, /*cancelled=*/false, &tokens), IsEmpty());
   EXPECT_THAT(tokens, ElementsAre(FakeTokenizer::kBos, 'a', FakeTokenizer::kEos));
   message.set_parse_special(false);
   message.set_add_bos(false);
-  ASSERT_THAT(ValidateTokenize(message, model_, &tokens), IsEmpty());
+  ASSERT_THAT(ReadInput(message, model_, /*cancelled=*/false, &tokens), IsEmpty());
   EXPECT_THAT(tokens, ElementsAre('a', '<', 'e', 'o', 's', '>'));
   message.clear_input();
-  EXPECT_EQ(ValidateTokenize(message, model_, &tokens).at(0).field, "input");
+  EXPECT_EQ(ReadInput(message, model_, /*cancelled=*/false, &tokens).at(0).field, "input");
+}
+
+TEST_F(RequestValidation, ATextThatMustBecomeTooManyTokensIsNotTokenized) {
+  tokenizer_.before_encode = [](auto, const auto&) { FAIL() << "it was"; };
+  message_.set_text(std::string(2500, 'x'));  // at most 5 bytes a token
+  message_.set_n(0);
+  std::vector<FieldViolation> violations = Validate();
+  ASSERT_EQ(violations.size(), 2u);
+  EXPECT_EQ(violations[0].field, "text");
+  EXPECT_EQ(violations[0].description, "the prompt has more than 499 tokens; here it may have 99");
+  EXPECT_EQ(violations[1].field, "n");
+  message_.set_n(1);
+  message_.mutable_chat()->add_messages()->set_role("user");
+  message_.mutable_chat()->mutable_messages(0)->set_content(std::string(2500, 'x'));
+  violations = Validate();
+  ASSERT_EQ(violations.size(), 1u);
+  EXPECT_EQ(violations[0].field, "chat");
 }
 
 TEST_F(RequestValidation, DetokenizesKnownTokensOnly) {

@@ -5,11 +5,13 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <atomic>
 #include <filesystem>
 #include <fstream>
 #include <functional>
 #include <memory>
 #include <string>
+#include <thread>
 #include <utility>
 #include <vector>
 
@@ -62,7 +64,10 @@ class TestFront final : public GenerationFront {
     outline.max_tokens = request_.max_tokens;
     return outline;
   }
-  std::vector<FieldViolation> Decode(Request* request) const override {
+  size_t TextBytes() const override { return text_bytes; }
+  std::vector<FieldViolation> Decode(const std::atomic<bool>& cancelled,
+                                     Request* request) const override {
+    if (before_decode) before_decode(cancelled);
     steps.push_back("decode");
     *request = request_;
     return violations;
@@ -91,6 +96,8 @@ class TestFront final : public GenerationFront {
   }
 
   std::string model;
+  size_t text_bytes = 10;
+  std::function<void(const std::atomic<bool>& cancelled)> before_decode;
   std::vector<FieldViolation> violations;
   bool reads = true;
   mutable std::vector<std::string> steps;  ///< what it was asked, in order
@@ -264,6 +271,65 @@ TEST_F(GenerationSessionTest, ACallThatItsClientResetsAtTheDeadlineHasExpired) {
     front.ended.WaitForNotification();
     EXPECT_EQ(front.end.status.code(), code);
   }
+}
+
+TEST_F(GenerationSessionTest, ALongTextHoldsUpNeitherItsCallersThreadNorShortOnes) {
+  absl::Notification may_go_on;
+  std::thread::id where;
+  TestFront front(Prompt("x", 4));
+  front.text_bytes = 1 << 20;
+  front.before_decode = [&](const std::atomic<bool>&) {
+    where = std::this_thread::get_id();
+    may_go_on.WaitForNotification();
+  };
+  front.session = std::make_unique<GenerationSession>(context_, Call(), front);
+  front.session->Start();
+  EXPECT_EQ(Short(), absl::OkStatus());
+  EXPECT_FALSE(front.ended.HasBeenNotified());
+  may_go_on.Notify();
+  front.ended.WaitForNotification();
+  EXPECT_EQ(front.end.status, absl::OkStatus());
+  EXPECT_EQ(front.text, "yzab");
+  EXPECT_NE(where, std::this_thread::get_id());
+}
+
+TEST_F(GenerationSessionTest, ACallMayBeCancelledWhileItsTextIsTokenized) {
+  TestFront front(Prompt("x", 4));
+  front.text_bytes = 1 << 20;
+  absl::Notification in_decode;
+  front.before_decode = [&](const std::atomic<bool>& cancelled) {
+    in_decode.Notify();
+    while (!cancelled) std::this_thread::yield();
+  };
+  front.session = std::make_unique<GenerationSession>(context_, Call(), front);
+  front.session->Start();
+  in_decode.WaitForNotification();
+  front.session->Cancel();
+  front.ended.WaitForNotification();
+  EXPECT_TRUE(absl::IsCancelled(front.end.status));
+  EXPECT_TRUE(MetricIs("winnow_rpcs_total{code=\"CANCELLED\",method=\"Generate\"} 1"));
+  EXPECT_EQ(Short(100), absl::OkStatus()) << "it cost nothing";
+}
+
+TEST_F(GenerationSessionTest, TextsBeyondWhatMayWaitAreRefusedWithADelay) {
+  absl::Notification may_go_on;
+  std::vector<std::unique_ptr<TestFront>> fronts;
+  CallStatus refused;
+  while (refused.status.ok()) {
+    ASSERT_LT(fronts.size(), 1000u) << "nothing was refused";
+    fronts.push_back(std::make_unique<TestFront>(Prompt("x", 1)));
+    TestFront& front = *fronts.back();
+    front.text_bytes = 4 << 20;
+    front.before_decode = [&](const std::atomic<bool>&) { may_go_on.WaitForNotification(); };
+    front.session = std::make_unique<GenerationSession>(context_, Call(), front);
+    front.session->Start();
+    if (front.ended.HasBeenNotified()) refused = front.end;
+  }
+  EXPECT_TRUE(absl::IsResourceExhausted(refused.status));
+  EXPECT_TRUE(refused.retry_after.has_value());
+  EXPECT_EQ(Short(), absl::OkStatus());
+  may_go_on.Notify();
+  for (const auto& front : fronts) front->ended.WaitForNotification();
 }
 
 TEST_F(GenerationSessionTest, AClientThatStopsReadingIsCutOff) {
