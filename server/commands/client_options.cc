@@ -25,6 +25,13 @@ void DeclareClientFlags(FlagSet& flags, ClientOptions& options) {
             "Holds the bearer token to send, for servers that want one.");
 }
 
+absl::Status CallError(const ClientOptions& options, const grpc::Status& status) {
+  const auto code = static_cast<absl::StatusCode>(status.error_code());  // the same numbers
+  const std::string reason =
+      status.error_message().empty() ? absl::StatusCodeToString(code) : status.error_message();
+  return absl::Status(code, absl::StrCat(options.address, ": ", reason));
+}
+
 absl::StatusOr<Connection> Connection::Open(const ClientOptions& options) {
   const auto credentials = MakeChannelCredentials(options.tls);
   if (!credentials.ok()) return credentials.status();

@@ -3,9 +3,11 @@
 #include <memory>
 #include <string>
 
+#include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "grpcpp/channel.h"
 #include "grpcpp/client_context.h"
+#include "grpcpp/support/status.h"
 #include "server/commands/flags.h"
 #include "server/security/tls.h"
 
@@ -21,6 +23,10 @@ struct ClientOptions {
 
 /// Declares --address, --tls-ca, --tls-cert, --tls-key, --tls-server-name and --token-file.
 void DeclareClientFlags(FlagSet& flags, ClientOptions& options);
+
+/// What a call that failed says, with the server's address in front; its code where it says
+/// nothing.
+absl::Status CallError(const ClientOptions& options, const grpc::Status& status);
 
 /// A server, and the token to show it.
 class Connection {

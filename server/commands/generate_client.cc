@@ -10,6 +10,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "server/base/file.h"
+#include "server/base/utf8.h"
 #include "server/commands/client_options.h"
 #include "server/commands/commands.h"
 #include "server/commands/flags.h"
@@ -73,6 +74,31 @@ void Declare(FlagSet& set, GenerateFlags& flags) {
   set.Add("timeout", &flags.timeout_seconds, "SECONDS", "Deadline of the call; 0 is none.",
           {0, 1e6});
   set.Add("json", &flags.json, "", "Print one JSON object at the end instead of the text.");
+}
+
+/// INVALID_ARGUMENT unless the text is UTF-8, as messages have it.
+absl::Status CheckUtf8(const std::string& what, const std::string& text) {
+  if (IsUtf8(text)) return absl::OkStatus();
+  return absl::InvalidArgumentError(
+      absl::StrCat(what, " is not UTF-8 from byte ", Utf8PrefixBytes(text), " on"));
+}
+
+/// Puts the text of the file in front of the prompt, and checks all texts.
+absl::Status ReadTexts(GenerateFlags& flags) {
+  std::string text;
+  if (!flags.prompt_file.empty()) {
+    absl::StatusOr<std::string> read = ReadFile(flags.prompt_file);
+    if (!read.ok()) return read.status();
+    text = *std::move(read);
+  }
+  absl::Status status = CheckUtf8(flags.prompt_file, text);
+  status.Update(CheckUtf8("--prompt", flags.prompt));
+  status.Update(CheckUtf8("--system", flags.system));
+  status.Update(CheckUtf8("--model", flags.model));
+  status.Update(CheckUtf8("--policy", flags.policy));
+  for (const std::string& stop : flags.stop) status.Update(CheckUtf8("--stop", stop));
+  flags.prompt = text + flags.prompt;
+  return status;
 }
 
 v1::GenerateRequest MakeRequest(const GenerateFlags& flags) {
@@ -203,8 +229,7 @@ absl::StatusOr<Completion> Stream(const GenerateFlags& flags) {
   if (!flags.json && !completion.text.empty()) std::putchar('\n');
   std::fflush(stdout);  // what follows goes to stderr
   if (const grpc::Status status = reader->Finish(); !status.ok()) {
-    return absl::Status(static_cast<absl::StatusCode>(status.error_code()),
-                        flags.client.address + ": " + status.error_message());
+    return CallError(flags.client, status);
   }
   return completion;
 }
@@ -220,11 +245,7 @@ int RunGenerate(std::span<const std::string> arguments) {
     std::fprintf(stderr, "winnow generate: --prompt is missing (see winnow generate --help)\n");
     return 2;
   }
-  if (!flags.prompt_file.empty()) {
-    const absl::StatusOr<std::string> text = ReadFile(flags.prompt_file);
-    if (!text.ok()) return Fail(set, text.status());
-    flags.prompt = *text + flags.prompt;
-  }
+  if (absl::Status status = ReadTexts(flags); !status.ok()) return Fail(set, status);
   const absl::StatusOr<Completion> completion = Stream(flags);
   if (!completion.ok()) return Fail(set, completion.status());
   if (flags.json) {

@@ -34,7 +34,7 @@ int RunHealth(std::span<const std::string> arguments) {
   request.set_service(service);
   HealthCheckResponse response;
   if (const grpc::Status status = stub->Check(&call, request, &response); !status.ok()) {
-    return Fail(flags, absl::UnavailableError(client.address + ": " + status.error_message()));
+    return Fail(flags, CallError(client, status));
   }
   std::puts(HealthCheckResponse::ServingStatus_Name(response.status()).c_str());
   return response.status() == HealthCheckResponse::SERVING ? 0 : 1;

@@ -10,6 +10,7 @@
 #include "grpcpp/server_context.h"
 #include "grpcpp/support/server_callback.h"
 #include "server/grpc/call_context.h"
+#include "server/grpc/message.h"
 #include "server/grpc/prompt.h"
 #include "server/grpc/request_validation.h"
 #include "server/grpc/response.h"
@@ -26,20 +27,23 @@ namespace {
 template <typename Reactor>
 class GenerationCall : public Reactor, public GenerationFront {
  public:
-  GenerationCall(SessionContext& context, IncomingCall call, const v1::GenerateRequest& message)
-      : model_(context.model), message_(message), session_(context, std::move(call), *this) {}
+  GenerationCall(SessionContext& context, IncomingCall call, const grpc::ByteBuffer& bytes)
+      : model_(context.model), bytes_(bytes), session_(context, std::move(call), *this) {}
 
   void Start() { session_.Start(); }
 
   void OnCancel() override { session_.Cancel(); }
   void OnDone() override { delete this; }
 
+  std::vector<FieldViolation> Parse() override { return ParseMessage(bytes_, &message_); }
   std::string Model() const override { return message_.model(); }
   Request Outline() const override { return winnow::Outline(message_, model_); }
   size_t TextBytes() const override { return winnow::TextBytes(message_); }
   std::vector<FieldViolation> Decode(const std::atomic<bool>& cancelled,
-                                     Request* request) const override {
-    return ValidateGenerate(message_, model_, cancelled, request);
+                                     Request* request) override {
+    v1::GenerateRequest message;
+    message.Swap(&message_);  // its memory is free again once it is a request
+    return ValidateGenerate(message, model_, cancelled, request);
   }
 
  protected:
@@ -53,11 +57,12 @@ class GenerationCall : public Reactor, public GenerationFront {
 
  private:
   const ServedModel& model_;
-  const v1::GenerateRequest& message_;
+  const grpc::ByteBuffer& bytes_;
+  v1::GenerateRequest message_;
   GenerationSession session_;
 };
 
-class StreamingCall final : public GenerationCall<grpc::ServerWriteReactor<v1::GenerateResponse>> {
+class StreamingCall final : public GenerationCall<grpc::ServerWriteReactor<grpc::ByteBuffer>> {
  public:
   using GenerationCall::GenerationCall;
 
@@ -72,40 +77,45 @@ class StreamingCall final : public GenerationCall<grpc::ServerWriteReactor<v1::G
     if (!batch.has_value()) return;
     response_.Clear();
     Append(*batch, &response_);
+    bytes_ = SerializeMessage(response_);
     if (!batch->end.has_value()) {
-      StartWrite(&response_);
+      StartWrite(&bytes_);
     } else if (response_.outputs_size() == 0) {
       Finish(ToGrpcStatus(*batch->end));
     } else {
-      StartWriteAndFinish(&response_, grpc::WriteOptions(), ToGrpcStatus(*batch->end));
+      StartWriteAndFinish(&bytes_, grpc::WriteOptions(), ToGrpcStatus(*batch->end));
     }
   }
 
  private:
   v1::GenerateResponse response_;
+  grpc::ByteBuffer bytes_;  ///< that are being written
 };
 
 class UnaryCall final : public GenerationCall<grpc::ServerUnaryReactor> {
  public:
-  UnaryCall(SessionContext& context, IncomingCall call, const v1::GenerateRequest& message,
-            v1::GenerateResponse* response)
-      : GenerationCall(context, std::move(call), message), response_(*response) {}
+  UnaryCall(SessionContext& context, IncomingCall call, const grpc::ByteBuffer& bytes,
+            grpc::ByteBuffer* answer)
+      : GenerationCall(context, std::move(call), bytes), answer_(*answer) {}
 
   void OnReady() override {
     while (const std::optional<GenerationSession::Batch> batch = session().Take()) {
       Append(*batch, &response_);
-      if (batch->end.has_value()) return Finish(ToGrpcStatus(*batch->end));
+      if (!batch->end.has_value()) continue;
+      answer_ = SerializeMessage(response_);
+      return Finish(ToGrpcStatus(*batch->end));
     }
   }
 
  private:
-  v1::GenerateResponse& response_;
+  v1::GenerateResponse response_;
+  grpc::ByteBuffer& answer_;
 };
 
 }  // namespace
 
-grpc::ServerWriteReactor<v1::GenerateResponse>* GenerationServiceImpl::Generate(
-    grpc::CallbackServerContext* call, const v1::GenerateRequest* request) {
+grpc::ServerWriteReactor<grpc::ByteBuffer>* GenerationServiceImpl::Generate(
+    grpc::CallbackServerContext* call, const grpc::ByteBuffer* request) {
   IncomingCall incoming = IncomingCallOf(*call, "Generate");
   incoming.abort = AbortOf(*call);
   auto* reactor = new StreamingCall(context_, std::move(incoming), *request);
@@ -114,8 +124,8 @@ grpc::ServerWriteReactor<v1::GenerateResponse>* GenerationServiceImpl::Generate(
 }
 
 grpc::ServerUnaryReactor* GenerationServiceImpl::Complete(grpc::CallbackServerContext* call,
-                                                          const v1::GenerateRequest* request,
-                                                          v1::GenerateResponse* response) {
+                                                          const grpc::ByteBuffer* request,
+                                                          grpc::ByteBuffer* response) {
   auto* reactor = new UnaryCall(context_, IncomingCallOf(*call, "Complete"), *request, response);
   reactor->Start();
   return reactor;

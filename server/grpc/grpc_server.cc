@@ -16,6 +16,7 @@
 #include "grpcpp/server.h"
 #include "grpcpp/server_builder.h"
 #include "server/grpc/generation_service.h"
+#include "server/grpc/message.h"
 #include "server/grpc/model_service.h"
 #include "server/grpc/reflection_guard.h"
 #include "server/grpc/tokenizer_service.h"
@@ -83,6 +84,7 @@ GrpcServer::~GrpcServer() { Shutdown(absl::ZeroDuration()); }
 absl::StatusOr<std::unique_ptr<GrpcServer>> GrpcServer::Start(const GrpcServerOptions& options,
                                                               SessionContext& context) {
   gpr_set_log_function(LogFromGrpc);
+  LogProtobufMessages();
   grpc::EnableDefaultHealthCheckService(true);
   grpc::reflection::InitProtoReflectionServerBuilderPlugin();
   absl::StatusOr<ListeningSockets> sockets =

@@ -1,6 +1,7 @@
 #include "server/grpc/model_service.h"
 
 #include <string>
+#include <vector>
 
 #include "server/grpc/simple_call.h"
 
@@ -56,18 +57,29 @@ void Fill(const ServedModel& model, v1::Model* response) {
   limits->set_max_priority(kMaxPriority);
 }
 
+class GetModelCall final : public SimpleCall {
+ public:
+  using SimpleCall::SimpleCall;
+
+ private:
+  google::protobuf::Message& Request() override { return request_; }
+  const google::protobuf::Message& Response() const override { return response_; }
+  const std::string& ModelName() const override { return request_.model(); }
+  std::vector<FieldViolation> Answer(const std::atomic<bool>& /*cancelled*/) override {
+    Fill(model(), &response_);
+    return {};
+  }
+
+  v1::GetModelRequest request_;
+  v1::Model response_;
+};
+
 }  // namespace
 
 grpc::ServerUnaryReactor* ModelServiceImpl::GetModel(grpc::CallbackServerContext* call,
-                                                     const v1::GetModelRequest* request,
-                                                     v1::Model* response) {
-  return StartSimpleCall(context_, *call,
-                         {.method = "GetModel",
-                          .model = request->model(),
-                          .work = [this, response](const std::atomic<bool>& /*cancelled*/) {
-                            Fill(context_.model, response);
-                            return EndOf(absl::OkStatus());
-                          }});
+                                                     const grpc::ByteBuffer* request,
+                                                     grpc::ByteBuffer* response) {
+  return (new GetModelCall(context_, "GetModel", *request, response))->Start(*call);
 }
 
 }  // namespace winnow

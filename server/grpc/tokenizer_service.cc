@@ -2,7 +2,6 @@
 
 #include <cstdint>
 #include <string>
-#include <utility>
 #include <vector>
 
 #include "server/grpc/prompt.h"
@@ -12,58 +11,70 @@
 namespace winnow {
 namespace {
 
-CallStatus Tokenize(const v1::TokenizeRequest& request, const ServedModel& model,
-                    const std::atomic<bool>& cancelled, v1::TokenizeResponse* response) {
-  std::vector<int32_t> tokens;
-  std::vector<FieldViolation> violations = ReadInput(request, model, cancelled, &tokens);
-  if (!violations.empty()) return Invalid(std::move(violations));
-  response->mutable_token_ids()->Add(tokens.begin(), tokens.end());
-  for (const int32_t token : tokens) {
-    if (cancelled) break;
-    response->add_tokens(model.tokenizer->TokenBytes(token, /*render_special=*/true));
-  }
-  return EndOf(absl::OkStatus());
-}
+class TokenizeCall final : public SimpleCall {
+ public:
+  using SimpleCall::SimpleCall;
 
-CallStatus Detokenize(const v1::DetokenizeRequest& request, const ServedModel& model,
-                      const std::atomic<bool>& cancelled, v1::DetokenizeResponse* response) {
-  std::vector<FieldViolation> violations = ValidateDetokenize(request, model);
-  if (!violations.empty()) return Invalid(std::move(violations));
-  Detokenizer detokenizer(*model.tokenizer, request.render_special(), /*at_text_start=*/true);
-  std::string text;
-  for (const int32_t token : request.token_ids()) {
-    if (cancelled) break;
-    text += detokenizer.Append(token);
+ private:
+  google::protobuf::Message& Request() override { return request_; }
+  const google::protobuf::Message& Response() const override { return response_; }
+  const std::string& ModelName() const override { return request_.model(); }
+  size_t TextBytes() const override { return winnow::TextBytes(request_); }
+  std::vector<FieldViolation> Answer(const std::atomic<bool>& cancelled) override {
+    std::vector<int32_t> tokens;
+    std::vector<FieldViolation> violations = ReadInput(request_, model(), cancelled, &tokens);
+    response_.mutable_token_ids()->Add(tokens.begin(), tokens.end());
+    for (const int32_t token : tokens) {
+      if (cancelled) break;
+      response_.add_tokens(model().tokenizer->TokenBytes(token, /*render_special=*/true));
+    }
+    return violations;
   }
-  response->set_text(text + detokenizer.Flush());
-  return EndOf(absl::OkStatus());
-}
+
+  v1::TokenizeRequest request_;
+  v1::TokenizeResponse response_;
+};
+
+class DetokenizeCall final : public SimpleCall {
+ public:
+  using SimpleCall::SimpleCall;
+
+ private:
+  google::protobuf::Message& Request() override { return request_; }
+  const google::protobuf::Message& Response() const override { return response_; }
+  const std::string& ModelName() const override { return request_.model(); }
+  size_t TextBytes() const override {
+    return static_cast<size_t>(request_.token_ids_size()) * sizeof(int32_t);
+  }
+  std::vector<FieldViolation> Answer(const std::atomic<bool>& cancelled) override {
+    std::vector<FieldViolation> violations = ValidateDetokenize(request_, model());
+    if (!violations.empty()) return violations;
+    Detokenizer detokenizer(*model().tokenizer, request_.render_special(), /*at_text_start=*/true);
+    std::string& text = *response_.mutable_text();
+    for (const int32_t token : request_.token_ids()) {
+      if (cancelled) break;
+      text += detokenizer.Append(token);
+    }
+    text += detokenizer.Flush();
+    return {};
+  }
+
+  v1::DetokenizeRequest request_;
+  v1::DetokenizeResponse response_;
+};
 
 }  // namespace
 
 grpc::ServerUnaryReactor* TokenizerServiceImpl::Tokenize(grpc::CallbackServerContext* call,
-                                                         const v1::TokenizeRequest* request,
-                                                         v1::TokenizeResponse* response) {
-  return StartSimpleCall(context_, *call,
-                         {.method = "Tokenize",
-                          .model = request->model(),
-                          .text_bytes = TextBytes(*request),
-                          .work = [this, request, response](const std::atomic<bool>& cancelled) {
-                            return winnow::Tokenize(*request, context_.model, cancelled, response);
-                          }});
+                                                         const grpc::ByteBuffer* request,
+                                                         grpc::ByteBuffer* response) {
+  return (new TokenizeCall(context_, "Tokenize", *request, response))->Start(*call);
 }
 
 grpc::ServerUnaryReactor* TokenizerServiceImpl::Detokenize(grpc::CallbackServerContext* call,
-                                                           const v1::DetokenizeRequest* request,
-                                                           v1::DetokenizeResponse* response) {
-  return StartSimpleCall(
-      context_, *call,
-      {.method = "Detokenize",
-       .model = request->model(),
-       .text_bytes = static_cast<size_t>(request->token_ids_size()) * sizeof(int32_t),
-       .work = [this, request, response](const std::atomic<bool>& cancelled) {
-         return winnow::Detokenize(*request, context_.model, cancelled, response);
-       }});
+                                                           const grpc::ByteBuffer* request,
+                                                           grpc::ByteBuffer* response) {
+  return (new DetokenizeCall(context_, "Detokenize", *request, response))->Start(*call);
 }
 
 }  // namespace winnow

@@ -46,6 +46,9 @@ void GenerationSession::Start() {
   absl::StatusOr<Client> client = context_.authenticator.Authenticate(call_.credentials);
   if (!client.ok()) return Refuse(EndOf(client.status()), std::string(client.status().message()));
   client_ = *std::move(client);
+  if (std::vector<FieldViolation> violations = front_.Parse(); !violations.empty()) {
+    return RefuseInvalid(std::move(violations));
+  }
   if (absl::Status status = CheckModelName(front_.Model(), context_.model); !status.ok()) {
     return Refuse(EndOf(status), "model");
   }
@@ -65,10 +68,7 @@ void GenerationSession::Decode() {
   Request request;
   std::vector<FieldViolation> violations = front_.Decode(cancelled_, &request);
   if (cancelled_) return Refuse(EndOf(Cancelled()), "cancelled before it was tokenized");
-  if (!violations.empty()) {
-    const std::string names = FieldNames(violations);
-    return Refuse(Invalid(std::move(violations)), names);
-  }
+  if (!violations.empty()) return RefuseInvalid(std::move(violations));
   request.id = request_id_;
   request.client = client_.identity;
   request.deadline = call_.deadline;
@@ -163,6 +163,11 @@ absl::Status GenerationSession::Cancelled() const {
       call_.deadline - absl::Now() < absl::Milliseconds(50) + (call_.deadline - started_) / 50;
   return expired ? absl::DeadlineExceededError("the call's deadline has passed")
                  : absl::CancelledError("the request was cancelled");
+}
+
+void GenerationSession::RefuseInvalid(std::vector<FieldViolation> violations) {
+  const std::string names = FieldNames(violations);
+  Refuse(Invalid(std::move(violations)), names);
 }
 
 // Ends a call that the engine never took. `reason` goes into the log and holds nothing of what the

@@ -31,6 +31,9 @@ struct IncomingCall {
 /// A front's side of one generation call: what its message asks for, and where the answer goes.
 class GenerationFront {
  public:
+  /// Reads the message's form, before anything else is asked of it, and returns what is wrong with
+  /// that: then nothing else is asked.
+  virtual std::vector<FieldViolation> Parse() = 0;
   /// The model that the message names.
   virtual std::string Model() const = 0;
   /// What Engine::CheckOutline looks at, taken from the message unchecked: out-of-range values
@@ -40,9 +43,10 @@ class GenerationFront {
   virtual size_t TextBytes() const = 0;
   /// Turns the message into the engine's form, without id, client and deadline, and returns all
   /// that is wrong with it; `request` is complete only if that is nothing. Returns soon once
-  /// `cancelled` is set; then nothing of the result means anything.
+  /// `cancelled` is set; then nothing of the result means anything. The message is not asked for
+  /// anything afterwards.
   virtual std::vector<FieldViolation> Decode(const std::atomic<bool>& cancelled,
-                                             Request* request) const = 0;
+                                             Request* request) = 0;
   /// GenerationSession::Take has something after it had nothing, or for the first time.
   virtual void OnReady() = 0;
 
@@ -51,9 +55,9 @@ class GenerationFront {
 };
 
 /// One generation call from who makes it to its line in the log, free of any protocol's types: the
-/// client's identity, the model's name, whether the engine has room, the message's checks, the
-/// client's quota; then the engine's stream of outputs, cancellation, and the record of how the
-/// call ended.
+/// client's identity, the message's form, the model's name, whether the engine has room, the
+/// message's checks, the client's quota; then the engine's stream of outputs, cancellation, and the
+/// record of how the call ended.
 ///
 /// The front owns the session, starts it once, takes batches until one has an end, and may destroy
 /// it then.
@@ -95,6 +99,7 @@ class GenerationSession {
   void Decode();
   absl::Status Cancelled() const;
   CallStatus Ended(const RequestSummary& summary);
+  void RefuseInvalid(std::vector<FieldViolation> violations);
   void Refuse(CallStatus end, const std::string& reason);
 
   SessionContext& context_;

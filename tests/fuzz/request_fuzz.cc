@@ -9,6 +9,7 @@
 
 #include "engine/base/check.h"
 #include "engine/request/request_check.h"
+#include "server/grpc/message.h"
 #include "server/grpc/prompt.h"
 #include "server/grpc/request_validation.h"
 #include "server/grpc/status_mapping.h"
@@ -126,11 +127,16 @@ void Detokenize(const v1::DetokenizeRequest& message, const ServedModel& model) 
   for (const int32_t token : message.token_ids()) detokenizer.Append(token);
 }
 
-/// Calls `use` with the message, if the bytes are one.
+/// Calls `use` with the message, if the bytes are one; else a refusal says why not.
 template <typename Message, typename Use>
 void Parse(const uint8_t* data, size_t size, const Server& server, Use use) {
+  const grpc::Slice slice(data, size);
   Message message;
-  if (message.ParseFromArray(data, static_cast<int>(size))) use(message, server.model());
+  const std::vector<FieldViolation> violations =
+      ParseMessage(grpc::ByteBuffer(&slice, 1), &message);
+  WINNOW_CHECK(violations.empty() == Message().ParseFromArray(data, static_cast<int>(size)));
+  CheckViolations(violations);
+  if (violations.empty()) use(message, server.model());
 }
 
 }  // namespace

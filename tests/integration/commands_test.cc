@@ -170,6 +170,13 @@ TEST(ClientTest, GenerateAndHealthTalkToTheServer) {
   const CommandResult health = RunWinnow({"health", "--address", (*server)->address()});
   EXPECT_EQ(health.exit_status, 0);
   EXPECT_EQ(health.output, "SERVING\n");
+  const std::string latin1 = "caf\xE9";
+  const TemporaryFile file(std::as_bytes(std::span(latin1)));
+  ExpectOneLine(
+      RunWinnow({"generate", "--address", (*server)->address(), "--prompt-file", file.path()}),
+      "winnow generate: ", file.path() + " is not UTF-8 from byte 3 on");
+  ExpectOneLine(RunWinnow({"generate", "--address", (*server)->address(), "--prompt", latin1}),
+                "winnow generate: ", "--prompt is not UTF-8");
   ExpectOneLine(RunWinnow({"generate", "--address", "127.0.0.1:1", "--prompt", "x"}),
                 "winnow generate: ", "127.0.0.1:1");
   ExpectOneLine(RunWinnow({"health", "--address", "127.0.0.1:1"}),

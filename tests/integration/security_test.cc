@@ -2,13 +2,16 @@
 
 #include <gmock/gmock.h>
 #include <grpcpp/create_channel.h>
+#include <grpcpp/generic/generic_stub.h>
 #include <gtest/gtest.h>
 
 #include <functional>
 #include <memory>
+#include <nlohmann/json.hpp>
 #include <string>
 #include <vector>
 
+#include "absl/strings/str_split.h"
 #include "absl/time/clock.h"
 #include "reflection.grpc.pb.h"
 #include "tests/integration/certificates.h"
@@ -264,6 +267,32 @@ TEST(LogTest, NamesTheTraceThatACallBelongsTo) {
   EXPECT_EQ(complete({third, third}, 1), grpc::StatusCode::OK);
   EXPECT_EQ(complete({third + "x"}, 1), grpc::StatusCode::OK);
   EXPECT_THAT(server->Log(), Not(HasSubstr("b7ad6b7169203333")));
+}
+
+TEST(LogTest, IsJsonWhateverClientsSend) {
+  const auto server = StartSmall({"--log-format", "json"});
+  ASSERT_NE(server, nullptr);
+  grpc::GenericStub stub(Connect(server->address()));
+  grpc::ClientContext context;
+  grpc::CompletionQueue queue;
+  const grpc::Slice slice(std::string("\x12\x02\xff\xfe"));
+  const auto call = stub.PrepareUnaryCall(&context, "/winnow.v1.GenerationService/Complete",
+                                          grpc::ByteBuffer(&slice, 1), &queue);
+  call->StartCall();
+  grpc::ByteBuffer answer;
+  grpc::Status status;
+  call->Finish(&answer, &status, nullptr);
+  void* tag = nullptr;
+  bool ok = false;
+  queue.Next(&tag, &ok);
+  EXPECT_EQ(status.error_code(), grpc::StatusCode::INVALID_ARGUMENT);
+  EXPECT_THAT(ViolatedFields(status), testing::ElementsAre("text"));
+  server->Terminate();
+  server->Wait(absl::Seconds(20));
+  const std::vector<std::string> lines = absl::StrSplit(server->Log(), '\n', absl::SkipEmpty());
+  EXPECT_GE(lines.size(), 4u);
+  for (const std::string& line : lines) EXPECT_TRUE(nlohmann::json::accept(line)) << line;
+  EXPECT_THAT(server->Log(), HasSubstr("\"event\":\"refused\""));
 }
 
 TEST(ReflectionTest, CanBeOff) {

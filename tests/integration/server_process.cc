@@ -7,6 +7,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cstdio>
 #include <cstdlib>
 #include <filesystem>
@@ -42,12 +43,15 @@ std::string ReadFile(const std::string& path) {
   return text.str();
 }
 
-/// The value of `key=` in a logfmt line, up to the next space.
+/// The value of a text field in a line of either format, up to the next space or quote.
 std::string LogValue(const std::string& line, const std::string& key) {
-  const size_t found = line.find(" " + key + "=");
-  if (found == std::string::npos) return "";
-  const size_t begin = found + key.size() + 2;
-  return line.substr(begin, line.find_first_of(" \n", begin) - begin);
+  for (const std::string& before : {" " + key + "=", "\"" + key + "\":\""}) {
+    const size_t found = line.find(before);
+    if (found == std::string::npos) continue;
+    const size_t begin = found + before.size();
+    return line.substr(begin, line.find_first_of(" \"\n", begin) - begin);
+  }
+  return "";
 }
 
 /// Connects to "A.B.C.D:PORT"; -1 when nobody listens.
@@ -153,7 +157,8 @@ absl::StatusOr<std::unique_ptr<ServerProcess>> ServerProcess::Start(
   std::unique_ptr<ServerProcess> server(new ServerProcess(arguments));
   while (true) {
     const std::string log = server->Log();
-    const size_t listening = log.find("event=listening");
+    const size_t listening =
+        std::min(log.find("event=listening"), log.find("\"event\":\"listening\""));
     if (listening != std::string::npos && log.find('\n', listening) != std::string::npos) {
       server->startup_time_ = absl::Now() - started;
       server->address_ = LogValue(log.substr(listening), "address");

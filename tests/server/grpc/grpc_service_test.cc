@@ -7,8 +7,10 @@
 #include <chrono>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <thread>
+#include <tuple>
 #include <vector>
 
 #include "absl/synchronization/notification.h"
@@ -17,6 +19,7 @@
 #include "google/rpc/error_details.pb.h"
 #include "google/rpc/status.pb.h"
 #include "grpcpp/create_channel.h"
+#include "grpcpp/generic/generic_stub.h"
 #include "server/grpc/grpc_server.h"
 #include "server/observability/watchdog.h"
 #include "tests/server/alphabet_model.h"
@@ -167,6 +170,57 @@ TEST_F(GrpcService, AnswersAnInvalidRequestWithAllViolations) {
   EXPECT_EQ(generation_->Generate(&call, request)->Finish().error_code(),
             grpc::StatusCode::INVALID_ARGUMENT);
   EXPECT_TRUE(MetricIs("winnow_rpcs_total{code=\"INVALID_ARGUMENT\",method=\"Generate\"} 1"));
+}
+
+/// A call with these bytes for a message, or without a message.
+grpc::Status CallRaw(const std::shared_ptr<grpc::Channel>& channel, const std::string& method,
+                     const std::optional<std::string>& message) {
+  grpc::GenericStub stub(channel);
+  grpc::ClientContext context;
+  grpc::CompletionQueue queue;
+  const auto call = stub.PrepareCall(&context, method, &queue);
+  const auto await = [&queue] {
+    void* tag = nullptr;
+    bool ok = false;
+    queue.Next(&tag, &ok);
+  };
+  call->StartCall(nullptr);
+  await();
+  if (message.has_value()) {
+    const grpc::Slice slice(*message);
+    call->Write(grpc::ByteBuffer(&slice, 1), nullptr);
+    await();
+  }
+  call->WritesDone(nullptr);
+  await();
+  grpc::Status status;
+  call->Finish(&status, nullptr);
+  await();
+  return status;
+}
+
+TEST_F(GrpcService, SaysWhatIsWrongWithAMessageThatCannotBeReadAndCountsIt) {
+  for (const auto& [service, method, field] : {std::tuple("GenerationService", "Generate", "text"),
+                                               {"GenerationService", "Complete", "text"},
+                                               {"TokenizerService", "Tokenize", "text"},
+                                               {"TokenizerService", "Detokenize", "message"},
+                                               {"ModelService", "GetModel", "message"}}) {
+    SCOPED_TRACE(method);
+    const std::string path = std::string("/winnow.v1.") + service + "/" + method;
+    const std::string bad = std::string(field) == "text" ? "\x12\x02\xff\xfe" : "\x12\x7f";
+    for (const auto& [message, expected] :
+         {std::pair(std::optional(bad), std::string(field)), {std::nullopt, "message"}}) {
+      const grpc::Status status = CallRaw(channel_, path, message);
+      EXPECT_EQ(status.error_code(), grpc::StatusCode::INVALID_ARGUMENT);
+      google::rpc::Status details;
+      google::rpc::BadRequest bad_request;
+      ASSERT_TRUE(details.ParseFromString(status.error_details()));
+      ASSERT_TRUE(details.details(0).UnpackTo(&bad_request));
+      EXPECT_EQ(bad_request.field_violations(0).field(), expected);
+    }
+    EXPECT_TRUE(MetricIs(std::string("winnow_rpcs_total{code=\"INVALID_ARGUMENT\",method=\"") +
+                         method + "\"} 2"));
+  }
 }
 
 TEST_F(GrpcService, ServesOnlyTheModelThatItHas) {

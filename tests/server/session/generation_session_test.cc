@@ -54,6 +54,10 @@ class TestFront final : public GenerationFront {
  public:
   explicit TestFront(Request request) : request_(std::move(request)) {}
 
+  std::vector<FieldViolation> Parse() override {
+    steps.push_back("parse");
+    return malformed;
+  }
   std::string Model() const override {
     steps.push_back("model");
     return model;
@@ -66,7 +70,7 @@ class TestFront final : public GenerationFront {
   }
   size_t TextBytes() const override { return text_bytes; }
   std::vector<FieldViolation> Decode(const std::atomic<bool>& cancelled,
-                                     Request* request) const override {
+                                     Request* request) override {
     if (before_decode) before_decode(cancelled);
     steps.push_back("decode");
     *request = request_;
@@ -98,7 +102,8 @@ class TestFront final : public GenerationFront {
   std::string model;
   size_t text_bytes = 10;
   std::function<void(const std::atomic<bool>& cancelled)> before_decode;
-  std::vector<FieldViolation> violations;
+  std::vector<FieldViolation> malformed;   ///< what Parse finds
+  std::vector<FieldViolation> violations;  ///< what Decode finds
   bool reads = true;
   mutable std::vector<std::string> steps;  ///< what it was asked, in order
   std::unique_ptr<GenerationSession> session;
@@ -168,13 +173,13 @@ TEST_F(GenerationSessionTest, HandsOutTheTextAndThenWhatItTook) {
   ASSERT_TRUE(front.summary.has_value());
   EXPECT_EQ(front.summary->prompt_tokens, 1);
   EXPECT_EQ(front.summary->generated_tokens, 4);
-  EXPECT_THAT(front.steps, ElementsAre("model", "outline", "decode"));
+  EXPECT_THAT(front.steps, ElementsAre("parse", "model", "outline", "decode"));
   EXPECT_TRUE(MetricIs("winnow_rpcs_total{code=\"OK\",method=\"Generate\"} 1"));
   EXPECT_TRUE(MetricIs("winnow_continuations_total{finish_reason=\"length\"} 1"));
   EXPECT_EQ(context_.open_calls, 0);
 }
 
-TEST_F(GenerationSessionTest, ChecksWhoCallsThenTheModelThenRoomThenTheMessageThenTheQuota) {
+TEST_F(GenerationSessionTest, ChecksWhoCallsThenTheFormThenTheModelThenRoomThenTheContent) {
   engine_.Drain(absl::ZeroDuration());
   TestFront stranger(Prompt("x", 4));
   stranger.model = "other";
@@ -187,16 +192,23 @@ TEST_F(GenerationSessionTest, ChecksWhoCallsThenTheModelThenRoomThenTheMessageTh
     EXPECT_TRUE(absl::IsUnauthenticated(other.Run(context_, Call(tokens)).status));
   }
 
+  TestFront malformed(Prompt("x", 4));
+  malformed.model = "other";
+  malformed.malformed = {{"text", "must be UTF-8"}};
+  EXPECT_EQ(malformed.Run(context_, Call()).status,
+            absl::InvalidArgumentError("text: must be UTF-8"));
+  EXPECT_THAT(malformed.steps, ElementsAre("parse"));
+
   TestFront misnamed(Prompt("x", 4));
   misnamed.model = "other";
   misnamed.violations = stranger.violations;
   EXPECT_TRUE(absl::IsNotFound(misnamed.Run(context_, Call()).status));
-  EXPECT_THAT(misnamed.steps, ElementsAre("model"));
+  EXPECT_THAT(misnamed.steps, ElementsAre("parse", "model"));
 
   TestFront late(Prompt("x", 4));
   late.violations = stranger.violations;
   EXPECT_TRUE(absl::IsUnavailable(late.Run(context_, Call()).status));
-  EXPECT_THAT(late.steps, ElementsAre("model", "outline"));
+  EXPECT_THAT(late.steps, ElementsAre("parse", "model", "outline"));
 }
 
 TEST_F(GenerationSessionTest, RefusesAMessageThatIsWrongBeforeItCostsAnything) {

@@ -1,0 +1,17 @@
+#pragma once
+
+#include <cstddef>
+#include <string>
+#include <string_view>
+
+namespace winnow {
+
+/// Bytes of the longest beginning that is UTF-8: all of them if the text is.
+size_t Utf8PrefixBytes(std::string_view text);
+
+inline bool IsUtf8(std::string_view text) { return Utf8PrefixBytes(text) == text.size(); }
+
+/// The text with U+FFFD in place of every byte that is not part of a character.
+std::string ToUtf8(std::string_view text);
+
+}  // namespace winnow
