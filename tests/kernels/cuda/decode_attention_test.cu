@@ -691,7 +691,8 @@ __global__ void AnswerBudgets(const Question* questions, int count, int32_t* bud
 TEST_F(DecodeAttentionTest, BudgetsAreThoseOfTheHost) {
   std::vector<Question> questions = {{{SelectionKind::kLabels, 1, 4853}, 0.2109f, 100000}};
   for (int i = 0; i < 1000000; ++i) {
-    Question question = {{SelectionKind::kLabels, 1, 0}};
+    Question question;
+    question.selection = {SelectionKind::kLabels, 1, 0};
     question.weight = static_cast<float>(random_() % 40000 + 1) / 10000;
     question.context = static_cast<int32_t>(random_() % 200000 + 1);
     if (i % 2 == 0) {
