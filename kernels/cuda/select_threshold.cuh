@@ -67,15 +67,10 @@ struct Threshold {
   int ties;
 };
 
-// Each round leaves fewer bits by which keys may differ, but for the first, which may have found
-// that the key lies below the range.
-inline constexpr int kMaxRounds = 2 + (32 + kBinBits - 1) / kBinBits;
-
 // The `wanted`-th largest of the cluster's keys, which MakeKeys has counted.
 __device__ inline Threshold FindThreshold(const Range& range, KeyRange covered, int wanted,
                                           Shared& shared) {
   SyncCluster();
-  // The last round ends it, too, should keys and counts ever disagree.
   for (int round = 0;; ++round) {
     const int shift = Shift(covered);
     FindBin(shared.histograms[round % 2], wanted, shared);
@@ -85,7 +80,7 @@ __device__ inline Threshold FindThreshold(const Range& range, KeyRange covered, 
     covered.largest = min(covered.largest, least + ((1u << shift) - 1));
     covered.least = has_smaller ? kAbsent + 1 : least;
     wanted = left;
-    if (covered.least == covered.largest || round == kMaxRounds) return {covered.least, wanted};
+    if (covered.least == covered.largest) return {covered.least, wanted};
     if (in_bin == wanted) return {covered.least - 1, 0};
 
     // The other blocks are done with what this histogram counted two rounds ago.

@@ -28,8 +28,8 @@ class BusyPool {
     });
     started.WaitForNotification();
   }
+  absl::Notification may_go_on;  // outlives the pool's thread
   TextPool pool{1};
-  absl::Notification may_go_on;
 };
 
 TEST(TextPoolTest, ShortTextsAreWorkedOnAtOnceWhateverElseWaits) {
@@ -73,8 +73,8 @@ TEST(TextPoolTest, NobodyFillsItAlone) {
 }
 
 TEST(TextPoolTest, ThreadsWorkBesideEachOther) {
+  absl::Notification first, second;  // outlive the pool's threads
   TextPool pool(2);
-  absl::Notification first, second;
   pool.Run("a", kLong, [&] {
     first.Notify();
     second.WaitForNotification();
