@@ -17,7 +17,7 @@ OURS = re.compile(r"(^|[ /])(engine|kernels|server|tests)/\S+\.(cc|h):\d+")
 # about, OnDone at the very end. What passes between them and the engine goes through RequestStream,
 # which stream_test.cc tries without gRPC; that nothing uses a call that is done is for
 # AddressSanitizer.
-REACTIONS = re.compile(r"#\d+ .*\bOn(Cancel|Done|WriteDone)\b.* \S*server/grpc/\w+\.cc:")
+REACTIONS = re.compile(r"#\d+ .*\bOn(Cancel|Done|WriteDone)\b.* \S*server/grpc/\w+\.(cc|h):")
 
 
 def owner(stack):

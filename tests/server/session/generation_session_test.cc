@@ -16,9 +16,9 @@
 #include <vector>
 
 #include "absl/strings/escaping.h"
-#include "absl/synchronization/notification.h"
 #include "tests/server/alphabet_model.h"
 #include "tests/server/fake_tokenizer.h"
+#include "tests/server/notification.h"
 
 namespace winnow {
 namespace {
@@ -110,8 +110,8 @@ class TestFront final : public GenerationFront {
   std::string text;
   CallStatus end;
   std::optional<RequestSummary> summary;
-  absl::Notification first;  ///< output has come
-  absl::Notification ended;
+  Notification first;  ///< output has come
+  Notification ended;
 
  private:
   const Request request_;
@@ -264,7 +264,7 @@ TEST_F(GenerationSessionTest, ACancelledCallEndsAndFreesItsPlace) {
 }
 
 TEST_F(GenerationSessionTest, ACallThatItsClientResetsAtTheDeadlineHasExpired) {
-  absl::Notification in_step, may_go_on;
+  Notification in_step, may_go_on;
   model_.before_step = [&] {
     if (!in_step.HasBeenNotified()) in_step.Notify();
     may_go_on.WaitForNotification();
@@ -286,7 +286,7 @@ TEST_F(GenerationSessionTest, ACallThatItsClientResetsAtTheDeadlineHasExpired) {
 }
 
 TEST_F(GenerationSessionTest, ALongTextHoldsUpNeitherItsCallersThreadNorShortOnes) {
-  absl::Notification may_go_on;
+  Notification may_go_on;
   std::thread::id where;
   TestFront front(Prompt("x", 4));
   front.text_bytes = 1 << 20;
@@ -308,7 +308,7 @@ TEST_F(GenerationSessionTest, ALongTextHoldsUpNeitherItsCallersThreadNorShortOne
 TEST_F(GenerationSessionTest, ACallMayBeCancelledWhileItsTextIsTokenized) {
   TestFront front(Prompt("x", 4));
   front.text_bytes = 1 << 20;
-  absl::Notification in_decode;
+  Notification in_decode;
   front.before_decode = [&](const std::atomic<bool>& cancelled) {
     in_decode.Notify();
     while (!cancelled) std::this_thread::yield();
@@ -324,7 +324,7 @@ TEST_F(GenerationSessionTest, ACallMayBeCancelledWhileItsTextIsTokenized) {
 }
 
 TEST_F(GenerationSessionTest, TextsBeyondWhatMayWaitAreRefusedWithADelay) {
-  absl::Notification may_go_on;
+  Notification may_go_on;
   std::vector<std::unique_ptr<TestFront>> fronts;
   CallStatus refused;
   while (refused.status.ok()) {

@@ -8,7 +8,7 @@
 #include <thread>
 #include <vector>
 
-#include "absl/synchronization/notification.h"
+#include "tests/server/notification.h"
 
 namespace winnow {
 namespace {
@@ -21,14 +21,14 @@ constexpr size_t kLong = TextPool::kAtOnceBytes + 1;
 class BusyPool {
  public:
   BusyPool() {
-    absl::Notification started;
+    Notification started;
     pool.Run("busy", kLong, [&] {
       started.Notify();
       may_go_on.WaitForNotification();
     });
     started.WaitForNotification();
   }
-  absl::Notification may_go_on;  // outlives the pool's thread
+  Notification may_go_on;  // outlives the pool's thread
   TextPool pool{1};
 };
 
@@ -73,7 +73,7 @@ TEST(TextPoolTest, NobodyFillsItAlone) {
 }
 
 TEST(TextPoolTest, ThreadsWorkBesideEachOther) {
-  absl::Notification first, second;  // outlive the pool's threads
+  Notification first, second;  // outlive the pool's threads
   TextPool pool(2);
   pool.Run("a", kLong, [&] {
     first.Notify();
