@@ -84,8 +84,9 @@ class TestFront final : public GenerationFront {
         summary = std::move(batch->summary);
         return ended.Notify();
       }
+      const bool goes_on = reads;  // who waits for the first output may change it then
       if (!first.HasBeenNotified()) first.Notify();
-      if (!reads) return;
+      if (!goes_on) return;
       session->OnWriteDone(/*ok=*/true);
     }
   }
