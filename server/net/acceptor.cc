@@ -61,8 +61,8 @@ bool Acceptor::TakeAll(int listener) {
   while (true) {
     const int connection = accept4(listener, nullptr, nullptr, SOCK_NONBLOCK | SOCK_CLOEXEC);
     if (connection >= max_descriptor_) {
+      callbacks_.lacking();  // before the client can know
       close(connection);
-      callbacks_.lacking();
     } else if (connection >= 0) {
       callbacks_.take(listener, connection);
     } else if (errno == EAGAIN || errno == EWOULDBLOCK) {
