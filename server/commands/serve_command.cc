@@ -19,6 +19,7 @@
 #include "server/net/address.h"
 #include "server/net/descriptors.h"
 #include "server/observability/log.h"
+#include "server/observability/log_thread.h"
 #include "server/observability/metrics_exporter.h"
 #include "server/security/auth.h"
 #include "server/security/tls.h"
@@ -148,8 +149,12 @@ int RunServe(std::span<const std::string> arguments) {
     return 2;
   }
   ConfigureLog(ParseLogLevel(flags.log_level), ParseLogFormat(flags.log_format));
-  if (absl::Status status = Serve(flags, signals); !status.ok()) return Fail(set, status);
-  return 0;
+  absl::Status status;
+  {
+    const LogThread log_thread;  // once signals are blocked
+    status = Serve(flags, signals);
+  }
+  return status.ok() ? 0 : Fail(set, status);
 }
 
 }  // namespace winnow

@@ -7,6 +7,7 @@
 
 #include "absl/time/clock.h"
 #include "server/observability/log.h"
+#include "server/observability/log_thread.h"
 #include "server/observability/watchdog.h"
 
 namespace winnow {
@@ -17,7 +18,7 @@ constexpr absl::Duration kPollInterval = absl::Milliseconds(50);
 constexpr absl::Duration kReloadInterval = absl::Seconds(1);
 /// Time that a drained server gives to responses which are still on their way out.
 constexpr absl::Duration kFlushLimit = absl::Seconds(2);
-/// Time for those who watch a hung server's health to be told.
+/// Time for those who watch a hung server's health, or read its log, to be told.
 constexpr absl::Duration kHealthGrace = absl::Milliseconds(100);
 
 absl::Duration StepTimeout(const ServeFlags& flags) {
@@ -62,6 +63,7 @@ absl::Status ServeLoop::Watch() {
   server_.SetServing(false);
   if (absl::IsDeadlineExceeded(status)) {
     absl::SleepFor(kHealthGrace);
+    FlushLog(kHealthGrace);
     _exit(1);
   }
   server_.Shutdown(kFlushLimit);
@@ -74,6 +76,7 @@ absl::Status ServeLoop::WaitUntil(const std::function<bool()>& done) {
     if (absl::Status status = Watch(); !status.ok()) return status;
     if (!signals_.Wait(kPollInterval)) continue;
     Log(LogLevel::kWarning, "aborted", {{"reason", "second signal"}});
+    FlushLog(kHealthGrace);
     _exit(1);
   }
   return absl::OkStatus();

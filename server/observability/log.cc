@@ -1,7 +1,5 @@
 #include "server/observability/log.h"
 
-#include <unistd.h>
-
 #include <algorithm>
 #include <atomic>
 #include <nlohmann/json.hpp>
@@ -9,6 +7,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
+#include "server/observability/log_thread.h"
 
 namespace winnow {
 namespace {
@@ -94,10 +93,7 @@ void Log(LogLevel level, std::string_view event, std::initializer_list<LogField>
   if (level < g_level.load(std::memory_order_relaxed)) return;
   const std::string time =
       absl::FormatTime("%Y-%m-%dT%H:%M:%E3SZ", absl::Now(), absl::UTCTimeZone());
-  const std::string line = FormatLogLine(g_format, time, level, event, fields);
-  // One call for the whole line, so that lines of several threads don't mix. There is nobody to
-  // tell when stderr is closed.
-  [[maybe_unused]] const ssize_t written = write(STDERR_FILENO, line.data(), line.size());
+  WriteLogLine(FormatLogLine(g_format, time, level, event, fields));
 }
 
 }  // namespace winnow

@@ -36,8 +36,8 @@ struct LogField {
 /// Sets what is logged and how, for the whole process. Default: kInfo, kLogfmt.
 void ConfigureLog(LogLevel level, LogFormat format);
 
-/// Writes one line to stderr: time, level, event and fields. Safe from any thread; lines never mix.
-/// Never pass text of prompts or of generated output.
+/// Writes one line to stderr (LogThread): time, level, event and fields. Safe from any thread;
+/// lines never mix. Never pass text of prompts or of generated output.
 void Log(LogLevel level, std::string_view event, std::initializer_list<LogField> fields = {});
 
 /// "debug", "info", "warning", "error"; "logfmt", "json". REQUIRES: one of these.

@@ -16,9 +16,11 @@
 #include <vector>
 
 #include "absl/strings/escaping.h"
+#include "server/observability/log_thread.h"
 #include "tests/server/alphabet_model.h"
 #include "tests/server/fake_tokenizer.h"
 #include "tests/server/notification.h"
+#include "tests/server/unread_pipe.h"
 
 namespace winnow {
 namespace {
@@ -366,6 +368,12 @@ TEST_F(GenerationSessionTest, AClientThatStopsReadingIsCutOff) {
   front.ended.WaitForNotification();
   EXPECT_TRUE(absl::IsAborted(front.end.status));
   EXPECT_TRUE(MetricIs("winnow_rpcs_total{code=\"ABORTED\",method=\"Generate\"} 1"));
+}
+
+TEST_F(GenerationSessionTest, ALogThatNobodyReadsStopsNoCall) {
+  const UnreadPipe pipe;
+  const LogThread thread;
+  for (int i = 0; i < 3; ++i) EXPECT_EQ(Short(), absl::OkStatus());
 }
 
 TEST_F(GenerationSessionTest, LogsWhoCalledAndHowItEndedAndNothingOfWhatWasSaid) {
