@@ -41,16 +41,22 @@ bool Signals::Wait(absl::Duration limit) const {
 }
 
 absl::Status ServeLoop::Run() {
-  absl::Time next_reload = absl::Now();
   while (!signals_.Wait(kPollInterval)) {
-    if (absl::Status status = Watch(); !status.ok()) return status;
-    context_.slow_readers.CutOff(absl::Seconds(flags_.slow_reader_seconds), absl::Now());
-    if (absl::Now() >= next_reload) {
-      ReloadTokens();
-      next_reload = absl::Now() + kReloadInterval;
-    }
+    if (absl::Status status = LookAfter(); !status.ok()) return status;
   }
   return Drain();
+}
+
+// What is to be done now and then as long as calls may come or run.
+absl::Status ServeLoop::LookAfter() {
+  if (absl::Status status = Watch(); !status.ok()) return status;
+  const absl::Time now = absl::Now();
+  context_.slow_readers.CutOff(absl::Seconds(flags_.slow_reader_seconds), now);
+  if (now >= next_reload_) {
+    ReloadTokens();
+    next_reload_ = now + kReloadInterval;
+  }
+  return absl::OkStatus();
 }
 
 // Looks whether the engine gets on. If its device has failed, all requests have ended with
@@ -73,7 +79,7 @@ absl::Status ServeLoop::Watch() {
 // Waits until `done`, as long as the engine gets on. A signal ends the process at once.
 absl::Status ServeLoop::WaitUntil(const std::function<bool()>& done) {
   while (!done()) {
-    if (absl::Status status = Watch(); !status.ok()) return status;
+    if (absl::Status status = LookAfter(); !status.ok()) return status;
     if (!signals_.Wait(kPollInterval)) continue;
     Log(LogLevel::kWarning, "aborted", {{"reason", "second signal"}});
     FlushLog(kHealthGrace);

@@ -28,7 +28,7 @@ class Signals {
 };
 
 /// What the main thread does while a server serves: it watches the engine, reads tokens again that
-/// have changed, cuts off slow readers, and drains after a signal.
+/// have changed, cuts off slow readers, all to the end, and drains after a signal.
 class ServeLoop {
  public:
   /// REQUIRES: all of it outlives the loop; `authenticator` is the context's.
@@ -46,6 +46,7 @@ class ServeLoop {
   absl::Status Run();
 
  private:
+  absl::Status LookAfter();
   absl::Status Watch();
   absl::Status WaitUntil(const std::function<bool()>& done);
   absl::Status Drain();
@@ -56,6 +57,7 @@ class ServeLoop {
   SessionContext& context_;
   Authenticator& authenticator_;
   GrpcServer& server_;
+  absl::Time next_reload_ = absl::InfinitePast();
 };
 
 }  // namespace winnow

@@ -357,6 +357,29 @@ TEST_F(LifecycleTest, TheSystemsLimitOfDescriptorsBoundsConnectionsNotTheShells)
   EXPECT_EQ(server_->Metric("winnow_connections_refused_total"), 0);
 }
 
+TEST_F(LifecycleTest, AClientThatStopsReadingIsCutOffDuringTheLameDuckAndTheDrain) {
+  for (const char* phase : {"--lame-duck-seconds", "--drain-seconds"}) {
+    SCOPED_TRACE(phase);
+    ASSERT_NO_FATAL_FAILURE(Start({"--max-context", "2048", "--kv-tokens", "4096",
+                                   "--slow-reader-seconds", "1", phase, "600"}));
+    v1::GenerateRequest wide = Greedy("A list of cities:", 2000);
+    wide.set_logprobs(true);
+    wide.set_top_logprobs(20);
+    Stream unread(*generation_, wide);
+    ASSERT_TRUE(unread.ReadTokens(1));
+    server_->Terminate();
+    // A drained server ends by itself once the call has.
+    const bool drains = phase == std::string("--drain-seconds");
+    if (drains) {
+      EXPECT_EQ(server_->Wait(absl::Seconds(60)), 0) << server_->Log();
+    } else {
+      EXPECT_TRUE(server_->MetricBecomes("winnow_rpcs_total{code=\"ABORTED\",method=\"Generate\"}",
+                                         1, absl::Seconds(60)));
+    }
+    EXPECT_EQ(unread.Finish().status.error_code(), grpc::StatusCode::ABORTED);
+  }
+}
+
 TEST_F(LifecycleTest, RefusesAtOnceWhatCannotEndBeforeItsDeadline) {
   ASSERT_NO_FATAL_FAILURE(
       Start({"--max-context", "2048", "--kv-tokens", "4096", "--max-running", "1"}));

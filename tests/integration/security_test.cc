@@ -305,9 +305,10 @@ TEST(ReflectionTest, CanBeOff) {
 
 class TokenTest : public testing::Test {
  protected:
-  void Start(const std::string& tokens) {
+  void Start(const std::string& tokens, std::vector<std::string> flags = {}) {
     Replace(path_, tokens);
-    server_ = StartSmall({"--auth-tokens", path_});
+    flags.insert(flags.end(), {"--auth-tokens", path_});
+    server_ = StartSmall(flags);
     ASSERT_NE(server_, nullptr);
     channel_ = Connect(server_->address());
     generation_ = v1::GenerationService::NewStub(channel_);
@@ -411,6 +412,16 @@ TEST_F(TokenTest, TokensChangeWithoutARestartAndABadFileChangesNothing) {
   EXPECT_THAT(server_->Log(), Not(HasSubstr("hunter2")));
   EXPECT_TRUE(Complete("Bearer new").ok());
   EXPECT_FALSE(Complete("Bearer newest").ok());
+}
+
+TEST_F(TokenTest, ATokenIsRevokedDuringTheLameDuckToo) {
+  ASSERT_NO_FATAL_FAILURE(Start(TokenLine("alice", "old"), {"--lame-duck-seconds", "600"}));
+  server_->Terminate();
+  ASSERT_TRUE(Becomes([&] { return server_->Log().find("event=draining") != std::string::npos; }));
+  ASSERT_TRUE(Complete("Bearer old").ok());
+  Replace(path_, TokenLine("alice", "new"));
+  EXPECT_TRUE(Becomes([&] { return Complete("Bearer new").ok(); })) << server_->Log();
+  EXPECT_EQ(Complete("Bearer old").error_code(), grpc::StatusCode::UNAUTHENTICATED);
 }
 
 TEST_F(TokenTest, AHolderOverALimitIsToldWhenToRetryAndOthersAreNot) {
