@@ -43,7 +43,7 @@ void ActiveRequest::NotePauses() {
 }
 
 void ActiveRequest::NoteStart(int cached_tokens, absl::Time now) {
-  started_ = true;
+  summary_.started = true;
   summary_.queue_seconds = absl::ToDoubleSeconds(now - submitted_);
   summary_.cached_tokens = cached_tokens;
 }

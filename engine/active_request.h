@@ -36,7 +36,7 @@ class ActiveRequest {
   Sequence& first() const { return *sequences_.front(); }
 
   /// Whether a step has computed some of it; until then it waits.
-  bool started() const { return started_; }
+  bool started() const { return summary_.started; }
   /// Whether one of its sequences runs.
   bool running() const;
   /// Whether all its sequences have finished.
@@ -63,7 +63,6 @@ class ActiveRequest {
   RequestSink* const sink_;
   const absl::Time submitted_;
   const Load load_;
-  bool started_ = false;
   std::vector<std::unique_ptr<Sequence>> sequences_;
   std::vector<absl::Time> last_token_;  ///< [n]: when each sequence got tokens last
   RequestSummary summary_;

@@ -97,6 +97,7 @@ struct RequestSummary {
   int cached_tokens = 0;     ///< prompt tokens whose KV blocks were already there
   int generated_tokens = 0;  ///< over all continuations
   int preemptions = 0;
+  bool started = false;      ///< a step has computed some of it
   double queue_seconds = 0;  ///< from submission to the first step that computed it
   double ttft_seconds = 0;   ///< from submission to the first generated token
   double total_seconds = 0;  ///< from submission to the end

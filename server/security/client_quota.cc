@@ -20,24 +20,32 @@ void ClientQuota::Refill(absl::Time now) {
   const double gained =
       balance_tokens_ ? absl::FDivDuration(now - refilled_, absl::Minutes(1)) * most : 0;
   balance_tokens_ = std::min(balance_tokens_.value_or(most) + std::max(gained, 0.0), most);
-  refilled_ = now;
+  refilled_ = std::max(refilled_, now);  // calls tell their times in no order
 }
 
-std::optional<ClientQuota::Refusal> ClientQuota::Begin(int64_t prompt_tokens, absl::Time now) {
+// Why there are no tokens, if there are none; also brings the balance up to date.
+std::optional<ClientQuota::Refusal> ClientQuota::CheckBalance(absl::Time now) {
+  if (limits_.tokens_per_minute == 0) return std::nullopt;
+  Refill(now);
+  if (*balance_tokens_ > 0) return std::nullopt;
+  const double minutes = (1 - *balance_tokens_) / static_cast<double>(limits_.tokens_per_minute);
+  return Refusal{false, limits_, absl::Minutes(minutes)};
+}
+
+std::optional<ClientQuota::Refusal> ClientQuota::Begin(absl::Time now) {
   absl::MutexLock lock(&mutex_);
   if (limits_.requests > 0 && requests_ >= limits_.requests) {
     return Refusal{true, limits_, kRequestsRetry};
   }
-  if (limits_.tokens_per_minute > 0) {
-    Refill(now);
-    if (*balance_tokens_ <= 0) {
-      const double minutes =
-          (1 - *balance_tokens_) / static_cast<double>(limits_.tokens_per_minute);
-      return Refusal{false, limits_, absl::Minutes(minutes)};
-    }
-    *balance_tokens_ -= static_cast<double>(prompt_tokens);
-  }
+  if (auto refusal = CheckBalance(now)) return refusal;
   ++requests_;
+  return std::nullopt;
+}
+
+std::optional<ClientQuota::Refusal> ClientQuota::Charge(int64_t prompt_tokens, absl::Time now) {
+  absl::MutexLock lock(&mutex_);
+  if (auto refusal = CheckBalance(now)) return refusal;
+  if (limits_.tokens_per_minute > 0) *balance_tokens_ -= static_cast<double>(prompt_tokens);
   return std::nullopt;
 }
 

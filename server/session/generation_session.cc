@@ -58,6 +58,10 @@ void GenerationSession::Start() {
   if (absl::Status status = context_.engine.CheckOutline(outline); !status.ok()) {
     return Refuse(EndOf(status), std::string(status.message()));
   }
+  if (client_.quota != nullptr) {
+    if (const auto refusal = client_.quota->Begin(started_)) return RefuseOverQuota(*refusal);
+    has_quota_ = true;
+  }
   if (!context_.texts.Run(client_.identity, front_.TextBytes(), [this] { Decode(); })) {
     const CallStatus end = TooMuchText();
     return Refuse(end, std::string(end.status.message()));
@@ -73,17 +77,17 @@ void GenerationSession::Decode() {
   request.client = client_.identity;
   request.deadline = call_.deadline;
   unfinished_ = request.n;
-  const auto prompt_tokens = static_cast<int64_t>(request.prompt_tokens.size());
-  if (client_.quota != nullptr) {
-    const auto refusal = client_.quota->Begin(prompt_tokens, started_);
-    if (refusal.has_value()) return Refuse(OverQuota(*refusal), "over the client's quota");
+  if (has_quota_) {
+    const auto prompt_tokens = static_cast<int64_t>(request.prompt_tokens.size());
+    const auto refusal = client_.quota->Charge(prompt_tokens, absl::Now());
+    if (refusal.has_value()) return RefuseOverQuota(*refusal);
+    charged_tokens_ = prompt_tokens;
   }
 
   stream_.emplace(
       request.n, kStreamCapacity, [this] { context_.delivery.Post([this] { front_.OnReady(); }); },
       [engine = &context_.engine] { engine->Wake(); });
   if (absl::Status status = context_.engine.Submit(std::move(request), &*stream_); !status.ok()) {
-    if (client_.quota != nullptr) client_.quota->End(-prompt_tokens, absl::Now());
     return Refuse(EndOf(status), std::string(status.message()));
   }
   if (cancelled_) context_.engine.Cancel(request_id_);  // Cancel may have come before Submit
@@ -130,7 +134,7 @@ void GenerationSession::OnWriteDone(bool ok) {
 CallStatus GenerationSession::Ended(const RequestSummary& summary) {
   CallStatus end = EndOf(summary.status);
   if (absl::IsCancelled(end.status)) end.status = Cancelled();
-  if (client_.quota != nullptr) client_.quota->End(summary.generated_tokens, absl::Now());
+  EndQuota(summary.started ? summary.generated_tokens : -charged_tokens_);
   for (; unfinished_ > 0; --unfinished_) {
     context_.metrics.OnContinuation(FinishReason::kCancelled);
   }
@@ -165,6 +169,15 @@ absl::Status GenerationSession::Cancelled() const {
                  : absl::CancelledError("the request was cancelled");
 }
 
+// The call is over for the client's quota, which is charged so many tokens more.
+void GenerationSession::EndQuota(int64_t tokens) {
+  if (has_quota_) client_.quota->End(tokens, absl::Now());
+}
+
+void GenerationSession::RefuseOverQuota(const ClientQuota::Refusal& refusal) {
+  Refuse(OverQuota(refusal), "over the client's quota");
+}
+
 void GenerationSession::RefuseInvalid(std::vector<FieldViolation> violations) {
   const std::string names = FieldNames(violations);
   Refuse(Invalid(std::move(violations)), names);
@@ -173,6 +186,7 @@ void GenerationSession::RefuseInvalid(std::vector<FieldViolation> violations) {
 // Ends a call that the engine never took. `reason` goes into the log and holds nothing of what the
 // request says.
 void GenerationSession::Refuse(CallStatus end, const std::string& reason) {
+  EndQuota(-charged_tokens_);
   context_.metrics.OnCall(call_.method, Code(end));
   Log(LogLevel::kInfo, "refused",
       {{"method", call_.method},

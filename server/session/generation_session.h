@@ -56,7 +56,7 @@ class GenerationFront {
 
 /// One generation call from who makes it to its line in the log, free of any protocol's types: the
 /// client's identity, the message's form, the model's name, whether the engine has room, the
-/// message's checks, the client's quota; then the engine's stream of outputs, cancellation, and the
+/// client's quota, the message's checks; then the engine's stream of outputs, cancellation, and the
 /// record of how the call ended.
 ///
 /// The front owns the session, starts it once, takes batches until one has an end, and may destroy
@@ -99,6 +99,8 @@ class GenerationSession {
   void Decode();
   absl::Status Cancelled() const;
   CallStatus Ended(const RequestSummary& summary);
+  void EndQuota(int64_t tokens);
+  void RefuseOverQuota(const ClientQuota::Refusal& refusal);
   void RefuseInvalid(std::vector<FieldViolation> violations);
   void Refuse(CallStatus end, const std::string& reason);
 
@@ -111,6 +113,8 @@ class GenerationSession {
   std::optional<std::string> span_id_;  ///< the caller's
   const uint64_t request_id_;
   std::atomic<bool> cancelled_ = false;
+  bool has_quota_ = false;      ///< the client's quota counts the call
+  int64_t charged_tokens_ = 0;  ///< to it, for the prompt
   int unfinished_ = 0;  ///< continuations that have neither stopped nor reached their length
   std::optional<SlowReaders::Watch> writes_;  ///< of a call that streams
   std::optional<CallStatus> refusal_;         ///< until it is taken

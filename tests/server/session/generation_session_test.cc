@@ -132,19 +132,22 @@ class GenerationSessionTest : public testing::Test {
             .traceparent = "",
             .abort = {}};
   }
-  /// How a short request of the only holder ends.
+  /// How a short request of Alice's ends.
   absl::Status Short(int prompt_tokens = 1) {
     TestFront front(Prompt(std::string(static_cast<size_t>(prompt_tokens), 'x'), 1));
     return front.Run(context_, Call()).status;
   }
 
-  static std::unique_ptr<Authenticator> MakeAuthenticator(const std::string& limits) {
-    const Sha256Digest digest = Sha256("secret");
+  /// Knows Alice, who has a quota, by "secret", and a guest without limits by "guest".
+  static std::unique_ptr<Authenticator> MakeAuthenticator() {
+    const auto digest = [](const char* token) {
+      const Sha256Digest bytes = Sha256(token);
+      return absl::BytesToHexString({reinterpret_cast<const char*>(bytes.data()), bytes.size()});
+    };
     const std::string path = std::filesystem::path(testing::TempDir()) / "session_test_tokens";
-    std::ofstream(path) << "alice: sha256="
-                        << absl::BytesToHexString(
-                               {reinterpret_cast<const char*>(digest.data()), digest.size()})
-                        << " " << limits << "\n";
+    std::ofstream(path) << "alice: sha256=" << digest("secret")
+                        << " requests=1 tokens-per-minute=100\n"
+                        << "guest: sha256=" << digest("guest") << "\n";
     return *Authenticator::Open(path);
   }
   bool MetricIs(const std::string& line) const {
@@ -163,8 +166,7 @@ class GenerationSessionTest : public testing::Test {
                                .chat = {}};
   MetricsExporter metrics_{"alphabet", "fake", 0};
   Engine engine_{Options(), model_, model_, tokenizer_, metrics_};
-  const std::unique_ptr<Authenticator> authenticator_ =
-      MakeAuthenticator("requests=1 tokens-per-minute=100");
+  const std::unique_ptr<Authenticator> authenticator_ = MakeAuthenticator();
   SessionContext context_{
       .model = served_, .engine = engine_, .metrics = metrics_, .authenticator = *authenticator_};
 };
@@ -234,6 +236,44 @@ TEST_F(GenerationSessionTest, ARequestThatTheEngineRefusesCostsNothing) {
   EXPECT_TRUE(absl::IsResourceExhausted(Short()));
 }
 
+TEST_F(GenerationSessionTest, AClientOverItsQuotaIsRefusedBeforeItsMessageCostsAnything) {
+  TestFront front(Prompt("x", 120));
+  EXPECT_EQ(front.Run(context_, Call()).status, absl::OkStatus());
+  TestFront spent(Prompt("x", 1));
+  EXPECT_TRUE(absl::IsResourceExhausted(spent.Run(context_, Call()).status));
+  EXPECT_THAT(spent.steps, ElementsAre("parse", "model", "outline"));
+}
+
+TEST_F(GenerationSessionTest, ARequestThatNeverRanCostsNothingHoweverItEnds) {
+  // A guest's request is held in its step, so that nothing else is started.
+  Notification in_step, may_go_on;
+  model_.before_step = [&] {
+    if (!in_step.HasBeenNotified()) in_step.Notify();
+    may_go_on.WaitForNotification();
+  };
+  const auto start = [&](TestFront& front, IncomingCall call) {
+    front.session = std::make_unique<GenerationSession>(context_, std::move(call), front);
+    front.session->Start();
+  };
+  TestFront guest(Prompt("x", 1)), cancelled(Prompt(std::string(100, 'x'), 1)),
+      expired(Prompt(std::string(100, 'x'), 1));
+  start(guest, Call({"Bearer guest"}));
+  in_step.WaitForNotification();
+  start(cancelled, Call());
+  cancelled.session->Cancel();
+  may_go_on.Notify();
+  cancelled.ended.WaitForNotification();
+  EXPECT_TRUE(absl::IsCancelled(cancelled.end.status));
+  IncomingCall late = Call();
+  late.deadline = absl::Now() - absl::Seconds(1);
+  start(expired, std::move(late));
+  expired.ended.WaitForNotification();
+  EXPECT_FALSE(expired.end.status.ok());
+  guest.ended.WaitForNotification();
+  EXPECT_EQ(Short(100), absl::OkStatus());
+  EXPECT_TRUE(absl::IsResourceExhausted(Short())) << "that one ran";
+}
+
 TEST_F(GenerationSessionTest, AQuotaIsSpentByWhatWasGeneratedAndSaysWhenThereIsMore) {
   TestFront front(Prompt("x", 120));
   EXPECT_EQ(front.Run(context_, Call()).status, absl::OkStatus());
@@ -297,7 +337,7 @@ TEST_F(GenerationSessionTest, ALongTextHoldsUpNeitherItsCallersThreadNorShortOne
     where = std::this_thread::get_id();
     may_go_on.WaitForNotification();
   };
-  front.session = std::make_unique<GenerationSession>(context_, Call(), front);
+  front.session = std::make_unique<GenerationSession>(context_, Call({"Bearer guest"}), front);
   front.session->Start();
   EXPECT_EQ(Short(), absl::OkStatus());
   EXPECT_FALSE(front.ended.HasBeenNotified());
@@ -336,7 +376,7 @@ TEST_F(GenerationSessionTest, TextsBeyondWhatMayWaitAreRefusedWithADelay) {
     TestFront& front = *fronts.back();
     front.text_bytes = 4 << 20;
     front.before_decode = [&](const std::atomic<bool>&) { may_go_on.WaitForNotification(); };
-    front.session = std::make_unique<GenerationSession>(context_, Call(), front);
+    front.session = std::make_unique<GenerationSession>(context_, Call({"Bearer guest"}), front);
     front.session->Start();
     if (front.ended.HasBeenNotified()) refused = front.end;
   }
