@@ -15,10 +15,14 @@ constexpr double kKeptForEach = 2;
 }  // namespace
 
 void Offers::Note(const Request& request, const Forecast& forecast, absl::Time now) {
-  if (came_.size() >= kMaxLateClients) {
+  came_[request.client] = now;
+  if (came_.size() > kMaxLateClients) {
     std::erase_if(came_, [&](const auto& entry) { return entry.second < now - kLately; });
   }
-  if (came_.size() < kMaxLateClients) came_[request.client] = now;
+  if (came_.size() > kMaxLateClients) {
+    came_.erase(std::ranges::min_element(
+        came_, {}, [](const auto& entry) { return entry.second; }));  // who came longest ago
+  }
   if (request.deadline == absl::InfiniteFuture() || !forecast.known()) return;
   Load load = forecast.LoadOf(request);
   if (request.prompt_tokens.empty() && weight_ > 0) {

@@ -75,6 +75,23 @@ TEST_F(OffersTest, KeepsPlacesForClientsThatCameLatelyAndHaveLess) {
   EXPECT_EQ(Kept("flood", kNow + absl::Seconds(16)), 0);
 }
 
+TEST_F(OffersTest, MoreClientsThanAreRememberedHideNeitherKnownOnesNorNewOnes) {
+  engine_.running.Add(0, "flood", {0, 1e6, 0, 0});
+  const auto at = [](double seconds) { return kNow + absl::Seconds(seconds); };
+  Note(Of("known"));
+  for (int i = 0; i < 1023; ++i) Note(Of(std::to_string(i)), at(1));
+  Note(Of("known"), at(14));
+  Note(Of("new"), at(14));
+  // Of those, all others came more than 15 s before.
+  EXPECT_EQ(Kept("flood", at(17)), 2 * 2);
+}
+
+TEST_F(OffersTest, RemembersABoundedNumberOfClients) {
+  engine_.running.Add(0, "flood", {0, 1e6, 0, 0});
+  for (int i = 0; i < 3000; ++i) Note(Of(std::to_string(i)));
+  EXPECT_EQ(Kept("flood"), 2 * 1024);
+}
+
 TEST_F(OffersTest, KeepsNoMorePlacesThanTheClientHas) {
   engine_.running.Add(0, "modest", {0, 3, 0, 0});
   for (int i = 0; i < 100; ++i) Note(Of(std::to_string(i)));
