@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "engine/text/vocabulary.h"
+#include "server/base/utf8.h"
 #include "server/observability/log.h"
 
 namespace winnow {
@@ -53,7 +54,7 @@ absl::StatusOr<ModelFile> ModelFile::Open(const std::string& path) {
 
 std::string ModelNameFromPath(const std::string& path) {
   const std::filesystem::path name = std::filesystem::path(path).filename();
-  return name.extension() == ".gguf" ? name.stem().string() : name.string();
+  return ToUtf8(name.extension() == ".gguf" ? name.stem().string() : name.string());
 }
 
 }  // namespace winnow

@@ -24,7 +24,8 @@ struct ModelFile {
   static absl::StatusOr<ModelFile> Open(const std::string& path);
 };
 
-/// The file's name without directory and ".gguf": what a model is called when nobody says.
+/// The file's name without directory and ".gguf", in UTF-8: what a model is called when nobody
+/// says.
 std::string ModelNameFromPath(const std::string& path);
 
 }  // namespace winnow

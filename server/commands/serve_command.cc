@@ -8,6 +8,7 @@
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
 #include "engine/engine.h"
+#include "server/base/utf8.h"
 #include "server/commands/commands.h"
 #include "server/commands/flags.h"
 #include "server/commands/loaded_model.h"
@@ -49,6 +50,7 @@ absl::Status Serve(ServeFlags& flags, const Signals& signals) {
   if (metrics_address->is_unix()) {
     return absl::InvalidArgumentError("--metrics-address must be HOST:PORT");
   }
+  if (!IsUtf8(flags.model_name)) return absl::InvalidArgumentError("--model-name must be UTF-8");
   auto credentials = MakeServerCredentials(flags.tls);
   if (!credentials.ok()) return credentials.status();
   flags.server.credentials = *std::move(credentials);
@@ -91,7 +93,7 @@ absl::Status Serve(ServeFlags& flags, const Signals& signals) {
 
   const ServedModel model = {
       .name = flags.model_name.empty() ? ModelNameFromPath(flags.model) : flags.model_name,
-      .title = file->config.name,
+      .title = ToUtf8(file->config.name),
       .architecture = file->config.architecture,
       .context_tokens = options->max_context,
       .trained_context_tokens = file->config.max_context,

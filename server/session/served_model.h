@@ -38,7 +38,7 @@ struct RequestLimits {
 
 /// What fronts need to know of the model behind the engine. Immutable while serving.
 struct ServedModel {
-  std::string name;          ///< what requests may call it
+  std::string name;          ///< what requests may call it; UTF-8, as are the others
   std::string title;         ///< what the model file calls itself
   std::string architecture;  ///< "llama", "qwen2", ...
   int context_tokens = 0;    ///< most tokens of one sequence here

@@ -1,6 +1,7 @@
 // The subcommands of the binary, run as users run them.
 
 #include <gmock/gmock.h>
+#include <grpcpp/create_channel.h>
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -18,7 +19,9 @@
 #include "engine/model/transformer.h"
 #include "kernels/cpu/cpu_backend.h"
 #include "tests/engine/model/gguf_writer.h"
+#include "tests/engine/text/utf8.h"
 #include "tests/integration/server_process.h"
+#include "winnow/v1/model.grpc.pb.h"
 
 namespace winnow {
 namespace {
@@ -141,6 +144,45 @@ TEST(ServeTest, RefusesBadFlagsWithOneLine) {
     arguments.insert(arguments.end(), test.flags.begin(), test.flags.end());
     ExpectOneLine(RunWinnow(arguments), "winnow serve: ", test.has);
   }
+}
+
+/// The demo model's file, which calls itself something that is not UTF-8.
+std::vector<std::byte> MisnamedModel() {
+  std::vector<std::byte> bytes = ModelHead(std::filesystem::file_size(DemoModelPath()));
+  const std::string_view text(reinterpret_cast<const char*>(bytes.data()), 100'000);
+  constexpr std::string_view kKey = "general.name";
+  // A key is followed by the type of its value, and a text by its length.
+  const size_t value = text.find(kKey) + kKey.size() + sizeof(uint32_t) + sizeof(uint64_t);
+  EXPECT_LT(value, text.size());
+  bytes[value] = std::byte{0xE9};
+  return bytes;
+}
+
+TEST(ServeTest, NamesThatAreNotUtf8AreRepaired) {
+  const TemporaryFile file(MisnamedModel());
+  const std::string link = (std::filesystem::path(testing::TempDir()) / "caf\xE9.gguf").string();
+  std::filesystem::remove(link);
+  std::filesystem::create_symlink(file.path(), link);
+  const auto server =
+      ServerProcess::Start({"--max-context", "512", "--kv-tokens", "512", "--model", link});
+  std::filesystem::remove(link);
+  ASSERT_TRUE(server.ok()) << server.status();
+  const auto stub = v1::ModelService::NewStub(
+      grpc::CreateChannel((*server)->address(), grpc::InsecureChannelCredentials()));
+  grpc::ClientContext call;
+  v1::Model model;
+  const grpc::Status status = stub->GetModel(&call, v1::GetModelRequest(), &model);
+  EXPECT_TRUE(status.ok()) << status.error_code() << ": " << status.error_message();
+  EXPECT_EQ(model.name(), "caf\uFFFD");
+  EXPECT_THAT(model.title(), StartsWith("\uFFFD"));
+  const std::string page = (*server)->ScrapeMetrics();
+  EXPECT_THAT(page, HasSubstr("model=\"caf\uFFFD\""));
+  EXPECT_TRUE(IsValidUtf8(page));
+  ExpectOneLine(RunWinnow({"serve", "--model", DemoModelPath(), "--model-name", "caf\xE9"}),
+                "winnow serve: ", "--model-name must be UTF-8");
+  const CommandResult inspected = RunWinnow({"inspect", file.path(), "--json"});
+  EXPECT_EQ(inspected.exit_status, 0);
+  EXPECT_TRUE(nlohmann::json::accept(inspected.output)) << inspected.output;
 }
 
 TEST(ServeTest, RefusesAnAddressInUse) {
