@@ -37,6 +37,12 @@ size_t Utf8PrefixBytes(std::string_view text) {
   return bytes;
 }
 
+std::string_view WithoutByteOrderMark(std::string_view text) {
+  constexpr std::string_view kMark = "\uFEFF";
+  if (text.substr(0, kMark.size()) == kMark) text.remove_prefix(kMark.size());
+  return text;
+}
+
 std::string ToUtf8(std::string_view text) {
   std::string result;
   while (!text.empty()) {

@@ -8,6 +8,7 @@
 #include "absl/strings/str_cat.h"
 #include "grpcpp/create_channel.h"
 #include "server/base/file.h"
+#include "server/base/utf8.h"
 
 namespace winnow {
 
@@ -39,7 +40,8 @@ absl::StatusOr<Connection> Connection::Open(const ClientOptions& options) {
   if (!options.token_file.empty()) {
     const absl::StatusOr<std::string> text = ReadFile(options.token_file);
     if (!text.ok()) return text.status();
-    connection.token_ = std::string(absl::StripAsciiWhitespace(*text));
+    const std::string word(WithoutByteOrderMark(*text));
+    connection.token_ = std::string(absl::StripAsciiWhitespace(word));
     const auto visible = [](unsigned char c) { return absl::ascii_isgraph(c); };
     if (connection.token_.empty() ||
         !std::all_of(connection.token_.begin(), connection.token_.end(), visible)) {

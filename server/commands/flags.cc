@@ -12,6 +12,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "absl/strings/string_view.h"
+#include "server/base/utf8.h"
 
 namespace winnow {
 namespace {
@@ -199,6 +200,7 @@ absl::Status FlagSet::ReadConfigFile(const std::string& path) {
   std::string line;
   for (int number = 1; std::getline(file, line); ++number) {
     const std::string where = absl::StrCat(path, ":", number, ": ");
+    if (number == 1) line = std::string(WithoutByteOrderMark(line));
     line = Trimmed(line);
     if (line.empty() || line.front() == '#') continue;
     const size_t separator = line.find_first_of(":=");

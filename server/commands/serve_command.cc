@@ -91,6 +91,7 @@ absl::Status Serve(ServeFlags& flags, const Signals& signals) {
          {"reason", "labels may miss what matters at positions that calibration has not seen"}});
   }
 
+  flags.limits.answer_bytes = flags.server.max_message_bytes;
   const ServedModel model = {
       .name = flags.model_name.empty() ? ModelNameFromPath(flags.model) : flags.model_name,
       .title = ToUtf8(file->config.name),
@@ -102,6 +103,7 @@ absl::Status Serve(ServeFlags& flags, const Signals& signals) {
       .attention = *attention,
       .limits = flags.limits,
       .tokenizer = file->tokenizer.get(),
+      .mean_token_bytes = MeanTokenBytes(*file->tokenizer),
       .chat = file->chat};
   Log(LogLevel::kInfo, "loaded",
       {{"model", model.name},

@@ -56,8 +56,11 @@ void DeclareServeFlags(FlagSet& set, ServeFlags& flags) {
           "Most prompt tokens that wait for their turn, unless of a single request; more get "
           "RESOURCE_EXHAUSTED.",
           {1, 1 << 30});
-  set.Add("max-message-bytes", &flags.server.max_message_bytes, "N",
-          "Largest request message; more gets RESOURCE_EXHAUSTED.", {1024, 1 << 30});
+  set.Add(
+      "max-message-bytes", &flags.server.max_message_bytes, "N",
+      "Largest message: of a request, more gets RESOURCE_EXHAUSTED, and of an answer that is not "
+      "streamed.",
+      {1024, 1 << 30});
   set.Add("max-streams-per-connection", &flags.server.max_streams_per_connection, "N",
           "Most calls that one connection carries at a time; more wait in the client.",
           {1, 1 << 20});

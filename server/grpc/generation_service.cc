@@ -7,6 +7,7 @@
 #include <utility>
 #include <vector>
 
+#include "absl/strings/str_cat.h"
 #include "grpcpp/server_context.h"
 #include "grpcpp/support/server_callback.h"
 #include "server/grpc/call_context.h"
@@ -48,6 +49,7 @@ class GenerationCall : public Reactor, public GenerationFront {
 
  protected:
   GenerationSession& session() { return session_; }
+  const ServedModel& model() const { return model_; }
 
   /// Adds a batch to the response.
   void Append(const GenerationSession::Batch& batch, v1::GenerateResponse* response) {
@@ -98,17 +100,40 @@ class UnaryCall final : public GenerationCall<grpc::ServerUnaryReactor> {
             grpc::ByteBuffer* answer)
       : GenerationCall(context, std::move(call), bytes), answer_(*answer) {}
 
+  std::vector<FieldViolation> Decode(const std::atomic<bool>& cancelled,
+                                     Request* request) override {
+    std::vector<FieldViolation> violations = GenerationCall::Decode(cancelled, request);
+    if (violations.empty()) violations = CheckAnswer(*request, model());
+    return violations;
+  }
+
   void OnReady() override {
     while (const std::optional<GenerationSession::Batch> batch = session().Take()) {
       Append(*batch, &response_);
-      if (!batch->end.has_value()) continue;
+      if (!batch->end.has_value()) {
+        BoundAnswer(batch->outputs);
+        continue;
+      }
       answer_ = SerializeMessage(response_);
       return Finish(ToGrpcStatus(*batch->end));
     }
   }
 
  private:
+  // Ends the call if its answer would become too large: CheckAnswer expected tokens to be shorter.
+  // A little before, for what one step may add.
+  void BoundAnswer(const std::vector<Output>& outputs) {
+    const int64_t most = model().limits.answer_bytes;
+    bytes_ += ResponseBytes(outputs, *model().tokenizer);
+    if (bytes_ <= most - most / 16) return;
+    session().GiveUp(absl::ResourceExhaustedError(absl::StrCat(
+        "the answer would take more than the ", most, " bytes that it may have; call Generate")));
+    response_.Clear();  // nobody gets it
+    bytes_ = 0;
+  }
+
   v1::GenerateResponse response_;
+  int64_t bytes_ = 0;  ///< that it takes, nearly
   grpc::ByteBuffer& answer_;
 };
 

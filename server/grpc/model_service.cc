@@ -53,6 +53,7 @@ void Fill(const ServedModel& model, v1::Model* response) {
   limits->set_stop_token_ids(kMaxStopTokenIds);
   limits->set_top_logprobs(kMaxTopLogprobs);
   limits->set_logit_bias_entries(model.limits.logit_bias_entries);
+  limits->set_answer_bytes(model.limits.answer_bytes);
   limits->set_min_priority(model.min_priority);
   limits->set_max_priority(kMaxPriority);
 }

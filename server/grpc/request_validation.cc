@@ -10,6 +10,7 @@
 #include "absl/strings/str_cat.h"
 #include "server/grpc/field_checker.h"
 #include "server/grpc/prompt.h"
+#include "server/grpc/response.h"
 
 namespace winnow {
 namespace {
@@ -157,6 +158,17 @@ std::vector<FieldViolation> ValidateGenerate(const v1::GenerateRequest& in,
     checker.Violation("cache_salt", absl::StrCat("has ", out->cache_salt.size(),
                                                  " bytes; it may have ", kMaxSaltBytes));
   }
+  return checker.Take();
+}
+
+std::vector<FieldViolation> CheckAnswer(const Request& request, const ServedModel& model) {
+  const double bytes = ExpectedResponseBytes(request, model.mean_token_bytes);
+  if (bytes <= static_cast<double>(model.limits.answer_bytes)) return {};
+  Checker checker;
+  checker.Violation("stop.max_tokens",
+                    absl::StrCat("with n and top_logprobs asks for an answer of some ",
+                                 static_cast<int64_t>(bytes), " bytes; one message may have ",
+                                 model.limits.answer_bytes, ", Generate streams them"));
   return checker.Take();
 }
 

@@ -22,6 +22,10 @@ std::vector<FieldViolation> ValidateGenerate(const v1::GenerateRequest& in,
                                              const ServedModel& model,
                                              const std::atomic<bool>& cancelled, Request* out);
 
+/// What is wrong with a valid request if its answer is to be one message: that this would probably
+/// be larger than it may.
+std::vector<FieldViolation> CheckAnswer(const Request& request, const ServedModel& model);
+
 /// All that is wrong with the request.
 std::vector<FieldViolation> ValidateDetokenize(const v1::DetokenizeRequest& in,
                                                const ServedModel& model);

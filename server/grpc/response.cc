@@ -30,7 +30,39 @@ void Fill(int32_t token, float logprob, const Tokenizer& tokenizer, v1::TokenLog
   out->set_logprob(logprob);
 }
 
+// What a token takes beside its bytes: its id; a list of log-probabilities; each of these, with id,
+// the number itself, and what tells fields apart.
+constexpr int kIdBytes = 3;
+constexpr int kListBytes = 3;
+constexpr int kLogprobBytes = 2 + 4 + 2 + 5;
+
 }  // namespace
+
+int64_t ResponseBytes(const std::vector<Output>& outputs, const Tokenizer& tokenizer) {
+  size_t bytes = 0;
+  const auto add = [&](int32_t token) {
+    bytes += kLogprobBytes + tokenizer.TokenBytes(token, /*render_special=*/true).size();
+  };
+  for (const Output& output : outputs) {
+    bytes += output.text.size();
+    for (const OutputToken& token : output.tokens) {
+      bytes += kIdBytes;
+      if (!token.logprob.has_value()) continue;
+      bytes += kListBytes;
+      add(token.token);
+      for (const TokenLogprob& top : token.top_logprobs) add(top.token);
+    }
+  }
+  return static_cast<int64_t>(bytes);
+}
+
+double ExpectedResponseBytes(const Request& request, double mean_token_bytes) {
+  double token_bytes = kIdBytes + mean_token_bytes;
+  if (request.logprobs) {
+    token_bytes += kListBytes + (1 + request.top_logprobs) * (kLogprobBytes + mean_token_bytes);
+  }
+  return token_bytes * request.n * request.max_tokens;
+}
 
 void AppendOutputs(const std::vector<Output>& outputs, const Tokenizer& tokenizer,
                    v1::GenerateResponse* response) {

@@ -2,14 +2,22 @@
 
 #include <cstdint>
 #include <string>
+#include <utility>
 #include <vector>
 
+#include "absl/strings/str_cat.h"
 #include "server/grpc/prompt.h"
 #include "server/grpc/request_validation.h"
 #include "server/grpc/simple_call.h"
 
 namespace winnow {
 namespace {
+
+/// That an answer is larger than it may be, for what `field` holds.
+std::vector<FieldViolation> TooLarge(const char* field, const ServedModel& model) {
+  return {{field, absl::StrCat("the answer takes more than the ", model.limits.answer_bytes,
+                               " bytes that it may have; send it in pieces")}};
+}
 
 class TokenizeCall final : public SimpleCall {
  public:
@@ -23,12 +31,18 @@ class TokenizeCall final : public SimpleCall {
   std::vector<FieldViolation> Answer(const std::atomic<bool>& cancelled) override {
     std::vector<int32_t> tokens;
     std::vector<FieldViolation> violations = ReadInput(request_, model(), cancelled, &tokens);
+    if (!violations.empty()) return violations;
     response_.mutable_token_ids()->Add(tokens.begin(), tokens.end());
+    auto bytes = static_cast<int64_t>(tokens.size());  // of ids and of texts, at least
     for (const int32_t token : tokens) {
-      if (cancelled) break;
-      response_.add_tokens(model().tokenizer->TokenBytes(token, /*render_special=*/true));
+      std::string text = model().tokenizer->TokenBytes(token, /*render_special=*/true);
+      bytes += 2 + static_cast<int64_t>(text.size());
+      if (cancelled || bytes > model().limits.answer_bytes) break;
+      response_.add_tokens(std::move(text));
     }
-    return violations;
+    const bool fits = static_cast<int64_t>(response_.ByteSizeLong()) <= model().limits.answer_bytes;
+    if (response_.tokens_size() == response_.token_ids_size() && fits) return {};
+    return TooLarge(request_.has_chat() ? "chat" : "text", model());
   }
 
   v1::TokenizeRequest request_;
@@ -54,6 +68,9 @@ class DetokenizeCall final : public SimpleCall {
     for (const int32_t token : request_.token_ids()) {
       if (cancelled) break;
       text += detokenizer.Append(token);
+      if (static_cast<int64_t>(text.size()) > model().limits.answer_bytes) {
+        return TooLarge("token_ids", model());
+      }
     }
     text += detokenizer.Flush();
     return {};

@@ -11,6 +11,7 @@
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
+#include "server/base/utf8.h"
 
 namespace winnow {
 namespace {
@@ -89,7 +90,8 @@ Sha256Digest Sha256(std::string_view text) {
 absl::StatusOr<std::vector<TokenHolder>> ParseTokenFile(std::string_view text) {
   std::vector<TokenHolder> holders;
   int number = 0;
-  const std::vector<std::string> lines = absl::StrSplit(std::string(text), '\n');
+  const std::vector<std::string> lines =
+      absl::StrSplit(std::string(WithoutByteOrderMark(text)), '\n');
   for (const std::string& line : lines) {
     ++number;
     const std::string content(absl::StripAsciiWhitespace(line.substr(0, line.find('#'))));

@@ -99,6 +99,11 @@ void GenerationSession::Cancel() {
   context_.engine.Cancel(request_id_);
 }
 
+void GenerationSession::GiveUp(absl::Status reason) {
+  given_up_ = std::move(reason);
+  Cancel();
+}
+
 std::optional<GenerationSession::Batch> GenerationSession::Take() {
   Batch batch;
   if (refusal_.has_value()) {
@@ -118,7 +123,7 @@ std::optional<GenerationSession::Batch> GenerationSession::Take() {
   if (!batch.outputs.empty() && writes_.has_value()) writes_->OnWrite();
   if (taken->summary.has_value()) {
     batch.end = Ended(*taken->summary);
-    if (taken->summary->status.ok()) batch.summary = std::move(taken->summary);
+    if (batch.end->status.ok()) batch.summary = std::move(taken->summary);
   }
   return batch;
 }
@@ -133,7 +138,11 @@ void GenerationSession::OnWriteDone(bool ok) {
 // How to end the call once the engine is done with it. Writes its line into the log.
 CallStatus GenerationSession::Ended(const RequestSummary& summary) {
   CallStatus end = EndOf(summary.status);
-  if (absl::IsCancelled(end.status)) end.status = Cancelled();
+  if (!given_up_.ok()) {
+    end = EndOf(given_up_);
+  } else if (absl::IsCancelled(end.status)) {
+    end.status = Cancelled();
+  }
   EndQuota(summary.started ? summary.generated_tokens : -charged_tokens_);
   for (; unfinished_ > 0; --unfinished_) {
     context_.metrics.OnContinuation(FinishReason::kCancelled);

@@ -95,6 +95,9 @@ class GenerationSession {
   /// Ends the request soon; the end still comes through Take.
   void Cancel();
 
+  /// The same by the front itself, which says why. To be called where Take may be.
+  void GiveUp(absl::Status reason);
+
  private:
   void Decode();
   absl::Status Cancelled() const;
@@ -113,6 +116,7 @@ class GenerationSession {
   std::optional<std::string> span_id_;  ///< the caller's
   const uint64_t request_id_;
   std::atomic<bool> cancelled_ = false;
+  absl::Status given_up_;       ///< why the front has, if it has
   bool has_quota_ = false;      ///< the client's quota counts the call
   int64_t charged_tokens_ = 0;  ///< to it, for the prompt
   int unfinished_ = 0;  ///< continuations that have neither stopped nor reached their length

@@ -13,6 +13,14 @@ absl::Status CheckModelName(const std::string& name, const ServedModel& model) {
       absl::StrCat("model \"", Shortened(name), "\" is not served here, \"", model.name, "\" is"));
 }
 
+double MeanTokenBytes(const Tokenizer& tokenizer) {
+  double bytes = 0;
+  for (int32_t token = 0; token < tokenizer.vocab_size(); ++token) {
+    bytes += static_cast<double>(tokenizer.TokenBytes(token, /*render_special=*/true).size());
+  }
+  return bytes / std::max(1, tokenizer.vocab_size());
+}
+
 int MaxContinuations(const ServedModel& model) {
   return std::min(model.limits.n, model.max_sequences);
 }

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 #include <optional>
 #include <string>
 
@@ -34,6 +35,7 @@ struct RequestLimits {
   int n = 16;
   int stop_strings = 16;
   int logit_bias_entries = 1024;
+  int64_t answer_bytes = 4 << 20;  ///< of a message that is not one of a stream
 };
 
 /// What fronts need to know of the model behind the engine. Immutable while serving.
@@ -48,11 +50,15 @@ struct ServedModel {
   AttentionLimits attention;
   RequestLimits limits = {};
   const Tokenizer* tokenizer = nullptr;
+  double mean_token_bytes = 0;       ///< over the vocabulary
   std::optional<ChatTemplate> chat;  ///< none: the model has no template that Winnow knows
 };
 
 /// NOT_FOUND unless `name` is empty or that of the served model.
 absl::Status CheckModelName(const std::string& name, const ServedModel& model);
+
+/// Bytes of a vocabulary's tokens, their mean.
+double MeanTokenBytes(const Tokenizer& tokenizer);
 
 /// Continuations that a request may have, and tokens of its prompt.
 int MaxContinuations(const ServedModel& model);

@@ -106,6 +106,21 @@ TEST_F(EndpointsTest, AnInvalidRequestNamesAllFieldsAtFault) {
               testing::ElementsAre("text"));
 }
 
+TEST_F(EndpointsTest, AnAnswerThatNoClientWouldTakeIsRefusedBeforeItIsComputed) {
+  const char* const computed = "winnow_computed_tokens_total{kind=\"decode\"}";
+  ASSERT_TRUE(server_->BecomesIdle());
+  const double before = server_->Metric(computed).value_or(-1);
+  v1::GenerateRequest request = Greedy("x", 700);
+  request.set_n(16);
+  request.set_logprobs(true);
+  request.set_top_logprobs(20);
+  const Generation refused = Complete(*generation_, request);
+  EXPECT_EQ(refused.status.error_code(), grpc::StatusCode::INVALID_ARGUMENT)
+      << refused.status.error_message();
+  EXPECT_THAT(ViolatedFields(refused.status), testing::ElementsAre("stop.max_tokens"));
+  EXPECT_EQ(server_->Metric(computed), before);
+}
+
 TEST_F(EndpointsTest, AMessageThatIsTooLargeIsRefused) {
   EXPECT_EQ(CodeOf(Greedy(std::string(5 << 20, 'x'), 1)), grpc::StatusCode::RESOURCE_EXHAUSTED);
 }

@@ -43,5 +43,12 @@ TEST(Utf8Test, EveryStrayByteIsReplaced) {
   EXPECT_EQ(Utf8PrefixBytes("caf\xE9!"), 3u);
 }
 
+TEST(Utf8Test, AByteOrderMarkIsDroppedInFrontAlone) {
+  EXPECT_EQ(WithoutByteOrderMark("\uFEFFtext"), "text");
+  EXPECT_EQ(WithoutByteOrderMark("te\uFEFFxt"), "te\uFEFFxt");
+  EXPECT_EQ(WithoutByteOrderMark("\xEF\xBB"), "\xEF\xBB");
+  EXPECT_EQ(WithoutByteOrderMark(""), "");
+}
+
 }  // namespace
 }  // namespace winnow

@@ -149,6 +149,14 @@ TEST(ConfigFile, SetsFlagsByTheirNamesInBothSpellings) {
   EXPECT_THAT(flags.stop, ElementsAre("first", "second"));
 }
 
+TEST(ConfigFile, MayBeginWithAByteOrderMarkAsSomeEditorsWriteIt) {
+  Flags flags;
+  const std::string path = WriteFile("bom.conf", "\uFEFFthreads: 8\r\njson: true\r\n");
+  ASSERT_EQ(flags.Parse({"--config", path}), absl::OkStatus());
+  EXPECT_EQ(flags.threads, 8);
+  EXPECT_TRUE(flags.json);
+}
+
 TEST(ConfigFile, YieldsToTheCommandLineWhereverTheFlagsStand) {
   const std::string path =
       WriteFile("config.conf", "threads: 8\nstop: from file\nseconds: 1\njson: true\n");

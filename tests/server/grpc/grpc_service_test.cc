@@ -469,6 +469,48 @@ TEST_F(GrpcService, ACallThatIsCancelledWhileItsTextIsTokenizedEnds) {
   EXPECT_TRUE(MetricBecomes("winnow_rpcs_total{code=\"CANCELLED\",method=\"Complete\"} 1"));
 }
 
+TEST_F(GrpcService, AnAnswerThatWouldBeTooLargeIsRefusedBeforeItIsComputed) {
+  v1::GenerateRequest request = Prompt("x", 3900);
+  request.set_n(2);
+  request.set_logprobs(true);
+  request.set_top_logprobs(20);
+  served_.mean_token_bytes = 20;
+  v1::GenerateResponse response;
+  const grpc::Status status = Complete(request, &response);
+  EXPECT_EQ(status.error_code(), grpc::StatusCode::INVALID_ARGUMENT);
+  EXPECT_THAT(status.error_message(), testing::HasSubstr("Generate streams them"));
+  EXPECT_TRUE(MetricIs("winnow_computed_tokens_total{kind=\"decode\"} 0"));
+  grpc::ClientContext call;
+  const auto reader = generation_->Generate(&call, request);
+  EXPECT_TRUE(reader->Read(&response)) << "a stream has no such limit";
+  call.TryCancel();
+  EXPECT_TRUE(PoolBecomesFree());
+}
+
+TEST_F(GrpcService, AnAnswerThatBecomesTooLargeEndsTheCall) {
+  served_.limits.answer_bytes = 2000;  // 600 tokens are expected to take 1800 bytes, and take 2400
+  v1::GenerateResponse response;
+  EXPECT_EQ(Complete(Prompt("x", 600), &response).error_code(),
+            grpc::StatusCode::RESOURCE_EXHAUSTED);
+  EXPECT_TRUE(MetricIs("winnow_rpcs_total{code=\"RESOURCE_EXHAUSTED\",method=\"Complete\"} 1"));
+  EXPECT_EQ(Complete(Prompt("x", 300), &response).error_message(), "");
+  EXPECT_EQ(response.outputs(0).token_ids_size(), 300);
+
+  auto stub = v1::TokenizerService::NewStub(channel_);
+  v1::TokenizeRequest tokenize;
+  tokenize.set_text(std::string(500, 'x'));
+  v1::TokenizeResponse tokens;
+  grpc::ClientContext first, second;
+  EXPECT_EQ(stub->Tokenize(&first, tokenize, &tokens).error_message(),
+            "text: the answer takes more than the 2000 bytes that it may have; send it in pieces");
+  v1::DetokenizeRequest detokenize;
+  detokenize.mutable_token_ids()->Resize(2001, 'x');
+  v1::DetokenizeResponse text;
+  EXPECT_EQ(
+      stub->Detokenize(&second, detokenize, &text).error_message(),
+      "token_ids: the answer takes more than the 2000 bytes that it may have; send it in pieces");
+}
+
 TEST_F(GrpcService, DescribesTheModelAndItsLimits) {
   auto stub = v1::ModelService::NewStub(channel_);
   v1::Model model;
@@ -482,6 +524,7 @@ TEST_F(GrpcService, DescribesTheModelAndItsLimits) {
   EXPECT_EQ(model.chat_family(), v1::CHAT_FAMILY_UNSPECIFIED);
   EXPECT_EQ(model.limits().n(), 2);
   EXPECT_EQ(model.limits().top_logprobs(), 20);
+  EXPECT_EQ(model.limits().answer_bytes(), 4 << 20);
 }
 
 TEST_F(GrpcService, AnAddressInUseIsAnError) {

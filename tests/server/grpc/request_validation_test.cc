@@ -428,6 +428,25 @@ TEST_F(RequestValidation, ATextThatMustBecomeTooManyTokensIsNotTokenized) {
   EXPECT_EQ(violations[0].field, "chat");
 }
 
+TEST_F(RequestValidation, AnAnswerInOneMessageHasABound) {
+  model_.mean_token_bytes = 7;
+  request_.n = 16;
+  request_.max_tokens = 700;
+  request_.logprobs = true;
+  request_.top_logprobs = 20;
+  const std::vector<FieldViolation> violations = CheckAnswer(request_, model_);
+  ASSERT_EQ(violations.size(), 1u);
+  EXPECT_EQ(violations[0].field, "stop.max_tokens");
+  EXPECT_EQ(violations[0].description,
+            "with n and top_logprobs asks for an answer of some 4849600 bytes; one message may "
+            "have 4194304, Generate streams them");
+  request_.top_logprobs = 15;
+  EXPECT_THAT(CheckAnswer(request_, model_), IsEmpty());
+  request_.logprobs = false;
+  request_.max_tokens = 20'000;
+  EXPECT_THAT(CheckAnswer(request_, model_), IsEmpty());
+}
+
 TEST_F(RequestValidation, DetokenizesKnownTokensOnly) {
   v1::DetokenizeRequest message;
   EXPECT_THAT(ValidateDetokenize(message, model_), IsEmpty());

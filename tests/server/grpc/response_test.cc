@@ -3,6 +3,9 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <vector>
+
 #include "tests/server/fake_tokenizer.h"
 
 namespace winnow {
@@ -53,6 +56,54 @@ TEST(Response, SpellsTheTokensOfLogProbabilities) {
   ASSERT_EQ(logprobs.top_size(), 2);
   EXPECT_EQ(logprobs.top(0).token(), "\xE2");  // half a character: bytes, not text
   EXPECT_EQ(logprobs.top(0).logprob(), -0.25f);
+}
+
+TEST(Response, BytesAreKnownWithoutMakingIt) {
+  const FakeTokenizer tokenizer;
+  std::vector<Output> outputs;
+  for (int i = 0; i < 500; ++i) {
+    Output output = Piece(i % 4, "xy");
+    if (i % 2 == 0) {
+      for (OutputToken& token : output.tokens) {
+        token.logprob = -1.5f;
+        token.top_logprobs.assign(20, {FakeTokenizer::kEos, -2.5f});
+      }
+    }
+    outputs.push_back(output);
+  }
+  v1::GenerateResponse response;
+  AppendOutputs(outputs, tokenizer, &response);
+  const auto bytes = static_cast<double>(response.ByteSizeLong());
+  EXPECT_NEAR(static_cast<double>(ResponseBytes(outputs, tokenizer)), bytes, 0.1 * bytes);
+}
+
+TEST(Response, BytesAreExpectedByWhatTheRequestAsksFor) {
+  // Ids as large vocabularies have them, and tokens of the mean length.
+  Request request;
+  request.n = 3;
+  request.max_tokens = 100;
+  for (const int top_logprobs : {-1, 0, 5, 20}) {
+    request.logprobs = top_logprobs >= 0;
+    request.top_logprobs = std::max(0, top_logprobs);
+    v1::GenerateResponse response;
+    for (int index = 0; index < request.n; ++index) {
+      v1::Output* output = response.add_outputs();
+      for (int i = 0; i < request.max_tokens; ++i) {
+        output->mutable_text()->append("seven b");
+        output->add_token_ids(30'000);
+        if (!request.logprobs) continue;
+        v1::TokenLogprobs* logprobs = output->add_logprobs();
+        for (int top = -1; top < request.top_logprobs; ++top) {
+          v1::TokenLogprob* one = top < 0 ? logprobs->mutable_chosen() : logprobs->add_top();
+          one->set_token_id(30'000);
+          one->set_token("seven b");
+          one->set_logprob(-1.5f);
+        }
+      }
+    }
+    const auto bytes = static_cast<double>(response.ByteSizeLong());
+    EXPECT_NEAR(ExpectedResponseBytes(request, 7), bytes, 0.05 * bytes) << top_logprobs;
+  }
 }
 
 TEST(Response, ReportsUsageAndTimings) {

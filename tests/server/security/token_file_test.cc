@@ -21,6 +21,12 @@ std::string Hex(const Sha256Digest& digest) {
       absl::string_view(reinterpret_cast<const char*>(digest.data()), digest.size()));
 }
 
+TEST(TokenFile, MayBeginWithAByteOrderMark) {
+  const auto holders = ParseTokenFile("\uFEFFalice: sha256=" + std::string(64, '0') + "\n");
+  ASSERT_TRUE(holders.ok()) << holders.status();
+  EXPECT_EQ(holders->at(0).name, "alice");
+}
+
 TEST(TokenFile, Sha256IsThatOfTheStandardsExamples) {  // FIPS 180-2, appendix B
   EXPECT_EQ(Hex(Sha256("abc")), kHexOfAbc);
   EXPECT_EQ(Hex(Sha256("")), kHexOfEmpty);
