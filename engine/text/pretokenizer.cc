@@ -174,45 +174,48 @@ class WordScanner {
   std::string_view text_;
 };
 
+using Visit = absl::FunctionRef<bool(std::string_view word)>;
+
+/// False when `visit` has ended it.
 template <typename WordEnd>
-void AppendWords(std::string_view text, WordEnd word_end, std::vector<std::string_view>& words) {
+bool ForEach(std::string_view text, WordEnd word_end, Visit visit) {
   const WordScanner scanner(text);
   for (size_t begin = 0; begin < text.size();) {
     const size_t end = word_end(scanner, begin);
-    words.push_back(text.substr(begin, end - begin));
+    if (!visit(text.substr(begin, end - begin))) return false;
     begin = end;
   }
+  return true;
 }
 
-void AppendGpt2Words(std::string_view text, std::vector<std::string_view>& words) {
-  AppendWords(
+bool ForEachGpt2Word(std::string_view text, Visit visit) {
+  return ForEach(
       text, [](const WordScanner& scanner, size_t begin) { return scanner.Gpt2WordEnd(begin); },
-      words);
+      visit);
 }
 
-void AppendSmolLmWords(std::string_view text, std::vector<std::string_view>& words) {
+bool ForEachSmolLmWord(std::string_view text, Visit visit) {
   const WordScanner scanner(text);
   size_t begin = 0;
   for (size_t i = 0; i < text.size();) {
     const Char c = scanner.At(i);
     if (c.IsNumber()) {
-      AppendGpt2Words(text.substr(begin, i - begin), words);
-      words.push_back(text.substr(i, c.length));
+      if (!ForEachGpt2Word(text.substr(begin, i - begin), visit)) return false;
+      if (!visit(text.substr(i, c.length))) return false;
       begin = i + c.length;
     }
     i += c.length;
   }
-  AppendGpt2Words(text.substr(begin), words);
+  return ForEachGpt2Word(text.substr(begin), visit);
 }
 
-void AppendLlama3Words(std::string_view text, int max_digits,
-                       std::vector<std::string_view>& words) {
-  AppendWords(
+bool ForEachLlama3Word(std::string_view text, int max_digits, Visit visit) {
+  return ForEach(
       text,
       [max_digits](const WordScanner& scanner, size_t begin) {
         return scanner.Llama3WordEnd(begin, max_digits);
       },
-      words);
+      visit);
 }
 
 }  // namespace
@@ -224,23 +227,21 @@ std::optional<Pretokenizer> FindPretokenizer(std::string_view name) {
   return std::nullopt;
 }
 
-std::vector<std::string_view> SplitWords(WordPattern pattern, std::string_view text) {
-  std::vector<std::string_view> words;
+void ForEachWord(WordPattern pattern, std::string_view text, Visit visit) {
   switch (pattern) {
     case WordPattern::kGpt2:
-      AppendGpt2Words(text, words);
+      ForEachGpt2Word(text, visit);
       break;
     case WordPattern::kSmolLm:
-      AppendSmolLmWords(text, words);
+      ForEachSmolLmWord(text, visit);
       break;
     case WordPattern::kLlama3:
-      AppendLlama3Words(text, 3, words);
+      ForEachLlama3Word(text, 3, visit);
       break;
     case WordPattern::kQwen2:
-      AppendLlama3Words(text, 1, words);
+      ForEachLlama3Word(text, 1, visit);
       break;
   }
-  return words;
 }
 
 }  // namespace winnow

@@ -2,7 +2,8 @@
 
 #include <optional>
 #include <string_view>
-#include <vector>
+
+#include "absl/functional/function_ref.h"
 
 namespace winnow {
 
@@ -21,8 +22,10 @@ struct Pretokenizer {
 /// The pre-tokenizer of that name, or nothing if it is not known.
 std::optional<Pretokenizer> FindPretokenizer(std::string_view name);
 
-/// Splits text into words, which together are the text. Bytes that are not UTF-8 count as symbols,
-/// as punctuation does.
-std::vector<std::string_view> SplitWords(WordPattern pattern, std::string_view text);
+/// Splits text into words, which together are the text, and calls `visit` with each until that
+/// returns false. Bytes that are not UTF-8 count as symbols, as punctuation does. Takes linear
+/// time.
+void ForEachWord(WordPattern pattern, std::string_view text,
+                 absl::FunctionRef<bool(std::string_view word)> visit);
 
 }  // namespace winnow

@@ -6,7 +6,9 @@ namespace winnow {
 
 SpecialTokens::SpecialTokens(std::vector<std::pair<std::string, int32_t>> spellings)
     : spellings_(std::move(spellings)) {
-  std::erase_if(spellings_, [](const auto& entry) { return entry.first.empty(); });
+  std::erase_if(spellings_, [](const auto& entry) {
+    return entry.first.empty() || entry.first.size() > kMaxSpellingBytes;
+  });
   std::sort(spellings_.begin(), spellings_.end());
   for (const auto& [spelling, token] : spellings_) {
     starts_[static_cast<unsigned char>(spelling[0])] = true;

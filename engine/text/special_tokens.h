@@ -20,7 +20,11 @@ class SpecialTokens {
     int32_t token;
   };
 
-  /// Spellings with their tokens; empty spellings are ignored.
+  /// Of the text, no more is looked at for a place where a token may begin: time grows with the
+  /// text's length, whatever a model file spells.
+  static constexpr size_t kMaxSpellingBytes = 256;
+
+  /// Spellings with their tokens; empty ones and longer ones than kMaxSpellingBytes are ignored.
   explicit SpecialTokens(std::vector<std::pair<std::string, int32_t>> spellings);
 
   /// The first match that starts at or after `from`.

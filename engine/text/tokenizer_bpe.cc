@@ -1,7 +1,5 @@
 #include "engine/text/tokenizer_bpe.h"
 
-#include <unicode/bytestream.h>
-#include <unicode/normalizer2.h>
 #include <unicode/utf8.h>
 
 #include <algorithm>
@@ -11,6 +9,7 @@
 
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
+#include "engine/text/normalize.h"
 
 namespace winnow {
 namespace {
@@ -52,39 +51,6 @@ class ByteSpelling {
  private:
   std::array<int, 512> bytes_;
 };
-
-bool IsValidUtf8(std::string_view text) {
-  for (size_t i = 0; i < text.size();) {
-    UChar32 c;
-    U8_NEXT(text.data(), i, text.size(), c);
-    if (c < 0) return false;
-  }
-  return true;
-}
-
-/// A text is at most so many times as long as its normalisation form C: Hangul syllables, which
-/// take 3 bytes, are composed of three letters of 3 bytes each, and the Kelvin sign becomes a K.
-constexpr size_t kMaxNfcShrinkage = 3;
-
-/// Unicode normalisation form C; text with invalid UTF-8 comes back as it is.
-std::string NormalizeNfc(std::string_view text) {
-  UErrorCode error = U_ZERO_ERROR;
-  const icu::Normalizer2* nfc = icu::Normalizer2::getNFCInstance(error);
-  std::string normalized;
-  if (U_SUCCESS(error) && IsValidUtf8(text)) {
-    icu::StringByteSink<std::string> sink(&normalized, static_cast<int32_t>(text.size()));
-    nfc->normalizeUTF8(0, icu::StringPiece(text.data(), static_cast<int32_t>(text.size())), sink,
-                       nullptr, error);
-    if (U_SUCCESS(error)) return normalized;
-  }
-  return std::string(text);
-}
-
-/// Order of the heap: the lowest rank, then the leftmost, on top.
-template <typename Candidate>
-bool MergesLater(const Candidate& a, const Candidate& b) {
-  return std::pair(a.rank, a.left) > std::pair(b.rank, b.left);
-}
 
 }  // namespace
 
@@ -170,15 +136,14 @@ absl::Status BpeTokenizer::ReadMerges(const Vocabulary& vocabulary) {
 }
 
 void BpeTokenizer::FindWholeWords(const Vocabulary& vocabulary) {
-  const std::atomic<bool> cancelled = false;
-  Scratch scratch;
+  PairMerger merger;
   std::vector<int32_t> tokens;
   for (int32_t token = 0; token < vocab_size(); ++token) {
     const std::string& bytes = token_bytes()[token];
     if (vocabulary.types[token] != TokenType::kNormal || bytes.empty()) continue;
     if (!pretokenizer_.ignores_merges) {
       tokens.clear();
-      MergeWord(bytes, cancelled, scratch, tokens);
+      MergeWord(bytes, /*cancelled=*/false, merger, tokens);
       if (tokens != std::vector<int32_t>{token}) continue;
     }
     whole_words_.emplace(bytes, token);
@@ -206,69 +171,59 @@ void BpeTokenizer::EncodeText(std::string_view text, const std::atomic<bool>& ca
     normalized = NormalizeNfc(text);
     text = normalized;
   }
-  Scratch scratch;
-  for (std::string_view word : SplitWords(pretokenizer_.pattern, text)) {
-    if (cancelled.load(std::memory_order_relaxed)) return;
-    EncodeWord(word, cancelled, scratch, tokens);
-  }
+  PairMerger merger;
+  ForEachWord(pretokenizer_.pattern, text, [&](std::string_view word) {
+    if (const auto found = whole_words_.find(word); found != whole_words_.end()) {
+      tokens.push_back(found->second);
+    } else {
+      MergeWord(word, cancelled, merger, tokens);
+    }
+    return !cancelled.load(std::memory_order_relaxed);
+  });
 }
 
-void BpeTokenizer::EncodeWord(std::string_view word, const std::atomic<bool>& cancelled,
-                              Scratch& scratch, std::vector<int32_t>& tokens) const {
-  if (const auto found = whole_words_.find(word); found != whole_words_.end()) {
-    tokens.push_back(found->second);
-  } else {
-    MergeWord(word, cancelled, scratch, tokens);
+/// A word for PairMerger: its bytes, and the merges of the vocabulary.
+class BpeTokenizer::WordRules {
+ public:
+  WordRules(const BpeTokenizer& tokenizer, std::string_view word,
+            const std::atomic<bool>& cancelled, std::vector<int32_t>& tokens)
+      : tokenizer_(tokenizer),
+        word_(word),
+        cancelled_(cancelled),
+        tokens_(tokens),
+        before_(tokens.size()) {}
+
+  bool Next(size_t& position, Piece& piece) const {
+    while (position < word_.size()) {
+      const int32_t token = tokenizer_.byte_tokens_[static_cast<unsigned char>(word_[position])];
+      piece = {position, position + 1, token};
+      ++position;
+      if (token >= 0) return true;
+      // As models were trained: what can't be spelled is left out.
+    }
+    return false;
   }
-}
+  std::optional<PairMerge> Join(const Piece& left, const Piece& right) const {
+    const auto found = tokenizer_.merges_.find(PairKey(left.token, right.token));
+    if (found == tokenizer_.merges_.end()) return std::nullopt;
+    return PairMerge{static_cast<double>(found->second.rank), found->second.token};
+  }
+  void Accept(const Piece& piece) { tokens_.push_back(piece.token); }
+  void Restart() { tokens_.resize(before_); }
+  bool Cancelled() const { return cancelled_.load(std::memory_order_relaxed); }
+
+ private:
+  const BpeTokenizer& tokenizer_;
+  const std::string_view word_;
+  const std::atomic<bool>& cancelled_;
+  std::vector<int32_t>& tokens_;
+  const size_t before_;
+};
 
 void BpeTokenizer::MergeWord(std::string_view word, const std::atomic<bool>& cancelled,
-                             Scratch& scratch, std::vector<int32_t>& tokens) const {
-  auto& [symbols, heap] = scratch;
-  symbols.clear();
-  heap.clear();
-  for (const char c : word) {
-    const int32_t token = byte_tokens_[static_cast<unsigned char>(c)];
-    if (token < 0) continue;  // As models were trained: what can't be spelled is left out.
-    const auto index = static_cast<int32_t>(symbols.size());
-    symbols.push_back({.token = token, .previous = index - 1, .next = index + 1});
-  }
-  if (symbols.empty()) return;
-  symbols.back().next = -1;
-  for (size_t i = 0; i + 1 < symbols.size(); ++i) {
-    PushCandidate(static_cast<int32_t>(i), static_cast<int32_t>(i + 1), scratch);
-  }
-  while (!heap.empty() && !cancelled.load(std::memory_order_relaxed)) {
-    std::pop_heap(heap.begin(), heap.end(), MergesLater<Candidate>);
-    const Candidate merge = heap.back();
-    heap.pop_back();
-    Symbol& left = symbols[merge.left];
-    if (left.token != merge.left_token || left.next < 0) continue;
-    Symbol& right = symbols[left.next];
-    if (right.token != merge.right_token) continue;
-    left.token = merge.merged_token;
-    left.next = right.next;
-    right.token = -1;
-    if (left.next >= 0) {
-      symbols[left.next].previous = merge.left;
-      PushCandidate(merge.left, left.next, scratch);
-    }
-    if (left.previous >= 0) PushCandidate(left.previous, merge.left, scratch);
-  }
-  for (int32_t i = 0; i >= 0; i = symbols[i].next) tokens.push_back(symbols[i].token);
-}
-
-void BpeTokenizer::PushCandidate(int32_t left, int32_t right, Scratch& scratch) const {
-  const int32_t left_token = scratch.symbols[left].token;
-  const int32_t right_token = scratch.symbols[right].token;
-  const auto found = merges_.find(PairKey(left_token, right_token));
-  if (found == merges_.end()) return;
-  scratch.heap.push_back({.rank = found->second.rank,
-                          .left = left,
-                          .left_token = left_token,
-                          .right_token = right_token,
-                          .merged_token = found->second.token});
-  std::push_heap(scratch.heap.begin(), scratch.heap.end(), MergesLater<Candidate>);
+                             PairMerger& merger, std::vector<int32_t>& tokens) const {
+  WordRules rules(*this, word, cancelled, tokens);
+  merger.Merge(rules);
 }
 
 }  // namespace winnow

@@ -9,6 +9,7 @@
 
 #include "absl/container/flat_hash_map.h"
 #include "absl/status/statusor.h"
+#include "engine/text/pair_merger.h"
 #include "engine/text/pretokenizer.h"
 #include "engine/text/vocabulary_tokenizer.h"
 
@@ -16,7 +17,7 @@ namespace winnow {
 
 /// Byte-level byte pair encoding ("gpt2" in GGUF files): the text is split into words, each word
 /// into bytes, and neighbouring tokens are merged, the most important merge first and of equal ones
-/// the leftmost. Takes O(n log n) time for a word of n bytes.
+/// the leftmost. Takes linear time, however long words are.
 class BpeTokenizer final : public VocabularyTokenizer {
  public:
   /// UNIMPLEMENTED for an unknown pre-tokenizer; INVALID_ARGUMENT when merges are missing or name
@@ -32,25 +33,7 @@ class BpeTokenizer final : public VocabularyTokenizer {
     int32_t rank;  ///< lower merges first
     int32_t token;
   };
-  /// A token in a word that is being merged, in a doubly linked list.
-  struct Symbol {
-    int32_t token;  ///< -1 once merged into its left neighbour
-    int32_t previous;
-    int32_t next;
-  };
-  /// Two neighbours that might be merged. Stale if they have changed since.
-  struct Candidate {
-    int32_t rank;
-    int32_t left;  ///< index of the symbol
-    int32_t left_token;
-    int32_t right_token;
-    int32_t merged_token;
-  };
-  /// Memory that is reused from word to word.
-  struct Scratch {
-    std::vector<Symbol> symbols;
-    std::vector<Candidate> heap;
-  };
+  class WordRules;
 
   BpeTokenizer(const Vocabulary& vocabulary, const Pretokenizer& pretokenizer,
                std::vector<std::string> token_bytes);
@@ -60,11 +43,8 @@ class BpeTokenizer final : public VocabularyTokenizer {
 
   void EncodeText(std::string_view text, const std::atomic<bool>& cancelled,
                   std::vector<int32_t>& tokens) const override;
-  void EncodeWord(std::string_view word, const std::atomic<bool>& cancelled, Scratch& scratch,
-                  std::vector<int32_t>& tokens) const;
-  void MergeWord(std::string_view word, const std::atomic<bool>& cancelled, Scratch& scratch,
+  void MergeWord(std::string_view word, const std::atomic<bool>& cancelled, PairMerger& merger,
                  std::vector<int32_t>& tokens) const;
-  void PushCandidate(int32_t left, int32_t right, Scratch& scratch) const;
 
   const Pretokenizer pretokenizer_;
   std::array<int32_t, 256> byte_tokens_;  ///< -1 for bytes that the vocabulary lacks

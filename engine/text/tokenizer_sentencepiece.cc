@@ -4,12 +4,12 @@
 
 #include <algorithm>
 #include <optional>
-#include <queue>
 #include <string>
 #include <utility>
 
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
+#include "engine/text/pair_merger.h"
 
 namespace winnow {
 namespace {
@@ -39,38 +39,6 @@ std::string UnmarkSpaces(std::string_view piece) {
     text.push_back(' ');
     begin = mark + kSpaceMark.size();
   }
-}
-
-/// A piece of the text that is being merged, in a doubly linked list.
-struct Symbol {
-  size_t begin;
-  size_t length;  ///< in bytes; 0 once merged into its left neighbour
-  int32_t previous;
-  int32_t next;
-};
-
-/// Two neighbours that together are a token. Stale if either has grown since.
-struct Candidate {
-  float score;
-  int32_t left;   ///< index of the symbol
-  size_t length;  ///< of both together
-
-  bool operator<(const Candidate& other) const {
-    return score != other.score ? score < other.score : left > other.left;
-  }
-};
-
-std::vector<Symbol> SplitCharacters(std::string_view text) {
-  std::vector<Symbol> symbols;
-  symbols.reserve(text.size());
-  for (size_t i = 0; i < text.size();) {
-    const size_t begin = i;
-    U8_FWD_1(text.data(), i, text.size());
-    const auto index = static_cast<int32_t>(symbols.size());
-    symbols.push_back({begin, i - begin, index - 1, index + 1});
-  }
-  if (!symbols.empty()) symbols.back().next = -1;
-  return symbols;
 }
 
 }  // namespace
@@ -142,49 +110,59 @@ size_t SentencePieceTokenizer::LeastTokens(std::span<const TextSegment> segments
   return (bytes + max_spelling_bytes_ - 1) / max_spelling_bytes_;
 }
 
+/// A text for PairMerger: its characters, and the pieces of the vocabulary.
+class SentencePieceTokenizer::TextRules {
+ public:
+  TextRules(const SentencePieceTokenizer& tokenizer, std::string_view text,
+            const std::atomic<bool>& cancelled, std::vector<int32_t>& tokens)
+      : tokenizer_(tokenizer),
+        text_(text),
+        cancelled_(cancelled),
+        tokens_(tokens),
+        before_(tokens.size()) {}
+
+  bool Next(size_t& position, Piece& piece) const {
+    if (position == text_.size()) return false;
+    const size_t begin = position;
+    U8_FWD_1(text_.data(), position, text_.size());
+    piece = {begin, position, -1};  // looked up once it stays alone
+    return true;
+  }
+  std::optional<PairMerge> Join(const Piece& left, const Piece& right) const {
+    const int32_t token = tokenizer_.FindPiece(text_.substr(left.begin, right.end - left.begin));
+    if (token < 0) return std::nullopt;
+    return PairMerge{-static_cast<double>(tokenizer_.scores_[token]), token};
+  }
+  void Accept(const Piece& piece) {
+    const std::string_view spelling = text_.substr(piece.begin, piece.end - piece.begin);
+    const int32_t token = piece.token >= 0 ? piece.token : tokenizer_.FindPiece(spelling);
+    if (token >= 0) {
+      tokens_.push_back(token);
+    } else {
+      tokenizer_.AppendUnknown(spelling, after_unknown_, tokens_);
+    }
+    after_unknown_ = token < 0;
+  }
+  void Restart() {
+    tokens_.resize(before_);
+    after_unknown_ = false;
+  }
+  bool Cancelled() const { return cancelled_.load(std::memory_order_relaxed); }
+
+ private:
+  const SentencePieceTokenizer& tokenizer_;
+  const std::string_view text_;
+  const std::atomic<bool>& cancelled_;
+  std::vector<int32_t>& tokens_;
+  const size_t before_;
+  bool after_unknown_ = false;
+};
+
 void SentencePieceTokenizer::EncodeText(std::string_view text, const std::atomic<bool>& cancelled,
                                         std::vector<int32_t>& tokens) const {
   const std::string marked = MarkSpaces(text, add_space_prefix_);
-  std::vector<Symbol> symbols = SplitCharacters(marked);
-  std::priority_queue<Candidate> candidates;
-  const auto piece = [&](size_t begin, size_t length) {
-    return std::string_view(marked).substr(begin, length);
-  };
-  const auto push = [&](int32_t left, int32_t right) {
-    const size_t length = symbols[left].length + symbols[right].length;
-    const int32_t token = FindPiece(piece(symbols[left].begin, length));
-    if (token >= 0) candidates.push({scores_[token], left, length});
-  };
-  for (size_t i = 0; i + 1 < symbols.size(); ++i) {
-    push(static_cast<int32_t>(i), static_cast<int32_t>(i + 1));
-  }
-  while (!candidates.empty() && !cancelled.load(std::memory_order_relaxed)) {
-    const Candidate merge = candidates.top();
-    candidates.pop();
-    Symbol& left = symbols[merge.left];
-    if (left.length == 0 || left.next < 0) continue;
-    Symbol& right = symbols[left.next];
-    if (left.length + right.length != merge.length) continue;
-    left.length = merge.length;
-    left.next = right.next;
-    right.length = 0;
-    if (left.next >= 0) {
-      symbols[left.next].previous = merge.left;
-      push(merge.left, left.next);
-    }
-    if (left.previous >= 0) push(left.previous, merge.left);
-  }
-  bool after_unknown = false;
-  for (int32_t i = 0; i >= 0; i = symbols[i].next) {
-    const std::string_view final_piece = piece(symbols[i].begin, symbols[i].length);
-    const int32_t token = FindPiece(final_piece);
-    if (token >= 0) {
-      tokens.push_back(token);
-    } else {
-      AppendUnknown(final_piece, after_unknown, tokens);
-    }
-    after_unknown = token < 0;
-  }
+  TextRules rules(*this, marked, cancelled, tokens);
+  PairMerger().Merge(rules);
 }
 
 void SentencePieceTokenizer::AppendUnknown(std::string_view piece, bool after_unknown,

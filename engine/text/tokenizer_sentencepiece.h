@@ -16,7 +16,7 @@ namespace winnow {
 /// SentencePiece's byte pair encoding ("llama" in GGUF files): spaces become U+2581, and
 /// neighbouring pieces are merged as long as together they are a token, the best score first and of
 /// equal ones the leftmost. Characters that are no token fall back to byte tokens, or to the
-/// unknown token where there are none.
+/// unknown token where there are none. Takes linear time.
 class SentencePieceTokenizer final : public VocabularyTokenizer {
  public:
   /// INVALID_ARGUMENT when the scores are missing.
@@ -26,6 +26,8 @@ class SentencePieceTokenizer final : public VocabularyTokenizer {
   bool StripsLeadingSpace() const override { return add_space_prefix_; }
 
  private:
+  class TextRules;
+
   SentencePieceTokenizer(const Vocabulary& vocabulary, std::vector<std::string> token_bytes);
 
   void EncodeText(std::string_view text, const std::atomic<bool>& cancelled,

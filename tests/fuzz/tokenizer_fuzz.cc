@@ -77,10 +77,11 @@ std::string Expected(const Model& model, const std::string& text) {
 
 void CheckWords(WordPattern pattern, std::string_view text) {
   std::string joined;
-  for (const std::string_view word : SplitWords(pattern, text)) {
+  ForEachWord(pattern, text, [&joined](std::string_view word) {
     WINNOW_CHECK(!word.empty());
     joined.append(word);
-  }
+    return true;
+  });
   WINNOW_CHECK(joined == text);
 }
 

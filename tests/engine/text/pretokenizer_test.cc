@@ -21,6 +21,15 @@ using ::testing::IsEmpty;
 constexpr WordPattern kPatterns[] = {WordPattern::kGpt2, WordPattern::kSmolLm, WordPattern::kLlama3,
                                      WordPattern::kQwen2};
 
+std::vector<std::string_view> SplitWords(WordPattern pattern, std::string_view text) {
+  std::vector<std::string_view> words;
+  ForEachWord(pattern, text, [&words](std::string_view word) {
+    words.push_back(word);
+    return true;
+  });
+  return words;
+}
+
 class PretokenizerGoldenTest : public testing::TestWithParam<const char*> {};
 
 TEST_P(PretokenizerGoldenTest, WordsAreThoseOfHuggingFaceTokenizers) {

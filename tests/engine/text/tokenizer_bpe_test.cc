@@ -167,6 +167,18 @@ TEST(BpeTokenizerTest, ACancelledTextIsLeftUnmerged) {
   EXPECT_NE(tokenizer->EncodeSegments({&segment, 1}, false, /*cancelled=*/true).size(), 250u);
 }
 
+// Looking for the whole spelling from each place of the text takes half an hour.
+TEST(BpeTokenizerTest, ASpellingOfAMegabyteHoldsUpNothing) {
+  VocabularyFile file = SmallVocabulary();
+  file.Add(std::string(1 << 20, 'x') + "y", VocabularyFile::kUserDefined);
+  const auto run = static_cast<int32_t>(file.Add(std::string(256, 'x'), VocabularyFile::kControl));
+  file.scores.clear();
+  const auto tokenizer = MustLoad(file);
+  ASSERT_NE(tokenizer, nullptr);
+  EXPECT_EQ(tokenizer->Encode(std::string(1 << 20, 'x'), false, false).size(), size_t{1} << 18);
+  EXPECT_EQ(tokenizer->Encode(std::string(1 << 20, 'x'), true, false), Ids(size_t{1} << 12, run));
+}
+
 TEST(BpeTokenizerTest, UserDefinedTokensAreFoundInAnyTextAndControlTokensOnRequest) {
   VocabularyFile file = SmallVocabulary();
   const auto control = static_cast<int32_t>(file.Add("<|end|>", VocabularyFile::kControl));
