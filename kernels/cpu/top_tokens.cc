@@ -71,7 +71,7 @@ struct SetBits {
 constexpr SetBits kSetBits;
 
 // A weight as an integer that is ordered as weights are. What is no weight is larger than all.
-uint32_t Key(float weight) {
+HWY_INLINE uint32_t Key(float weight) {
   constexpr uint32_t kInfinity = 0x7f800000;
   return std::min(std::bit_cast<uint32_t>(weight), kInfinity + 1);
 }
