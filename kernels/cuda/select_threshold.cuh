@@ -1,6 +1,7 @@
 #pragma once
 
 #include <algorithm>
+#include <climits>
 #include <cstdint>
 
 #include "kernels/cuda/cluster.cuh"
@@ -77,11 +78,13 @@ __device__ inline Threshold FindThreshold(const Range& range, KeyRange covered, 
     const auto [bin, in_bin, left] = shared.found;
     const bool has_smaller = round == 0 && bin == 0 && covered.least > kAbsent + 1;
     const uint32_t least = covered.least + (bin << shift);
-    covered.largest = min(covered.largest, least + ((1u << shift) - 1));
+    // As a difference, since the last bin may reach past the last number. Each round after the
+    // first leaves fewer bits by which keys can differ, whatever the counts.
+    covered.largest = least + min(covered.largest - least, (1u << shift) - 1);
     covered.least = has_smaller ? kAbsent + 1 : least;
     wanted = left;
     if (covered.least == covered.largest) return {covered.least, wanted};
-    if (in_bin == wanted) return {covered.least - 1, 0};
+    if (in_bin == wanted) return {covered.least, INT_MAX};
 
     // The other blocks are done with what this histogram counted two rounds ago.
     uint32_t* const histogram = shared.histograms[(round + 1) % 2];

@@ -247,7 +247,8 @@ struct LabelScorer {
     int positive = 0;
 #pragma unroll
     for (int n = 0; n < kLaneDims; ++n) {
-      const int code = __float2int_rn(value[n] * to_code);
+      // Of a query so small that to_code is infinite this may be any number.
+      const int code = min(max(__float2int_rn(value[n] * to_code), -127), 127);
       if (lane + 32 * n < kWidth) {
         group.codes[h][lane + 32 * n] = static_cast<int8_t>(code);
         negative += min(code, 0);
@@ -288,9 +289,10 @@ struct ExactScorer {
     return false;
   }
   __device__ float KeyStart() const { return 0; }
+  // NaN becomes the largest of Keys: its own bits could be kForced or kAbsent.
   __device__ static uint32_t KeyOf(float score) {
     const uint32_t bits = __float_as_uint(score);
-    return bits ^ ((bits >> 31) != 0 ? ~0u : 0x80000000u);
+    return isnan(score) ? kForced - 1 : bits ^ ((bits >> 31) != 0 ? ~0u : 0x80000000u);
   }
   __device__ KeyRange Keys() const { return {kAbsent + 1, kForced - 1}; }
   static constexpr float kFloatStart = 0;

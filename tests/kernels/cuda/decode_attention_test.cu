@@ -70,6 +70,8 @@ struct Shape {
   int codes = 16;         // labels hold numbers below this: few make many ties
   float query_range = 2;  // a large one makes scores too wide for weights without their maximum
   int most_selected = INT_MAX;  // room in lists, whatever budgets need
+  int spoilt_keys = 0;          // one key in so many is no number; 0: none
+  float spoilt_queries = 0;     // every number of every query, unless 0
 };
 
 constexpr int kSinks = 4;
@@ -156,6 +158,18 @@ class Problem {
 
   const std::vector<uint8_t>& result() const { return result_; }
 
+  // Every head that selects lists as many tokens of its context as it has a budget for.
+  void CheckPositions() const {
+    for (int row = 0; row < static_cast<int>(rows_.size()); ++row) {
+      for (int g = 0; g < shape_.kv_heads; ++g) {
+        if (Budget(row, g) < rows_[row].context) {
+          ASSERT_EQ(std::ssize(SelectedPositions(row, g)), Budget(row, g))
+              << "row " << row << " kv head " << g << ": not distinct, ascending, in context";
+        }
+      }
+    }
+  }
+
   void CheckAll() {
     for (size_t row = 0; row < rows_.size(); ++row) {
       for (int g = 0; g < shape_.kv_heads; ++g) {
@@ -215,6 +229,9 @@ class Problem {
           for (int c = 0; c < 2 * shape_.head_dim; ++c) {
             key[c] = Encode(shape_.kv_type, normal(random_));
           }
+          if (shape_.spoilt_keys > 0 && random_() % shape_.spoilt_keys == 0) {
+            key[3] = random_() % 2 == 0 ? 0x7fff : 0xffff;  // NaN of either sign
+          }
           WriteLabel(row, g, p, &codes[int64_t{p} * shape_.width]);
         }
       }
@@ -240,7 +257,8 @@ class Problem {
     queries_.assign((rows_.size() + 1) * query_stride(), NAN);
     for (const int row : query_rows_) {
       for (int i = 0; i < shape_.kv_heads * shape_.group * shape_.head_dim; ++i) {
-        queries_[int64_t{row} * query_stride() + i] = Dyadic(shape_.query_range);
+        queries_[int64_t{row} * query_stride() + i] =
+            shape_.spoilt_queries != 0 ? shape_.spoilt_queries : Dyadic(shape_.query_range);
       }
     }
     basis_.resize(shape_.kv_heads * shape_.head_dim * shape_.width);
@@ -377,17 +395,24 @@ class Problem {
     for (double& s : scores) s /= sum;
   }
 
-  // Positions that the device says it selected, checked for being the best ones.
-  std::vector<int> CheckSelection(int row, int g) {
-    const int context = rows_[row].context;
+  // Positions that the device says it selected, as far as they are distinct and ascending.
+  std::vector<int> SelectedPositions(int row, int g) const {
     const int budget = Budget(row, g);
     const uint32_t* entries = &selected_[(int64_t{row} * shape_.kv_heads + g) * max_selected_];
     std::vector<int> positions;
-    for (int p = 0; p < context && static_cast<int>(positions.size()) < budget; ++p) {
+    for (int p = 0; p < rows_[row].context && static_cast<int>(positions.size()) < budget; ++p) {
       if (static_cast<uint32_t>(Entry(row, g, p)) == entries[positions.size()]) {
         positions.push_back(p);
       }
     }
+    return positions;
+  }
+
+  // The same, checked for being the best ones.
+  std::vector<int> CheckSelection(int row, int g) {
+    const int context = rows_[row].context;
+    const int budget = Budget(row, g);
+    const std::vector<int> positions = SelectedPositions(row, g);
     EXPECT_EQ(static_cast<int>(positions.size()), budget) << "not distinct, ascending, in context";
     if (static_cast<int>(positions.size()) != budget) return positions;
     const bool is_window = rows_[row].selection.kind == SelectionKind::kWindow;
@@ -620,6 +645,26 @@ TEST_F(DecodeAttentionTest, NoHeadListsMoreThanThereIsRoomFor) {
   }
   for (const int group : {1, 4}) {
     Verify({.group = group, .most_selected = 57}, rows);
+  }
+}
+
+TEST_F(DecodeAttentionTest, NumbersThatAreNotFiniteStillSelectTokensOfTheContext) {
+  std::vector<Row> rows;
+  for (const SelectionKind kind : {SelectionKind::kLabels, SelectionKind::kScores}) {
+    for (const int context : {100, 1500}) rows.push_back({context, {kind, 1, 60}});
+    rows.push_back({20000, {kind, 0.5f, 0}});
+  }
+  for (const int group : {1, 2, 4, 8}) {
+    for (const int one_in : {1, 5, 300}) {
+      Problem problem({.group = group, .head_dim = 64, .spoilt_keys = one_in}, rows, random_());
+      problem.Run();
+      problem.CheckPositions();
+    }
+    for (const float query : {NAN, INFINITY, 1e38f, 1e-40f}) {
+      Problem problem({.group = group, .head_dim = 64, .spoilt_queries = query}, rows, random_());
+      problem.Run();
+      problem.CheckPositions();
+    }
   }
 }
 
