@@ -259,13 +259,15 @@ TEST(LogTest, NamesTheTraceThatACallBelongsTo) {
   };
   const std::string trace = "0af7651916cd43dd8448eb211c80319c";
   EXPECT_EQ(complete({"00-" + trace + "-b7ad6b7169203331-01"}, 1), grpc::StatusCode::OK);
-  EXPECT_THAT(server->Log(), HasSubstr("trace_id=" + trace + " span_id=b7ad6b7169203331 code=OK"));
+  EXPECT_TRUE(server->Logs("trace_id=" + trace + " span_id=b7ad6b7169203331 code=OK"));
   EXPECT_EQ(complete({"00-" + trace + "-b7ad6b7169203332-01"}, 5000),
             grpc::StatusCode::INVALID_ARGUMENT);
-  EXPECT_THAT(server->Log(), HasSubstr("span_id=b7ad6b7169203332 code=INVALID_ARGUMENT"));
+  EXPECT_TRUE(server->Logs("span_id=b7ad6b7169203332 code=INVALID_ARGUMENT"));
   const std::string third = "00-" + trace + "-b7ad6b7169203333-01";
   EXPECT_EQ(complete({third, third}, 1), grpc::StatusCode::OK);
   EXPECT_EQ(complete({third + "x"}, 1), grpc::StatusCode::OK);
+  server->Terminate();
+  server->Wait(absl::Seconds(20));
   EXPECT_THAT(server->Log(), Not(HasSubstr("b7ad6b7169203333")));
 }
 
@@ -345,7 +347,7 @@ TEST_F(TokenTest, OnlyAHolderOfATokenIsServed) {
   EXPECT_EQ(generation_->Complete(&twice, Greedy("x", 1), &response).error_code(),
             grpc::StatusCode::UNAUTHENTICATED);
   EXPECT_EQ(server_->Metric("winnow_rpcs_total{code=\"UNAUTHENTICATED\",method=\"Complete\"}"), 9);
-  EXPECT_THAT(server_->Log(), HasSubstr("client=token:alice"));
+  EXPECT_TRUE(server_->Logs("client=token:alice"));
 }
 
 TEST_F(TokenTest, EveryServiceButHealthWantsAToken) {
@@ -406,8 +408,7 @@ TEST_F(TokenTest, TokensChangeWithoutARestartAndABadFileChangesNothing) {
   EXPECT_EQ(Complete("Bearer old").error_code(), grpc::StatusCode::UNAUTHENTICATED);
 
   Replace(path_, TokenLine("alice", "newest") + "hunter2\n");
-  EXPECT_TRUE(Becomes(
-      [&] { return server_->Log().find("event=tokens_not_reloaded") != std::string::npos; }));
+  EXPECT_TRUE(server_->Logs("event=tokens_not_reloaded"));
   EXPECT_THAT(server_->Log(), HasSubstr("line 2"));
   EXPECT_THAT(server_->Log(), Not(HasSubstr("hunter2")));
   EXPECT_TRUE(Complete("Bearer new").ok());
@@ -417,7 +418,7 @@ TEST_F(TokenTest, TokensChangeWithoutARestartAndABadFileChangesNothing) {
 TEST_F(TokenTest, ATokenIsRevokedDuringTheLameDuckToo) {
   ASSERT_NO_FATAL_FAILURE(Start(TokenLine("alice", "old"), {"--lame-duck-seconds", "600"}));
   server_->Terminate();
-  ASSERT_TRUE(Becomes([&] { return server_->Log().find("event=draining") != std::string::npos; }));
+  ASSERT_TRUE(server_->Logs("event=draining"));
   ASSERT_TRUE(Complete("Bearer old").ok());
   Replace(path_, TokenLine("alice", "new"));
   EXPECT_TRUE(Becomes([&] { return Complete("Bearer new").ok(); })) << server_->Log();

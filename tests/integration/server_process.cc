@@ -206,6 +206,15 @@ bool ServerProcess::MetricBecomes(const std::string& series, double value,
   return true;
 }
 
+bool ServerProcess::Logs(std::string_view text, absl::Duration limit) const {
+  const absl::Time end = absl::Now() + limit;
+  while (Log().find(text) == std::string::npos) {
+    if (absl::Now() > end) return false;
+    absl::SleepFor(kPoll);
+  }
+  return true;
+}
+
 bool ServerProcess::BecomesIdle() const {
   return MetricBecomes("winnow_requests_running", 0) &&
          MetricBecomes("winnow_requests_waiting", 0) &&

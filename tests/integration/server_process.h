@@ -7,6 +7,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "absl/status/statusor.h"
@@ -93,6 +94,9 @@ class ServerProcess {
   std::optional<int> ExitStatus() { return process_.ExitStatus(); }
   std::optional<int> Wait(absl::Duration limit) { return process_.Wait(limit); }
   std::string Log() const { return process_.Output(); }
+  /// Waits until the log holds `text`; false if it doesn't after `limit`. Lines may come later than
+  /// what they tell of.
+  bool Logs(std::string_view text, absl::Duration limit = absl::Seconds(10)) const;
 
  private:
   explicit ServerProcess(const std::vector<std::string>& arguments) : process_(arguments) {}
