@@ -135,15 +135,14 @@ void EngineCore::Draft() {
 }
 
 void EngineCore::NoteScheduled(const Schedule& schedule, absl::Time now) {
+  for (const Sequence* sequence : schedule.started) {
+    ActiveRequest& active = requests_.Of(*sequence);
+    active.NoteStart(sequence->computed(), now);
+    load_.waiting.Remove(active.request(), active.load());
+  }
   for (const Sequence* sequence : schedule.preempted) {
     requests_.Of(*sequence).NotePreemption();
     observer_.OnPreempted();
-  }
-  for (const Span& span : schedule.spans) {
-    ActiveRequest& active = requests_.Of(*span.sequence);
-    if (active.started()) continue;
-    active.NoteStart(span.begin, now);
-    load_.waiting.Remove(active.request(), active.load());
   }
 }
 

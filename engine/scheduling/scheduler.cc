@@ -1,9 +1,12 @@
 #include "engine/scheduling/scheduler.h"
 
 #include <algorithm>
-#include <limits>
+#include <map>
+#include <set>
+#include <string>
 
 #include "engine/base/check.h"
+#include "engine/scheduling/prompt_shares.h"
 
 namespace winnow {
 
@@ -20,7 +23,7 @@ Schedule Scheduler::Form(const Forecast& forecast, absl::Time now) {
   step.rows_left = options_.max_step_tokens;
   ScheduleDecodes(step);
   StartWaiting({forecast, now}, step);
-  SchedulePrompts(std::numeric_limits<int>::max(), step);
+  SchedulePrompts(step);
   return step;
 }
 
@@ -49,39 +52,53 @@ void Scheduler::ScheduleDecode(Sequence& sequence, int decodes_to_come, Schedule
   waiting_.Serve(sequence.request().client, kDecodeTokenService);
 }
 
-// Schedules running prompts down to this priority, unless they have been.
-void Scheduler::SchedulePrompts(int lowest_priority, Schedule& step) {
-  for (Sequence* sequence : running_) {
-    if (step.rows_left == 0 || sequence->priority() > lowest_priority) break;
-    const bool scheduled = std::ranges::any_of(
-        step.spans, [&](const Span& span) { return span.sequence == sequence; });
-    if (!sequence->decoding() && !scheduled) ScheduleSpan(*sequence, sequence->pending(), step);
-  }
-}
-
 void Scheduler::StartWaiting(const Gate& gate, Schedule& step) {
-  while (Sequence* next = waiting_.Next()) {
-    SchedulePrompts(next->priority(), step);
-    if (step.rows_left == 0) break;
+  PromptPlaces places(running_, step.rows_left);
+  std::set<std::string> passed_over;  // clients
+  const auto may = [&](const Sequence& sequence) {
+    return !passed_over.contains(sequence.request().client) &&
+           places.HasPlace(sequence, /*pending=*/1);
+  };
+  while (Sequence* next = waiting_.Next(may)) {
     // Who has just given way does not come back within the step.
     const bool gave_way = std::ranges::find(step.preempted, next) != step.preempted.end();
     TakePrefix(*next);
+    if (!places.HasPlace(*next, next->pending())) {
+      ReleaseBlocks(*next);
+      passed_over.insert(next->request().client);
+      continue;
+    }
     if (gave_way || !MakeRoomToStart(*next, gate, step)) {
       ReleaseBlocks(*next);
       step.blocked_priority = next->priority();
       break;
     }
-    Start(*next);
-    ScheduleSpan(*next, next->pending(), step);
+    Start(*next, step);
+    places = PromptPlaces(running_, step.rows_left);
   }
 }
 
-void Scheduler::Start(Sequence& sequence) {
+// Running prompts, by priority.
+void Scheduler::SchedulePrompts(Schedule& step) {
+  std::map<int, std::vector<Sequence*>> levels;
+  for (Sequence* sequence : running_) {
+    if (!sequence->decoding()) levels[sequence->priority()].push_back(sequence);
+  }
+  for (const auto& [priority, prompts] : levels) {
+    const std::vector<int> shares = SharePromptRows(prompts, step.rows_left);
+    for (size_t i = 0; i < prompts.size(); ++i) {
+      if (shares[i] > 0) ScheduleSpan(*prompts[i], shares[i], step);
+    }
+  }
+}
+
+void Scheduler::Start(Sequence& sequence, Schedule& step) {
   waiting_.NoteTurn(sequence);
   waiting_.Remove(sequence);
   running_.Add(sequence);
   if (!sequence.started()) {
     waiting_.Serve(sequence.request().client, kPromptTokenService * sequence.pending());
+    step.started.push_back(&sequence);
   }
   sequence.set_started();
   sequence.set_state(State::kRunning);

@@ -18,6 +18,7 @@ namespace winnow {
 /// What one step computes.
 struct Schedule {
   std::vector<Span> spans;           ///< of decoding sequences first, then pieces of the past
+  std::vector<Sequence*> started;    ///< for the first time, whether or not they have a span yet
   std::vector<Sequence*> preempted;  ///< lost their blocks; will be recomputed
   /// The priority of the sequence that was next and could not be started, if any.
   std::optional<int> blocked_priority;
@@ -29,11 +30,12 @@ struct Schedule {
 /// Sequences wait or run. A running one owns the blocks of all its tokens, a waiting one owns none.
 /// RunningSet orders those that run and says who gives way, WaitingQueue says who of those that
 /// wait is next, KvStore has the blocks.
-///   - A step takes the running sequences' decode tokens first, then prompts, each in order, until
-///     it has max_step_tokens rows. Drafts get rows and blocks that no decode token needs.
-///   - The next waiting sequence is started when the step has a row left for it, and there are
-///     blocks for all its tokens and one more, and deadlines allow it; no other overtakes it.
-///     Running ones of lower priority give way to it.
+///   - A step takes the running sequences' decode tokens first, in order, then prompts, which share
+///     the rest of its max_step_tokens rows (SharePromptRows). Drafts get rows and blocks that no
+///     decode token needs.
+///   - The next waiting sequence that finds a place among the prompts that run (PromptPlaces) is
+///     started when there are blocks for all its tokens and one more, and deadlines allow it; no
+///     other overtakes it. Running ones of lower priority give way to it.
 ///   - A decode that needs a block when none is free takes one from the last running sequence
 ///     (perhaps itself), which gives up all its blocks and waits again, to be recomputed.
 /// So the first sequence always goes on. Every sequence gets to be the first, because those of the
@@ -85,9 +87,9 @@ class Scheduler {
 
   void ScheduleDecodes(Schedule& step);
   void ScheduleDecode(Sequence& sequence, int decodes_to_come, Schedule& step);
-  void SchedulePrompts(int lowest_priority, Schedule& step);
+  void SchedulePrompts(Schedule& step);
   void StartWaiting(const Gate& gate, Schedule& step);
-  void Start(Sequence& sequence);
+  void Start(Sequence& sequence, Schedule& step);
   void ScheduleSpan(Sequence& sequence, int rows, Schedule& step);
   bool MakeRoomToDecode(Sequence& sequence, Schedule& step);
   bool MakeRoomToStart(const Sequence& sequence, const Gate& gate, Schedule& step);

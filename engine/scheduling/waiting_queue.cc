@@ -40,11 +40,11 @@ void WaitingQueue::Remove(Sequence& sequence) {
   }
 }
 
-Sequence* WaitingQueue::Next() {
+Sequence* WaitingQueue::Next(const Filter& may) {
   Sequence* best = nullptr;
   Sequence* oldest_other = nullptr;
   for (const auto& [priority, level] : levels_) {
-    Sequence* next = NextOf(level);
+    Sequence* next = NextOf(level, may);
     if (next == nullptr) continue;
     if (best == nullptr) {
       best = next;
@@ -58,7 +58,7 @@ Sequence* WaitingQueue::Next() {
   Remove(*oldest_other);
   oldest_other->Promote(priority);
   levels_[priority].started.insert(oldest_other);
-  return NextOf(levels_.at(priority));  // perhaps one that was promoted before
+  return NextOf(levels_.at(priority), may);  // perhaps one that was promoted before
 }
 
 void WaitingQueue::NoteTurn(const Sequence& sequence) {
@@ -82,9 +82,10 @@ double WaitingQueue::LeastServed() const {
   return least == std::numeric_limits<double>::infinity() ? 0 : least;
 }
 
-Sequence* WaitingQueue::NextOf(const Level& level) const {
-  const auto first_ready = [](const Lane& lane) -> Sequence* {
-    const auto it = std::ranges::find_if(lane, [](const Sequence* s) { return !s->paused(); });
+Sequence* WaitingQueue::NextOf(const Level& level, const Filter& may) const {
+  const auto first_ready = [&](const Lane& lane) -> Sequence* {
+    const auto it =
+        std::ranges::find_if(lane, [&](const Sequence* s) { return !s->paused() && may(*s); });
     return it == lane.end() ? nullptr : *it;
   };
   if (Sequence* started = first_ready(level.started)) return started;

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstddef>
+#include <functional>
 #include <map>
 #include <set>
 #include <string>
@@ -35,8 +36,12 @@ class WaitingQueue {
   /// REQUIRES: it is here.
   void Remove(Sequence& sequence);
 
-  /// Whose turn it is; nullptr if nobody waits but those that are paused. May promote.
-  Sequence* Next();
+  /// Tells whether a sequence may be next. The same for all of a client in one priority.
+  using Filter = std::function<bool(const Sequence&)>;
+
+  /// Whose turn it is of those that may be next and are not paused; nullptr if there is none. May
+  /// promote.
+  Sequence* Next(const Filter& may = [](const Sequence&) { return true; });
 
   /// The sequence is about to be started: Next chose it, and it will be removed.
   void NoteTurn(const Sequence& sequence);
@@ -68,7 +73,7 @@ class WaitingQueue {
 
   bool Waits(const std::string& client) const;
   double LeastServed() const;
-  Sequence* NextOf(const Level& level) const;
+  Sequence* NextOf(const Level& level, const Filter& may) const;
 
   std::map<int, Level> levels_;           ///< by priority
   std::map<std::string, double> served_;  ///< by client

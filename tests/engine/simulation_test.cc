@@ -11,6 +11,7 @@
 #include <csignal>
 #include <cstdio>
 #include <cstdlib>
+#include <limits>
 #include <map>
 #include <memory>
 #include <optional>
@@ -21,6 +22,7 @@
 #include "engine/request/refusal.h"
 #include "engine/request/request_check.h"
 #include "engine/scheduling/admission.h"
+#include "engine/scheduling/prompt_shares.h"
 #include "tests/engine/fakes.h"
 
 namespace winnow {
@@ -41,6 +43,7 @@ struct Client {
   int cancel_step = -1;
   bool submitted = false;
   bool refused = false;  ///< at once
+  int due_rows = 0;      ///< that steps have owed to its prompt
 
   bool over() const { return sink.summary.has_value(); }
   bool started() const { return sink.summary->queue_seconds > 0; }
@@ -75,7 +78,10 @@ class Simulation {
       ASSERT_LT(step, bound) << "somebody starves";
       for (const auto& client : clients_) Act(*client, step);
       bench_.now += absl::Milliseconds(1);  // who is started has waited
+      Step moment = Before();
       const bool worked = bench_.Step();
+      moment.prompt_rows = worked ? bench_.observer.steps.back().prefill_tokens : 0;
+      NoteShares(moment);
       ++steps_;
       CheckBounds();
       ASSERT_EQ(bench_.model.corruptions(), 0);
@@ -87,6 +93,8 @@ class Simulation {
 
   int preemptions() const { return bench_.observer.preemptions; }
   int cached_tokens() const { return cached_tokens_; }
+  /// Steps in which a request without a token yet was due a share of the prompts' rows.
+  int shares() const { return shares_; }
   int steps() const { return steps_; }
   /// Tokens that came together with the one before, and rows of drafts that did not stay.
   int64_t drafts_kept() const {
@@ -196,6 +204,53 @@ class Simulation {
     if (client.reader == Reader::kStuck && client.sink.outputs > 2) client.sink.has_room = false;
   }
 
+  /// A step as seen from outside.
+  struct Step {
+    /// Whether nothing but rows keeps anybody from being computed: there are slots and blocks for
+    /// all that wait, and no deadlines.
+    bool roomy = true;
+    std::vector<Client*> present;
+    int prompt_rows = 0;
+  };
+
+  Step Before() {
+    Step step;
+    int slots = 0;
+    int blocks = 0;
+    for (const auto& client : clients_) {
+      if (!client->submitted || client->over()) continue;
+      const Request& request = client->request;
+      step.present.push_back(client.get());
+      slots += request.n;
+      blocks += request.n * (2 + LongestSequence(request, options_) / options_.block_tokens);
+      step.roomy &= request.deadline == absl::InfiniteFuture();
+    }
+    step.roomy &= slots <= options_.max_running_sequences && blocks <= options_.kv_blocks;
+    return step;
+  }
+
+  // Prompts share a step's rows: each client gets at least as many as if all that are present
+  // shared, whoever came first. So the shares of one that has a single request, and none of a
+  // higher priority beside it, come to less than its prompt until that has been computed.
+  void NoteShares(const Step& step) {
+    std::map<std::string, int> requests;
+    int highest = std::numeric_limits<int>::max();
+    for (const Client* client : step.present) {
+      ++requests[client->request.client];
+      highest = std::min(highest, client->request.priority);
+    }
+    for (Client* client : step.present) {
+      if (!step.roomy || client->sink.outputs > 0 || client->over()) continue;
+      if (requests[client->request.client] > 1 || requests.size() > kMaxSharingClients ||
+          client->request.priority > highest || client->reader != Reader::kQuick) {
+        continue;
+      }
+      const int share = step.prompt_rows / static_cast<int>(requests.size());
+      shares_ += share > 0;
+      client->due_rows += share;
+    }
+  }
+
   void CheckBounds() {
     const Load& waiting = bench_.core.load().waiting.total();
     ASSERT_LE(waiting.requests, options_.max_waiting_requests);
@@ -267,6 +322,8 @@ class Simulation {
             refusal->reason == ShedReason::kDeadline || refusal->reason == ShedReason::kOverdue;
         ASSERT_TRUE(!by_deadline || client->request.deadline != absl::InfiniteFuture());
       }
+      ASSERT_TRUE(summary.preemptions > 0 || client->due_rows < summary.prompt_tokens)
+          << "its prompt was held back by others";
       ASSERT_LT(summary.cached_tokens, summary.prompt_tokens);
       cached_tokens_ += summary.cached_tokens;
       ASSERT_LE(summary.queue_seconds, summary.total_seconds);
@@ -310,6 +367,7 @@ class Simulation {
   int64_t arrivals_ = 0;
   int refused_ = 0;
   int steps_ = 0;
+  int shares_ = 0;
 };
 
 unsigned Number(const char* variable, unsigned otherwise) {
@@ -325,6 +383,7 @@ TEST(SimulationTest, EveryContinuationIsTheOneThatItsRequestAloneWouldGet) {
   int64_t steps = 0;
   int64_t preemptions = 0;
   int64_t cached_tokens = 0;
+  int64_t shares = 0;
   int64_t drafts_kept = 0;
   int64_t drafts_rejected = 0;
   std::map<ShedReason, int> shed;
@@ -337,6 +396,7 @@ TEST(SimulationTest, EveryContinuationIsTheOneThatItsRequestAloneWouldGet) {
     steps += simulation.steps();
     preemptions += simulation.preemptions();
     cached_tokens += simulation.cached_tokens();
+    shares += simulation.shares();
     drafts_kept += simulation.drafts_kept();
     drafts_rejected += simulation.drafts_rejected();
     for (const ShedReason reason : kShedReasons) shed[reason] += simulation.shed(reason);
@@ -347,6 +407,7 @@ TEST(SimulationTest, EveryContinuationIsTheOneThatItsRequestAloneWouldGet) {
   if (single) return;
   EXPECT_GT(preemptions, seeds) << "the workloads are too easy";
   EXPECT_GT(cached_tokens, seeds);
+  EXPECT_GT(shares, seeds / 10);
   EXPECT_GT(drafts_kept, seeds);
   EXPECT_GT(drafts_rejected, seeds);
   for (const ShedReason reason : kShedReasons) {

@@ -3,14 +3,18 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <optional>
+#include <string>
 #include <vector>
 
+#include "engine/scheduling/prompt_shares.h"
 #include "tests/engine/scheduling/sequences.h"
 
 namespace winnow {
 namespace {
 
 using ::testing::ElementsAre;
+using ::testing::SizeIs;
 
 class NoMemory : public BlockMemory {
  public:
@@ -89,6 +93,69 @@ TEST_F(SchedulerTest, DecodeTokensComeFirstThenPromptsUntilTheRowsEnd) {
   EXPECT_EQ(next.spans[1].begin, 9);
   EXPECT_EQ(next.spans[1].rows(), 3);
   EXPECT_EQ(next.spans[1].logit_rows(), 1);
+}
+
+TEST_F(SchedulerTest, AShortPromptDoesNotWaitForALongOneOfAnotherClient) {
+  Sequence& long_one = Add({.prompt = 40, .client = "a"});
+  Compute(Form());
+  Sequence& short_one = Add({.prompt = 2, .first = 5, .client = "b"});
+  const Schedule step = Form();
+  ASSERT_THAT(Of(step), ElementsAre(&long_one, &short_one));
+  EXPECT_EQ(step.spans[0].rows(), 8);
+  EXPECT_EQ(step.spans[1].rows(), 2);
+  EXPECT_EQ(step.spans[1].logit_rows(), 1);
+}
+
+TEST_F(SchedulerTest, AShortPromptDoesNotWaitForALongOneOfItsClient) {
+  Sequence& long_one = Add({.prompt = 40});
+  Compute(Form());
+  Sequence& short_one = Add({.prompt = 3, .first = 5});
+  const Schedule step = Form();
+  ASSERT_THAT(Of(step), ElementsAre(&long_one, &short_one));
+  EXPECT_EQ(step.spans[0].rows(), 7);
+  EXPECT_EQ(step.spans[1].rows(), 3);
+}
+
+TEST_F(SchedulerTest, PromptsOfAClientThatAreAlikeGoOneAfterAnother) {
+  Sequence& first = Add({.prompt = 20});
+  Sequence& second = Add({.prompt = 20});
+  EXPECT_THAT(Of(Form()), ElementsAre(&first));
+  EXPECT_EQ(second.state(), Sequence::State::kWaiting);
+}
+
+TEST_F(SchedulerTest, WhoHasNoPlaceBesideItsOwnClientsPromptsHoldsUpNoOtherClient) {
+  Sequence& running = Add({.prompt = 30, .client = "a"});
+  Compute(Form());
+  Sequence& second = Add({.prompt = 20, .first = 3, .client = "a"});
+  Sequence& other = Add({.prompt = 16, .first = 5, .client = "b"});
+  const Schedule step = Form();
+  ASSERT_THAT(Of(step), ElementsAre(&running, &other));
+  EXPECT_EQ(second.state(), Sequence::State::kWaiting);
+  EXPECT_EQ(step.spans[0].rows(), 5);
+  EXPECT_EQ(step.spans[1].rows(), 5);
+  EXPECT_EQ(step.blocked_priority, std::nullopt);
+}
+
+TEST_F(SchedulerTest, PromptsOfAHigherPriorityComeFirst) {
+  Sequence& low = Add({.prompt = 30, .priority = 1, .client = "a"});
+  Compute(Form());
+  Sequence& high = Add({.prompt = 12, .first = 5, .client = "b"});
+  const Schedule step = Form();
+  ASSERT_THAT(Of(step), ElementsAre(&high));
+  EXPECT_EQ(step.spans[0].rows(), 10);
+  Compute(step);
+  EXPECT_THAT(Of(Form()), ElementsAre(&high, &low));
+}
+
+TEST_F(SchedulerTest, NoMoreClientsShareThanMay) {
+  std::vector<Sequence*> prompts;
+  for (int i = 0; i <= kMaxSharingClients; ++i) {
+    prompts.push_back(&Add({.prompt = 3, .first = i, .client = std::string(1, 'a' + i)}));
+  }
+  const Schedule step = Form();
+  EXPECT_THAT(Of(step), SizeIs(kMaxSharingClients));
+  EXPECT_EQ(step.rows_left, 0);
+  EXPECT_EQ(prompts.back()->state(), Sequence::State::kWaiting);
 }
 
 TEST_F(SchedulerTest, DraftsGetTheRowsThatNoDecodeNeeds) {
