@@ -23,8 +23,13 @@ std::vector<Sequence*> RunningSet::ThoseWhoGiveWayTo(const Sequence& waiting) co
 
 Sequence* RunningSet::NextToGiveWayTo(const Sequence& waiting) const {
   if (Sequence* resting = LastResting()) return resting;
-  const auto last = std::find_if(sequences_.rbegin(), sequences_.rend(),
-                                 [&](const Sequence* s) { return GivesWay(*s, waiting); });
+  return NextOfLowerPriority(waiting);
+}
+
+Sequence* RunningSet::NextOfLowerPriority(const Sequence& waiting) const {
+  const auto last = std::find_if(sequences_.rbegin(), sequences_.rend(), [&](const Sequence* s) {
+    return !s->resting() && GivesWay(*s, waiting);
+  });
   return last == sequences_.rend() ? nullptr : *last;
 }
 

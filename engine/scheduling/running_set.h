@@ -41,6 +41,9 @@ class RunningSet {
   /// Null if nobody does.
   Sequence* NextToGiveWayTo(const Sequence& waiting) const;
 
+  /// The same without those that rest: they hold up nobody who computes.
+  Sequence* NextOfLowerPriority(const Sequence& waiting) const;
+
   /// Who gives way to one that runs: the same order, but the last one whatever its priority,
   /// perhaps that one itself. REQUIRES: not empty.
   Sequence& NextToGiveWay() const;

@@ -141,7 +141,9 @@ bool Scheduler::MakeRoomToStart(const Sequence& sequence, const Gate& gate, Sche
   }
   const int slots = options_.max_running_sequences - sequence.slots();  // for the others
   if (store_.FreeWithout(tables) < blocks || slots_without > slots) return false;
-  while (store_.free_blocks() < blocks || running_.slots() > slots || !may_start(/*alone=*/false)) {
+  // Those that rest hold up nobody's deadline: they only give way for blocks and slots.
+  while (!may_start(/*alone=*/false)) Preempt(*running_.NextOfLowerPriority(sequence), step);
+  while (store_.free_blocks() < blocks || running_.slots() > slots) {
     Preempt(*running_.NextToGiveWayTo(sequence), step);
   }
   return true;

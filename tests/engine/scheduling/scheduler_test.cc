@@ -255,6 +255,21 @@ TEST_F(SchedulerTest, WhoMayNotStartHoldsNoBlocks) {
   EXPECT_EQ(step.blocked_priority, std::optional(0));
 }
 
+TEST_F(SchedulerTest, WhoRestsKeepsItsBlocksWhenOnlyADeadlineNeedsRoom) {
+  Sequence& resting = Add({.prompt = 3});
+  Sequence& low = Add({.prompt = 3, .first = 3, .priority = 1});
+  Compute(Form());
+  resting.set_paused(true);
+  forecast_.mutable_costs().NoteStep({{0, 1}}, 0, 1.0);  // a second for a token
+  // 9 s for its prompt, and 20 for its tokens if it decodes alone.
+  const absl::Time deadline = now_ + absl::Seconds(9 + 20 + 10);
+  Sequence& high = Add({.prompt = 9, .first = 5, .deadline = deadline});
+  const Schedule step = Form();
+  EXPECT_THAT(step.preempted, ElementsAre(&low));
+  EXPECT_THAT(Of(step), ElementsAre(&high));
+  EXPECT_FALSE(resting.kv().empty());
+}
+
 TEST_F(SchedulerTest, PromptBeginsBehindTheFullBlocksThatAreKnown) {
   Sequence& first = Add({.prompt = 9});
   Compute(Form());
