@@ -87,7 +87,7 @@ bool EngineCore::Step() {
   step_builder_.Build(schedule.spans);
 
   const absl::Time scheduled = clock_();
-  absl::Status status = Compute(schedule.spans);
+  absl::Status status = Compute();
   const absl::Time computed = clock_();
   if (status.ok()) {
     NoteTraffic(schedule.spans, forward_, stats);
@@ -147,31 +147,25 @@ void EngineCore::NoteScheduled(const Schedule& schedule, absl::Time now) {
 }
 
 // Computes the step that was built.
-absl::Status EngineCore::Compute(std::span<const Span> spans) {
+absl::Status EngineCore::Compute() {
   const StepBatch& batch = step_builder_.batch();
   chosen_.resize(step_builder_.choices().size());
   recalls_.resize(batch.recall_probes.size());
-  // Logits are large: they only leave the device when a request asks for their probabilities.
-  const bool needs_logits = std::ranges::any_of(spans, [](const Span& span) {
-    return span.logit_rows() > 0 && span.sequence->request().logprobs;
-  });
-  logits_.resize(needs_logits ? batch.logit_rows.size() * static_cast<size_t>(forward_.vocab())
-                              : 0);
-  return forward_.ForwardAndChoose(batch, step_builder_.choices(), chosen_, logits_, recalls_);
+  const bool described = std::ranges::any_of(
+      step_builder_.choices(), [](const TokenChoice& choice) { return choice.alternatives >= 0; });
+  descriptions_.assign(described ? chosen_.size() : 0, {});
+  return forward_.ForwardAndChoose(batch, step_builder_.choices(), chosen_, descriptions_,
+                                   recalls_);
 }
 
 // Hands out what the step computed. An error means that the device failed.
 absl::Status EngineCore::HandOut(std::span<const Span> spans) {
-  std::span<const int32_t> choices = chosen_;
-  std::span<const float> logits = logits_;
-  const auto vocab = static_cast<size_t>(forward_.vocab());
+  NextTokens left = {chosen_, descriptions_};
   for (const Span& span : spans) {
     const auto rows = static_cast<size_t>(span.logit_rows());
     const size_t count = rows == 0 ? 0 : rows + span.sequence->forks().size();
-    const size_t numbers = logits_.empty() ? 0 : rows * vocab;
-    const NextTokens next = {choices.first(count), logits.first(numbers)};
-    choices = choices.subspan(count);
-    logits = logits.subspan(numbers);
+    const NextTokens next = left.Sub(0, count);
+    left = left.Sub(count, left.choices.size() - count);
     if (absl::Status status = HandOut(span, next); !status.ok()) return status;
   }
   return absl::OkStatus();
@@ -188,9 +182,9 @@ absl::Status EngineCore::HandOut(const Span& span, const NextTokens& next) {
   const std::vector<Sequence*> forks(sequence.forks().begin(), sequence.forks().end());
   if (absl::Status status = scheduler_.Fork(sequence); !status.ok()) return status;
   const size_t own = next.choices.size() - forks.size();
-  absl::Status accepted = Accept(active, sequence, {next.choices.first(own), next.logits});
+  absl::Status accepted = Accept(active, sequence, next.Sub(0, own));
   for (size_t i = 0; i < forks.size() && accepted.ok(); ++i) {
-    accepted = Accept(active, *forks[i], {next.choices.subspan(own + i, 1), next.logits});
+    accepted = Accept(active, *forks[i], next.Sub(own + i, 1));
   }
   if (!accepted.ok() || active.complete()) End(active, accepted);
   return absl::OkStatus();
@@ -198,7 +192,7 @@ absl::Status EngineCore::HandOut(const Span& span, const NextTokens& next) {
 
 // Gives a sequence its next tokens. An error concerns this request only.
 absl::Status EngineCore::Accept(ActiveRequest& active, Sequence& sequence, const NextTokens& next) {
-  absl::StatusOr<Output> output = sequence.Accept(next.choices, next.logits);
+  absl::StatusOr<Output> output = sequence.Accept(next.choices, next.descriptions);
   if (!output.ok()) return output.status();
   scheduler_.NoteAccepted(sequence, static_cast<int>(output->tokens.size()));
   if (output->finish_reason) {

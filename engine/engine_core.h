@@ -92,15 +92,20 @@ class EngineCore {
  private:
   /// What a step computed after the rows of one span that wanted it.
   struct NextTokens {
-    std::span<const int32_t> choices;  ///< of the sequence, then one of each of its forks
-    std::span<const float> logits;     ///< [rows, vocab], or empty: the request wants none
+    std::span<const int32_t> choices;          ///< of the sequence, then one of each of its forks
+    std::span<TokenDescription> descriptions;  ///< [choices], or empty: no request wants any
+
+    NextTokens Sub(size_t begin, size_t count) const {
+      return {choices.subspan(begin, count),
+              descriptions.empty() ? descriptions : descriptions.subspan(begin, count)};
+    }
   };
 
   void EndLate();
   void ShedOverflow(const Request& newcomer);
   void Draft();
   void NoteScheduled(const Schedule& schedule, absl::Time now);
-  absl::Status Compute(std::span<const Span> spans);
+  absl::Status Compute();
   absl::Status HandOut(std::span<const Span> spans);
   absl::Status HandOut(const Span& span, const NextTokens& next);
   absl::Status Accept(ActiveRequest& active, Sequence& sequence, const NextTokens& next);
@@ -122,9 +127,9 @@ class EngineCore {
   const QueueBounds bounds_;
   EngineLoad load_;
   StepBuilder step_builder_;
-  std::vector<int32_t> chosen_;  ///< [choices of the step]
-  std::vector<float> logits_;    ///< [logit rows of the step, vocab] if a request wants them
-  std::vector<float> recalls_;   ///< [probes of the step]
+  std::vector<int32_t> chosen_;                 ///< [choices of the step]
+  std::vector<TokenDescription> descriptions_;  ///< [choices of the step], if one is wanted
+  std::vector<float> recalls_;                  ///< [probes of the step]
 
   RequestTable requests_;
   /// Ended during this step, whose schedule may still point to their sequences.

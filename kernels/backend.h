@@ -152,6 +152,12 @@ class Backend {
   virtual void ChooseTokens(Tensor logits, int first, std::span<const TokenChoice> choices,
                             int32_t* tokens) = 0;
 
+  /// descriptions[i] = what logits[choices[i].row - first, :] says of tokens[i], which is what
+  /// choices[i] came to, for those choices that want it and came to a token; others stay as they
+  /// are. `tokens` and `descriptions` [choices] in host memory, there at once.
+  virtual void DescribeTokens(Tensor logits, int first, std::span<const TokenChoice> choices,
+                              const int32_t* tokens, TokenDescription* descriptions) = 0;
+
   /// Copies fp32 rows to `host` [rows, columns]; they are there at once.
   virtual void CopyToHost(const Tensor& x, float* host) = 0;
 

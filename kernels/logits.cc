@@ -1,6 +1,7 @@
 #include "kernels/logits.h"
 
 #include <algorithm>
+#include <cmath>
 #include <cstddef>
 #include <limits>
 
@@ -47,6 +48,24 @@ void KeepLargest(std::span<const float> logits, size_t count, std::vector<TokenV
     std::push_heap(largest->begin(), largest->end(), Before);
   }
   std::sort_heap(largest->begin(), largest->end(), Before);
+}
+
+TokenDescription DescribeToken(std::span<const float> logits, int32_t token, int alternatives) {
+  const float largest = logits[static_cast<size_t>(LargestLogit(logits))];
+  double sum = 0;
+  for (const float logit : logits) sum += std::exp(logit - largest);
+  const double log_sum = largest + std::log(sum);
+  const auto logprob = [&](float logit) { return static_cast<float>(logit - log_sum); };
+
+  TokenDescription description{logprob(logits[static_cast<size_t>(token)]), {}};
+  if (alternatives > 0) {
+    std::vector<TokenValue> most_probable;
+    KeepLargest(logits, static_cast<size_t>(alternatives), &most_probable);
+    for (const TokenValue& c : most_probable) {
+      description.alternatives.push_back({c.token, logprob(c.value)});
+    }
+  }
+  return description;
 }
 
 }  // namespace winnow

@@ -5,6 +5,8 @@
 #include <span>
 #include <vector>
 
+#include "kernels/token_choice.h"
+
 namespace winnow {
 
 /// The index of the largest logit, the first one among equals. REQUIRES: at least one logit, none
@@ -24,5 +26,9 @@ bool Before(const TokenValue& a, const TokenValue& b);
 
 /// The `count` largest logits (all, if there are fewer) to `largest`, in the order of Before.
 void KeepLargest(std::span<const float> logits, size_t count, std::vector<TokenValue>* largest);
+
+/// Describes a token of the row with so many alternatives. REQUIRES: no logit is NaN or +inf, one
+/// is finite.
+TokenDescription DescribeToken(std::span<const float> logits, int32_t token, int alternatives);
 
 }  // namespace winnow

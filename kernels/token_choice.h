@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <span>
+#include <vector>
 
 namespace winnow {
 
@@ -26,6 +27,21 @@ struct TokenChoice {
   /// In [0, 1): the token at this share of what is kept, in the order of probabilities if top_k or
   /// top_p leaves something out, else in the order of ids. Among equals the lowest id is first.
   double uniform = 0;
+  /// Most probable tokens to describe beside the chosen one; -1: not even that is described.
+  int32_t alternatives = -1;
+};
+
+struct TokenLogprob {
+  int32_t token = 0;
+  float logprob = 0;
+};
+
+/// What a row of logits, unmodified, says of a token that was chosen from it. Log-probabilities are
+/// natural, and within 1e-5 of what exact arithmetic gives; or within 1e-6 of their size, if that
+/// is more.
+struct TokenDescription {
+  float logprob = 0;
+  std::vector<TokenLogprob> alternatives;  ///< most probable first, lowest id first among equals
 };
 
 /// What a choice comes to when it is no token.

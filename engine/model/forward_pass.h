@@ -28,12 +28,14 @@ class ForwardPass {
   virtual absl::Status Forward(const StepBatch& batch, std::span<float> logits,
                                std::span<float> recalls) = 0;
 
-  /// The same, but makes choices of the logits, as Backend::ChooseTokens does, and leaves them in
-  /// `tokens` ([choices.size()]). Logits are large: `logits` is empty unless they are wanted, too.
-  /// REQUIRES: choices are ordered by row.
+  /// The same, but makes choices of the logits, as Backend::ChooseTokens does, leaves them in
+  /// `tokens` ([choices.size()]) and describes them, as Backend::DescribeTokens does, in
+  /// `descriptions` ([choices.size()], or empty if no choice wants that). Logits are large, and
+  /// stay on the device. REQUIRES: choices are ordered by row.
   virtual absl::Status ForwardAndChoose(const StepBatch& batch,
                                         std::span<const TokenChoice> choices,
-                                        std::span<int32_t> tokens, std::span<float> logits,
+                                        std::span<int32_t> tokens,
+                                        std::span<TokenDescription> descriptions,
                                         std::span<float> recalls) = 0;
 
   virtual int vocab() const = 0;

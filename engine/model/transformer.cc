@@ -70,16 +70,17 @@ absl::Status Transformer::Forward(const StepBatch& batch, std::span<float> logit
 
 absl::Status Transformer::ForwardAndChoose(const StepBatch& batch,
                                            std::span<const TokenChoice> choices,
-                                           std::span<int32_t> tokens, std::span<float> logits,
+                                           std::span<int32_t> tokens,
+                                           std::span<TokenDescription> descriptions,
                                            std::span<float> recalls) {
   size_t next = 0;
   Compute(batch, recalls, [&](int first, const Tensor& rows) {
-    if (!logits.empty()) {
-      backend_.CopyToHost(rows, logits.data() + int64_t{first} * config_.vocab);
-    }
     const size_t begin = next;
     while (next < choices.size() && choices[next].row < first + rows.rows) ++next;
-    backend_.ChooseTokens(rows, first, choices.subspan(begin, next - begin), &tokens[begin]);
+    const auto of_rows = choices.subspan(begin, next - begin);
+    backend_.ChooseTokens(rows, first, of_rows, &tokens[begin]);
+    if (descriptions.empty()) return;
+    backend_.DescribeTokens(rows, first, of_rows, &tokens[begin], &descriptions[begin]);
   });
   return backend_.Synchronize();
 }

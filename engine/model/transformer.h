@@ -49,7 +49,7 @@ class Transformer : public ForwardPass {
   absl::Status Forward(const StepBatch& batch, std::span<float> logits,
                        std::span<float> recalls) override;
   absl::Status ForwardAndChoose(const StepBatch& batch, std::span<const TokenChoice> choices,
-                                std::span<int32_t> tokens, std::span<float> logits,
+                                std::span<int32_t> tokens, std::span<TokenDescription> descriptions,
                                 std::span<float> recalls) override;
   int vocab() const override { return config_.vocab; }
   AttentionShape attention_shape() const override { return {config_.layers, config_.kv_heads}; }

@@ -9,6 +9,7 @@
 #include "absl/status/status.h"
 #include "absl/time/time.h"
 #include "engine/attention/policy.h"
+#include "kernels/token_choice.h"
 
 namespace winnow {
 
@@ -50,11 +51,6 @@ struct Request {
 };
 
 enum class FinishReason { kStop, kLength, kCancelled };
-
-struct TokenLogprob {
-  int32_t token = 0;
-  float logprob = 0;
-};
 
 struct OutputToken {
   int32_t token = 0;

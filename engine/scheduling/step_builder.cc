@@ -37,6 +37,7 @@ void StepBuilder::AddChoices(const Span& span) {
   const auto choose = [&](const Sequence& sequence, const TokenHistory& history, int drafts) {
     choices_.push_back(
         MakeChoice(logit_rows_, sequence.request().sampling, history, sequence.Uniform(drafts)));
+    if (sequence.request().logprobs) choices_.back().alternatives = sequence.request().top_logprobs;
   };
   const Sequence& sequence = *span.sequence;
   const TokenHistory* history = &sequence.history();

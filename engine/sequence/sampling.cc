@@ -1,10 +1,8 @@
 #include "engine/sequence/sampling.h"
 
 #include <algorithm>
-#include <cmath>
 
 #include "absl/status/status.h"
-#include "kernels/logits.h"
 
 namespace winnow {
 namespace {
@@ -64,24 +62,6 @@ absl::Status NoChoice(int32_t choice) {
     return absl::InvalidArgumentError("logit_bias leaves no token that can be chosen");
   }
   return absl::InternalError("the model returned logits that are not finite numbers");
-}
-
-OutputToken Describe(std::span<const float> logits, int32_t token, int top) {
-  const float largest = logits[LargestLogit(logits)];
-  double sum = 0;
-  for (const float logit : logits) sum += std::exp(logit - largest);
-  const double log_sum = largest + std::log(sum);
-  const auto logprob = [&](float logit) { return static_cast<float>(logit - log_sum); };
-
-  OutputToken output{token, logprob(logits[static_cast<size_t>(token)]), {}};
-  if (top > 0) {
-    std::vector<TokenValue> most_probable;
-    KeepLargest(logits, static_cast<size_t>(top), &most_probable);
-    for (const TokenValue& c : most_probable) {
-      output.top_logprobs.push_back({c.token, logprob(c.value)});
-    }
-  }
-  return output;
 }
 
 }  // namespace winnow

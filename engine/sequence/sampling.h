@@ -45,8 +45,4 @@ TokenChoice MakeChoice(int row, const SamplingParams& params, const TokenHistory
 /// kNoTokenLeft. REQUIRES: `choice` is one of them.
 absl::Status NoChoice(int32_t choice);
 
-/// The chosen token with its log-probability and the `top` most probable tokens with theirs (lowest
-/// id first among equals), from the unmodified logits ([vocab]; none NaN or +inf).
-OutputToken Describe(std::span<const float> logits, int32_t token, int top);
-
 }  // namespace winnow

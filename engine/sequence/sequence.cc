@@ -53,7 +53,7 @@ Span Sequence::NextSpan(int rows) {
 }
 
 absl::StatusOr<Output> Sequence::Accept(std::span<const int32_t> choices,
-                                        std::span<const float> logits) {
+                                        std::span<TokenDescription> descriptions) {
   const std::vector<int32_t> drafts(this->drafts().begin(), this->drafts().end());
   SetDrafts({});
   Output output;
@@ -61,11 +61,12 @@ absl::StatusOr<Output> Sequence::Accept(std::span<const int32_t> choices,
   for (size_t i = 0; i < choices.size(); ++i) {
     const int32_t choice = choices[i];
     if (choice < 0) return NoChoice(choice);
-    const size_t vocab = logits.size() / choices.size();
-    const bool ends = Append(request_.logprobs ? Describe(logits.subspan(i * vocab, vocab), choice,
-                                                          request_.top_logprobs)
-                                               : OutputToken{choice, std::nullopt, {}},
-                             output);
+    OutputToken token{choice, std::nullopt, {}};
+    if (request_.logprobs) {
+      token.logprob = descriptions[i].logprob;
+      token.top_logprobs = std::move(descriptions[i].alternatives);
+    }
+    const bool ends = Append(std::move(token), output);
     const bool guessed = i + 1 < choices.size() && drafts[i] == choice;
     if (ends || !guessed) break;
     ++computed_;  // as the draft

@@ -90,9 +90,10 @@ class Sequence {
   /// last and i drafts. Keeps choices up to the first one that is not the draft that was computed
   /// in its place, or ends the sequence, and forgets the drafts. Returns what that means for the
   /// output: the kept tokens, text that is now certain, and the finish reason if the last one was.
-  /// `logits` [choices, vocab] are needed if the request wants log-probabilities. The error of
-  /// NoChoice if a choice came to none; the request can't go on then.
-  absl::StatusOr<Output> Accept(std::span<const int32_t> choices, std::span<const float> logits);
+  /// `descriptions` [choices], which it takes, are needed if the request wants log-probabilities.
+  /// The error of NoChoice if a choice came to none; the request can't go on then.
+  absl::StatusOr<Output> Accept(std::span<const int32_t> choices,
+                                std::span<TokenDescription> descriptions);
 
   /// The last output of a sequence that is ended early, with the text held back so far.
   Output Abort();

@@ -23,6 +23,7 @@
 #include "kernels/cpu/step_rotations.h"
 #include "kernels/cpu/thread_pool.h"
 #include "kernels/cpu/token_chooser.h"
+#include "kernels/logits.h"
 
 namespace winnow {
 namespace {
@@ -204,6 +205,17 @@ class CpuBackend : public Backend {
       const TokenChoice& choice = choices[i];
       tokens[i] = choosers_[worker].Choose(
           {logits.Row(choice.row - first), static_cast<size_t>(logits.columns)}, choice);
+    });
+  }
+
+  void DescribeTokens(Tensor logits, int first, std::span<const TokenChoice> choices,
+                      const int32_t* tokens, TokenDescription* descriptions) override {
+    pool_.ParallelFor(std::ssize(choices), [&](int64_t i, int) {
+      const TokenChoice& choice = choices[i];
+      if (choice.alternatives < 0 || tokens[i] < 0) return;
+      descriptions[i] =
+          DescribeToken({logits.Row(choice.row - first), static_cast<size_t>(logits.columns)},
+                        tokens[i], choice.alternatives);
     });
   }
 

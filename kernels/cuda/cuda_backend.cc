@@ -27,6 +27,7 @@
 #include "kernels/cuda/step_arrays.h"
 #include "kernels/cuda/thin_product.h"
 #include "kernels/cuda/weights.h"
+#include "kernels/logits.h"
 
 namespace winnow {
 namespace {
@@ -285,6 +286,23 @@ class CudaBackend : public Backend {
     if (status_.ok()) std::memcpy(tokens, staging_->data(), static_cast<size_t>(token_bytes));
   }
 
+  void DescribeTokens(Tensor logits, int first, std::span<const TokenChoice> choices,
+                      const int32_t* tokens, TokenDescription* descriptions) override {
+    described_.resize(static_cast<size_t>(logits.columns));
+    int copied = -1;
+    for (size_t i = 0; i < choices.size() && status_.ok(); ++i) {
+      const int row = choices[i].row - first;
+      if (choices[i].alternatives < 0 || tokens[i] < 0) continue;
+      if (row != copied) {
+        CopyToHost({logits.Row(row), 1, logits.columns, logits.stride}, described_.data());
+        copied = row;
+      }
+      if (status_.ok()) {
+        descriptions[i] = DescribeToken(described_, tokens[i], choices[i].alternatives);
+      }
+    }
+  }
+
   void CopyToHost(const Tensor& x, float* host) override {
     const int64_t row_bytes = x.columns * static_cast<int64_t>(sizeof(float));
     const int64_t step = std::max<int64_t>(1, kStagingBytes / row_bytes);
@@ -429,14 +447,15 @@ class CudaBackend : public Backend {
   std::unique_ptr<Products> products_;
   std::unique_ptr<PinnedBuffer> staging_;
   StepArrays arrays_;
-  Scratch selected_;        ///< [decode rows, kv_heads, max_selected]
-  Scratch workspace_;       ///< of decode attention
-  Scratch chosen_;          ///< choices, and the tokens that they make
-  Scratch weights_;         ///< of choices, [choices, vocab]
-  Scratch probes_;          ///< of recall, and what they found
-  int moved_ = 0;           ///< how often one of them has moved
-  DecodeAttention decode_;  ///< the last one
-  absl::Status status_;     ///< first error since Synchronize
+  Scratch selected_;              ///< [decode rows, kv_heads, max_selected]
+  Scratch workspace_;             ///< of decode attention
+  std::vector<float> described_;  ///< a row of logits
+  Scratch chosen_;                ///< choices, and the tokens that they make
+  Scratch weights_;               ///< of choices, [choices, vocab]
+  Scratch probes_;                ///< of recall, and what they found
+  int moved_ = 0;                 ///< how often one of them has moved
+  DecodeAttention decode_;        ///< the last one
+  absl::Status status_;           ///< first error since Synchronize
 };
 
 }  // namespace

@@ -27,26 +27,20 @@ TEST(EngineCoreTest, GreedyTokensAreThoseOfTheModelOnTheWholeHistory) {
   EXPECT_TRUE(sink.summary->status.ok());
 }
 
-TEST(EngineCoreTest, StepsTakeLogitsOnlyForRequestsThatWantTheirProbabilities) {
+TEST(EngineCoreTest, OnlyTokensOfRequestsThatWantItAreDescribed) {
   CoreBench bench(Options());
   RecordingSink greedy;
-  RecordingSink sampled;
+  RecordingSink sampled(2);
   const Request first = Greedy(1, Prompt(5), 20);
-  const Request second = Sampled(2, Prompt(9), 5);
+  Request second = Sampled(2, Prompt(9), 5, 2);
+  second.logprobs = true;
+  second.top_logprobs = 3;
   bench.Submit(first, greedy);
   bench.Submit(second, sampled);
   bench.RunToEnd();
   ExpectAsReference(bench, first, greedy);
   ExpectAsReference(bench, second, sampled);
-  EXPECT_EQ(bench.model.steps_without_logits(), 20);
-
-  RecordingSink described;
-  Request third = Greedy(3, Prompt(5), 4);
-  third.logprobs = true;
-  bench.Submit(third, described);
-  bench.RunToEnd();
-  EXPECT_EQ(bench.model.steps_without_logits(), 20);
-  EXPECT_TRUE(described.summary->status.ok());
+  EXPECT_EQ(bench.model.tokens_described(), 2 * 5);
 }
 
 TEST(EngineCoreTest, LongPromptIsComputedInChunksOfTheStepBudget) {

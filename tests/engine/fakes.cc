@@ -8,6 +8,7 @@
 
 #include "engine/request/request_check.h"
 #include "kernels/cpu/token_chooser.h"
+#include "kernels/logits.h"
 
 namespace winnow {
 namespace {
@@ -69,18 +70,21 @@ KvTraffic HistoryModel::Traffic(const Selection& selection, int context) const {
 
 absl::Status HistoryModel::ForwardAndChoose(const StepBatch& batch,
                                             std::span<const TokenChoice> choices,
-                                            std::span<int32_t> tokens, std::span<float> logits,
+                                            std::span<int32_t> tokens,
+                                            std::span<TokenDescription> descriptions,
                                             std::span<float> recalls) {
-  if (logits.empty()) ++steps_without_logits_;
   const auto vocab = static_cast<size_t>(vocab_);
   std::vector<float> all(batch.logit_rows.size() * vocab);
   const absl::Status status = Forward(batch, all, recalls);
   cpu::TokenChooser chooser;
   for (size_t i = 0; i < choices.size(); ++i) {
     const auto row = static_cast<size_t>(choices[i].row);
-    tokens[i] = chooser.Choose(std::span(all).subspan(row * vocab, vocab), choices[i]);
+    const auto logits = std::span(all).subspan(row * vocab, vocab);
+    tokens[i] = chooser.Choose(logits, choices[i]);
+    if (choices[i].alternatives < 0 || tokens[i] < 0) continue;
+    descriptions[i] = DescribeToken(logits, tokens[i], choices[i].alternatives);
+    ++tokens_described_;
   }
-  if (!logits.empty()) std::ranges::copy(all, logits.begin());
   return status;
 }
 
@@ -250,8 +254,12 @@ RecordingSink::Continuation ReferenceContinuation(const Request& request, int in
     }
     history.push_back(token);
     seen.Append(token);
-    result.tokens.push_back(request.logprobs ? Describe(logits, token, request.top_logprobs)
-                                             : OutputToken{token, std::nullopt, {}});
+    result.tokens.push_back({token, std::nullopt, {}});
+    if (request.logprobs) {
+      TokenDescription description = DescribeToken(logits, token, request.top_logprobs);
+      result.tokens.back().logprob = description.logprob;
+      result.tokens.back().top_logprobs = std::move(description.alternatives);
+    }
     if (std::ranges::count(request.stop_token_ids, token) > 0) {
       result.finish_reason = FinishReason::kStop;
       result.matched_stop = tokenizer.TokenBytes(token, true);

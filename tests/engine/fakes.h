@@ -50,7 +50,7 @@ class HistoryModel : public ForwardPass, public BlockMemory {
   absl::Status Forward(const StepBatch& batch, std::span<float> logits,
                        std::span<float> recalls) override;
   absl::Status ForwardAndChoose(const StepBatch& batch, std::span<const TokenChoice> choices,
-                                std::span<int32_t> tokens, std::span<float> logits,
+                                std::span<int32_t> tokens, std::span<TokenDescription> descriptions,
                                 std::span<float> recalls) override;
   absl::Status Copy(const BlockCopy& copy) override;
   int vocab() const override { return vocab_; }
@@ -70,8 +70,7 @@ class HistoryModel : public ForwardPass, public BlockMemory {
   int corruptions() const { return corruptions_; }
   int64_t tokens_computed() const { return tokens_computed_; }
   int max_rows() const { return max_rows_; }
-  /// Steps of which no logits were wanted.
-  int steps_without_logits() const { return steps_without_logits_; }
+  int tokens_described() const { return tokens_described_; }
 
   /// Called at the start of Forward: a returned error is the device's.
   std::function<absl::Status(const StepBatch&)> before_forward;
@@ -94,7 +93,7 @@ class HistoryModel : public ForwardPass, public BlockMemory {
   int corruptions_ = 0;
   int64_t tokens_computed_ = 0;
   int max_rows_ = 0;
-  int steps_without_logits_ = 0;
+  int tokens_described_ = 0;
 };
 
 /// Guesses right, wrong, or somewhat, at random.

@@ -455,6 +455,54 @@ TEST(Rope, LayersWithTablesOfTheirOwnMayTakeTurns) {
   }
 }
 
+TEST(DescribeTokens, EqualsDoublePrecisionForThoseThatWantItAndLeavesOthersAlone) {
+  constexpr int kVocab = 32003;
+  constexpr int kFirst = 10;
+  const auto backend = CreateCpuBackend({.threads = 2});
+  std::mt19937 random(21);
+  std::vector<float> logits;
+  for (const float scale : {0.0f, 3.0f, 200.0f}) {
+    for (int i = 0; i < kVocab; ++i) {
+      logits.push_back(std::uniform_real_distribution<float>(-scale, scale)(random));
+    }
+  }
+  logits[kVocab + 7] = -INFINITY;
+  const std::vector<int> wanted = {0, 20, -1, 3, 20};  // a row may be chosen from more than once
+  const std::vector<int32_t> tokens = {5, 100, 9, kLogitsNotFinite, 31999};
+  std::vector<TokenChoice> choices(wanted.size());
+  for (size_t i = 0; i < wanted.size(); ++i) {
+    choices[i].row = kFirst + static_cast<int>(i / 2);
+    choices[i].alternatives = wanted[i];
+  }
+  std::vector<TokenDescription> described(choices.size(), {-7, {}});
+  backend->DescribeTokens(View(logits, kVocab), kFirst, choices, tokens.data(), described.data());
+  for (size_t i = 0; i < choices.size(); ++i) {
+    SCOPED_TRACE(i);
+    if (wanted[i] < 0 || tokens[i] < 0) {
+      EXPECT_EQ(described[i].logprob, -7);
+      continue;
+    }
+    const float* const row = &logits[(i / 2) * kVocab];
+    const double largest = *std::max_element(row, row + kVocab);
+    double sum = 0;
+    for (int token = 0; token < kVocab; ++token) sum += std::exp(row[token] - largest);
+    const auto expect = [&](double logprob, int32_t token) {
+      const double exact = row[token] - largest - std::log(sum);
+      EXPECT_NEAR(logprob, exact, std::max(1e-5, -1e-6 * exact)) << token;
+    };
+    std::vector<int32_t> order(kVocab);
+    std::iota(order.begin(), order.end(), 0);
+    std::ranges::stable_sort(order, std::greater<>(), [&](int32_t token) { return row[token]; });
+    expect(described[i].logprob, tokens[i]);
+    ASSERT_EQ(std::ssize(described[i].alternatives), wanted[i]);
+    for (int j = 0; j < wanted[i]; ++j) {
+      const TokenLogprob& alternative = described[i].alternatives[static_cast<size_t>(j)];
+      EXPECT_EQ(alternative.token, order[static_cast<size_t>(j)]);
+      expect(alternative.logprob, alternative.token);
+    }
+  }
+}
+
 TEST(Float16, ConvertsEveryHalfBackAndForth) {
   for (uint32_t half = 0; half < 0x10000; ++half) {
     const float value = HalfToFloat(static_cast<uint16_t>(half));

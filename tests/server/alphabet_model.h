@@ -34,7 +34,7 @@ class AlphabetModel final : public ForwardPass, public BlockMemory {
     return absl::OkStatus();
   }
   absl::Status ForwardAndChoose(const StepBatch& batch, std::span<const TokenChoice> choices,
-                                std::span<int32_t> tokens, std::span<float> logits,
+                                std::span<int32_t> tokens, std::span<TokenDescription> descriptions,
                                 std::span<float> recalls) override {
     constexpr size_t kVocab = FakeTokenizer::kVocabSize;
     std::vector<float> all(batch.logit_rows.size() * kVocab);
@@ -42,9 +42,11 @@ class AlphabetModel final : public ForwardPass, public BlockMemory {
     cpu::TokenChooser chooser;
     for (size_t i = 0; i < choices.size(); ++i) {
       const auto row = static_cast<size_t>(choices[i].row);
-      tokens[i] = chooser.Choose(std::span(all).subspan(row * kVocab, kVocab), choices[i]);
+      const auto logits = std::span(all).subspan(row * kVocab, kVocab);
+      tokens[i] = chooser.Choose(logits, choices[i]);
+      if (choices[i].alternatives < 0 || tokens[i] < 0) continue;
+      descriptions[i] = DescribeToken(logits, tokens[i], choices[i].alternatives);
     }
-    if (!logits.empty()) std::ranges::copy(all, logits.begin());
     return status;
   }
   absl::Status Copy(const BlockCopy&) override { return absl::OkStatus(); }

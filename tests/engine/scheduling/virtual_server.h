@@ -41,7 +41,7 @@ class TimedModel : public ForwardPass, public BlockMemory {
   absl::Status Forward(const StepBatch& batch, std::span<float> logits,
                        std::span<float> recalls) override;
   absl::Status ForwardAndChoose(const StepBatch& batch, std::span<const TokenChoice> choices,
-                                std::span<int32_t> tokens, std::span<float> logits,
+                                std::span<int32_t> tokens, std::span<TokenDescription> descriptions,
                                 std::span<float> recalls) override;
   absl::Status Copy(const BlockCopy&) override { return absl::OkStatus(); }
   int vocab() const override { return CoreBench::kVocab; }

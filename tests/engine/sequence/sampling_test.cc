@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "kernels/cpu/token_chooser.h"
+#include "kernels/logits.h"
 
 namespace winnow {
 namespace {
@@ -271,20 +272,19 @@ TEST(SamplerTest, LogprobsAreThoseOfTheUnmodifiedLogits) {
   std::ranges::stable_sort(order, std::greater<>(),
                            [&](int32_t token) { return logits[static_cast<size_t>(token)]; });
 
-  const OutputToken described = Describe(logits, 123, 20);
-  EXPECT_EQ(described.token, 123);
-  EXPECT_NEAR(*described.logprob, exact(123), 1e-5);
-  ASSERT_EQ(described.top_logprobs.size(), 20u);
+  const TokenDescription described = DescribeToken(logits, 123, 20);
+  EXPECT_NEAR(described.logprob, exact(123), 1e-5);
+  ASSERT_EQ(described.alternatives.size(), 20u);
   for (size_t i = 0; i < 20; ++i) {
-    EXPECT_EQ(described.top_logprobs[i].token, order[i]);
-    EXPECT_NEAR(described.top_logprobs[i].logprob, exact(order[i]), 1e-5);
+    EXPECT_EQ(described.alternatives[i].token, order[i]);
+    EXPECT_NEAR(described.alternatives[i].logprob, exact(order[i]), 1e-5);
   }
 }
 
 TEST(SamplerTest, TopLogprobsNameTheLowestIdsFirstAmongEqualsAndStopAtTheVocabulary) {
-  const OutputToken described = Describe(std::vector<float>{0, 1, 1}, 0, 20);
+  const TokenDescription described = DescribeToken(std::vector<float>{0, 1, 1}, 0, 20);
   std::vector<int32_t> tokens;
-  for (const TokenLogprob& top : described.top_logprobs) tokens.push_back(top.token);
+  for (const TokenLogprob& top : described.alternatives) tokens.push_back(top.token);
   EXPECT_THAT(tokens, ElementsAre(1, 2, 0));
 }
 
