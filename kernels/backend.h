@@ -2,12 +2,12 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <functional>
 #include <memory>
 #include <span>
 #include <string>
 #include <string_view>
 
+#include "absl/functional/function_ref.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "kernels/data_type.h"
@@ -44,6 +44,19 @@ class Matrix {
   virtual int64_t columns() const = 0;
   /// Bytes that one product with the matrix reads.
   virtual int64_t bytes() const = 0;
+};
+
+/// What no step exceeds, and the largest sizes of the operators that compute it.
+struct StepLimits {
+  int rows = 0;
+  int sequences = 0;
+  int context = 0;     ///< tokens of a sequence
+  int logit_rows = 0;  ///< that ChooseTokens is given together
+  int heads = 0;       ///< query heads of attention
+  std::span<const KvShape> layers;
+  std::span<const Rope> ropes;  ///< with all tables of frequencies
+  int64_t columns = 0;          ///< of what a product multiplies
+  int vocab = 0;
 };
 
 /// Operators as a backend has recorded them (Backend::Replay); opaque to others.
@@ -84,6 +97,10 @@ class Backend {
   /// at table.data, which must stay alive.
   virtual absl::StatusOr<std::unique_ptr<Matrix>> LoadEmbedding(const HostMatrix& table) = 0;
 
+  /// Takes what memory operators need beside what they are given, once all weights are loaded: for
+  /// steps within the limits none takes any more. RESOURCE_EXHAUSTED when memory is short.
+  virtual absl::Status Reserve(const StepLimits& limits) = 0;
+
   /// Takes the arrays of a step to the device. Every operator that is given a batch gets the one of
   /// the last call, which stays as it is until the next one.
   virtual void BeginStep(const StepBatch& batch) = 0;
@@ -93,7 +110,7 @@ class Backend {
   /// operators on the same memory whatever the batch holds, and none that touches host memory.
   /// `recordings` is null at first; one belongs to one `queue`.
   virtual void Replay(const StepBatch& batch, std::unique_ptr<Recordings>* recordings,
-                      const std::function<void()>& queue) = 0;
+                      absl::FunctionRef<void()> queue) = 0;
 
   /// out[t, :] = table[batch.tokens[t], :].
   virtual void Embed(const StepBatch& batch, const Matrix& table, Tensor out) = 0;
@@ -134,11 +151,13 @@ class Backend {
   virtual void Attention(const StepBatch& batch, Tensor qkv, int heads, const KvView& kv,
                          const LayerSelector& selector, Tensor out) = 0;
 
-  /// For each probe: the share of the exact softmax mass that S[row, kv_head] of the last call of
-  /// Attention, which had the same arguments, holds, mean over the query heads; 1 for dense rows.
-  /// Reads every key. `recalls` [probes] in host memory, there after Synchronize.
+  /// For each probe: the share of the exact softmax mass that S[row, kv_head] of Attention with the
+  /// same arguments holds, mean over the query heads; 1 for dense rows. Reads every key. `recalls`
+  /// [probes] in host memory, there after Synchronize. REQUIRES: Attention with these arguments was
+  /// called last.
   virtual void MeasureRecall(const StepBatch& batch, Tensor qkv, int heads, const KvView& kv,
-                             std::span<const RecallProbe> probes, float* recalls) = 0;
+                             const LayerSelector& selector, std::span<const RecallProbe> probes,
+                             float* recalls) = 0;
 
   /// out[t, c] = silu(gate_up[t, c]) * gate_up[t, ffn + c], out [rows, ffn]; both of
   /// activation_type().

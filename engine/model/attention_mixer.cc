@@ -56,9 +56,9 @@ void AttentionMixer::MeasureRecall(const StepContext& context, const KvView& kv)
       std::ranges::upper_bound(probes, settings_.layer, std::less(), &RecallProbe::layer);
   if (first == last) return;
   const auto begin = static_cast<size_t>(first - probes.begin());
-  context.backend.MeasureRecall(context.batch, context.activations.qkv, settings_.heads, kv,
-                                probes.subspan(begin, static_cast<size_t>(last - first)),
-                                &context.recalls[begin]);
+  context.backend.MeasureRecall(
+      context.batch, context.activations.qkv, settings_.heads, kv, selection_.selector(),
+      probes.subspan(begin, static_cast<size_t>(last - first)), &context.recalls[begin]);
 }
 
 void AttentionMixer::AddTraffic(const Selection& selection, int context, KvTraffic* traffic) const {

@@ -4,6 +4,7 @@
 #include <cstddef>
 
 #include "absl/status/status.h"
+#include "absl/strings/str_cat.h"
 #include "engine/model/build_blocks.h"
 #include "engine/model/model_spec.h"
 #include "engine/model/weight_loader.h"
@@ -20,10 +21,7 @@ absl::StatusOr<std::unique_ptr<Transformer>> Transformer::Load(const WeightSourc
   }
   std::unique_ptr<Transformer> transformer(new Transformer(config, backend, pools));
   if (absl::Status status = transformer->LoadModules(weights, options); !status.ok()) return status;
-  absl::StatusOr<ActivationMemory> activations =
-      ActivationMemory::Allocate(config, options.max_step_tokens, backend);
-  if (!activations.ok()) return activations.status();
-  transformer->activations_ = *std::move(activations);
+  if (absl::Status status = transformer->TakeStepMemory(options); !status.ok()) return status;
   weights.ReleasePages();
   return transformer;
 }
@@ -43,10 +41,7 @@ absl::Status Transformer::LoadModules(const WeightSource& weights,
   embedding_ = *std::move(embedding);
 
   const BlockOptions block_options = {
-      .config = config_,
-      .rope = {config_.rope_pairing, config_.rope_dim, rope_frequencies_.data()},
-      .selection = options.selection,
-      .labels = options.labels};
+      .config = config_, .rope = rope(), .selection = options.selection, .labels = options.labels};
   absl::StatusOr<std::vector<Block>> blocks = BuildBlocks(spec, block_options, loader, backend_);
   if (!blocks.ok()) return blocks.status();
   blocks_ = *std::move(blocks);
@@ -58,6 +53,38 @@ absl::Status Transformer::LoadModules(const WeightSource& weights,
   if (!output.ok()) return output.status();
   output_ = *std::move(output);
   return absl::OkStatus();
+}
+
+absl::Status Transformer::TakeStepMemory(const TransformerOptions& options) {
+  std::vector<KvShape> layers;
+  for (int layer = 0; layer < pools_.layers(); ++layer) layers.push_back(pools_.Layer(layer));
+  const int pool_tokens = layers[0].blocks * layers[0].block_tokens;
+  const Rope ropes[] = {rope()};
+  const int rows = options.max_step_tokens;
+  const StepLimits limits = {
+      .rows = rows,
+      .sequences = options.max_sequences > 0 ? std::min(options.max_sequences, rows) : rows,
+      .context = options.max_context > 0 ? options.max_context : pool_tokens,
+      .logit_rows = ActivationMemory::kLogitRows,
+      .heads = config_.heads,
+      .layers = layers,
+      .ropes = ropes,
+      .columns = std::max({config_.hidden, config_.heads * config_.head_dim, config_.ffn}),
+      .vocab = config_.vocab};
+  absl::StatusOr<ActivationMemory> activations =
+      ActivationMemory::Allocate(config_, rows, backend_);
+  const absl::Status status = activations.ok() ? backend_.Reserve(limits) : activations.status();
+  if (!status.ok()) {
+    return absl::Status(status.code(), absl::StrCat("memory for steps of ", rows, " tokens, of ",
+                                                    limits.sequences, " sequences of up to ",
+                                                    limits.context, ": ", status.message()));
+  }
+  activations_ = *std::move(activations);
+  return absl::OkStatus();
+}
+
+Rope Transformer::rope() const {
+  return {config_.rope_pairing, config_.rope_dim, rope_frequencies_.data()};
 }
 
 absl::Status Transformer::Forward(const StepBatch& batch, std::span<float> logits,
@@ -87,7 +114,7 @@ absl::Status Transformer::ForwardAndChoose(const StepBatch& batch,
 
 // Lets `take` have the logits, some rows at a time, with the first one's place in batch.logit_rows.
 void Transformer::Compute(const StepBatch& batch, std::span<float> recalls,
-                          const std::function<void(int first, const Tensor& logits)>& take) {
+                          absl::FunctionRef<void(int first, const Tensor& logits)> take) {
   const StepContext context = {.backend = backend_,
                                .batch = batch,
                                .pools = pools_,

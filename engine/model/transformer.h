@@ -1,12 +1,12 @@
 #pragma once
 
 #include <cstdint>
-#include <functional>
 #include <memory>
 #include <span>
 #include <utility>
 #include <vector>
 
+#include "absl/functional/function_ref.h"
 #include "absl/status/statusor.h"
 #include "engine/attention/policy.h"
 #include "engine/cache/kv_pools.h"
@@ -27,6 +27,8 @@ namespace winnow {
 /// Size of the largest step, and how its rows may select.
 struct TransformerOptions {
   int max_step_tokens = 0;  ///< rows of one step
+  int max_sequences = 0;    ///< of one step; 0: as many as rows
+  int max_context = 0;      ///< tokens of one sequence; 0: all that the pools hold
   SelectionOptions selection = {};
   /// How to select by labels, of the width that the pools keep; null: that is not possible. Not
   /// needed once the transformer is loaded.
@@ -37,10 +39,10 @@ struct TransformerOptions {
 /// differ is up to the blocks (build_blocks.h).
 class Transformer : public ForwardPass {
  public:
-  /// Loads the weights, which are those of `config`. Keys and values will be kept in `pools`, which
-  /// are of KvLayout(config) on the same backend. REQUIRES: `weights`, `backend` and `pools`
-  /// outlive the transformer. RESOURCE_EXHAUSTED when memory is short, UNIMPLEMENTED when the
-  /// backend can't compute the model's attention.
+  /// Loads the weights, which are those of `config`, and takes all memory that steps will need.
+  /// Keys and values will be kept in `pools`, which are of KvLayout(config) on the same backend.
+  /// REQUIRES: `weights`, `backend` and `pools` outlive the transformer. RESOURCE_EXHAUSTED when
+  /// memory is short, UNIMPLEMENTED when the backend can't compute the model's attention.
   static absl::StatusOr<std::unique_ptr<Transformer>> Load(const WeightSource& weights,
                                                            const ModelConfig& config,
                                                            Backend& backend, KvPools& pools,
@@ -70,8 +72,10 @@ class Transformer : public ForwardPass {
       : config_(config), backend_(backend), pools_(pools) {}
 
   absl::Status LoadModules(const WeightSource& weights, const TransformerOptions& options);
+  absl::Status TakeStepMemory(const TransformerOptions& options);
+  Rope rope() const;
   void Compute(const StepBatch& batch, std::span<float> recalls,
-               const std::function<void(int first, const Tensor& logits)>& take);
+               absl::FunctionRef<void(int first, const Tensor& logits)> take);
   void RunBlocks(const StepContext& context);
 
   const ModelConfig config_;

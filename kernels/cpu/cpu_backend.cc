@@ -5,17 +5,20 @@
 #include <algorithm>
 #include <cassert>
 #include <cstring>
-#include <functional>
 #include <memory>
+#include <new>
 #include <span>
 #include <utility>
 #include <vector>
 
+#include "absl/functional/function_ref.h"
 #include "absl/status/status.h"
+#include "absl/status/statusor.h"
 #include "absl/strings/str_cat.h"
 #include "kernels/cpu/elementwise.h"
 #include "kernels/cpu/label_scores.h"
 #include "kernels/cpu/matmul.h"
+#include "kernels/cpu/matmul_amx.h"
 #include "kernels/cpu/packed_matrix.h"
 #include "kernels/cpu/paged_attention.h"
 #include "kernels/cpu/quantized_rows.h"
@@ -70,7 +73,10 @@ class HostTable : public Matrix {
 class CpuBackend : public Backend {
  public:
   explicit CpuBackend(const CpuOptions& options)
-      : widen_(options.f32_matmul), pool_(options.threads), attention_(pool_) {}
+      : widen_(options.f32_matmul),
+        pool_(options.threads),
+        attention_(pool_),
+        choosers_(static_cast<size_t>(pool_.threads())) {}
 
   std::string_view name() const override { return "cpu"; }
   DataType activation_type() const override { return DataType::kF32; }
@@ -90,11 +96,33 @@ class CpuBackend : public Backend {
   }
 
   absl::StatusOr<std::unique_ptr<Matrix>> LoadMatrix(std::span<const HostMatrix> parts) override {
-    return PackedMatrix::Pack(parts, widen_);
+    absl::StatusOr<std::unique_ptr<PackedMatrix>> matrix = PackedMatrix::Pack(parts, widen_);
+    if (!matrix.ok()) return matrix.status();
+    most_segments_ = std::max<int64_t>(most_segments_, std::ssize((*matrix)->segments()));
+    return std::unique_ptr<Matrix>(*std::move(matrix));
   }
 
   absl::StatusOr<std::unique_ptr<Matrix>> LoadEmbedding(const HostMatrix& table) override {
     return std::make_unique<HostTable>(table);
+  }
+
+  absl::Status Reserve(const StepLimits& limits) override {
+    const int64_t rows = std::max(limits.rows, limits.logit_rows);
+    try {
+      row_sequence_.reserve(static_cast<size_t>(rows));
+      quantized_.Reserve(rows, limits.columns);
+      // MatMul makes at most twice as many of a segment as it wants.
+      const int64_t row_items = (rows + kItemRows - 1) / kItemRows;
+      items_.reserve(static_cast<size_t>(most_segments_ * 2 *
+                                         (pool_.threads() * kItemsPerWorker + row_items)));
+      GrowTileScratch(pool_.threads() * TileScratchLines(limits.columns));
+      rotations_.Reserve(limits.ropes, limits.rows);
+      attention_.Reserve(limits);
+      for (TokenChooser& chooser : choosers_) chooser.Reserve(static_cast<size_t>(limits.vocab));
+    } catch (const std::bad_alloc&) {
+      return absl::ResourceExhaustedError("the system has no more");
+    }
+    return absl::OkStatus();
   }
 
   void BeginStep(const StepBatch& batch) override {
@@ -107,7 +135,7 @@ class CpuBackend : public Backend {
   }
 
   void Replay(const StepBatch&, std::unique_ptr<Recordings>*,
-              const std::function<void()>& queue) override {
+              absl::FunctionRef<void()> queue) override {
     queue();
   }
 
@@ -143,10 +171,12 @@ class CpuBackend : public Backend {
         }
       }
     }
-    pool_.ParallelFor(static_cast<int64_t>(items_.size()), [&](int64_t i, int) {
+    const int64_t lines = has_integers ? TileScratchLines(x.columns) : 0;
+    GrowTileScratch(pool_.threads() * lines);
+    pool_.ParallelFor(static_cast<int64_t>(items_.size()), [&](int64_t i, int worker) {
       const MatMulItem& item = items_[i];
       if (IsInteger(item.segment->format)) {
-        MatMulInteger(item, quantized_);
+        MatMulInteger(item, quantized_, tile_scratch_.get() + worker * lines);
       } else {
         MatMulFloat(item, x);
       }
@@ -181,8 +211,9 @@ class CpuBackend : public Backend {
   }
 
   void MeasureRecall(const StepBatch& batch, Tensor qkv, int heads, const KvView& kv,
-                     std::span<const RecallProbe> probes, float* recalls) override {
-    attention_.MeasureRecall({batch, qkv, heads, kv, LayerSelector{}, Tensor{}}, probes, recalls);
+                     const LayerSelector& selector, std::span<const RecallProbe> probes,
+                     float* recalls) override {
+    attention_.MeasureRecall({batch, qkv, heads, kv, selector, Tensor{}}, probes, recalls);
   }
 
   void SwiGlu(Tensor gate_up, Tensor out) override {
@@ -200,7 +231,6 @@ class CpuBackend : public Backend {
 
   void ChooseTokens(Tensor logits, int first, std::span<const TokenChoice> choices,
                     int32_t* tokens) override {
-    choosers_.resize(static_cast<size_t>(pool_.threads()));
     pool_.ParallelFor(std::ssize(choices), [&](int64_t i, int worker) {
       const TokenChoice& choice = choices[i];
       tokens[i] = choosers_[worker].Choose(
@@ -244,6 +274,13 @@ class CpuBackend : public Backend {
     serial ? run(0, 0) : pool_.ParallelFor(items, run);
   }
 
+  // Not initialised: workers touch their part first, which then lies close to them.
+  void GrowTileScratch(int64_t lines) {
+    if (lines <= tile_scratch_lines_) return;
+    tile_scratch_.reset(new CacheLine[static_cast<size_t>(lines)]);
+    tile_scratch_lines_ = lines;
+  }
+
   // The rotations of the step's rows by this table.
   const float* RotationsOf(const StepBatch& batch, const Rope& rope) {
     if (const float* known = rotations_.Find(rope)) return known;
@@ -285,8 +322,11 @@ class CpuBackend : public Backend {
 
   const bool widen_;
   ThreadPool pool_;
+  int64_t most_segments_ = 1;  ///< of a matrix
   QuantizedRows quantized_;
   std::vector<MatMulItem> items_;
+  std::unique_ptr<CacheLine[]> tile_scratch_;  ///< [workers, TileScratchLines]
+  int64_t tile_scratch_lines_ = 0;
   StepRotations rotations_;
   std::vector<int32_t> row_sequence_;
   PagedAttention attention_;

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <algorithm>
+#include <cstddef>
 #include <cstdint>
 
 #include "kernels/backend.h"
@@ -48,8 +49,12 @@ inline void StoreTile(const MatMulItem& item, int64_t panel, int64_t row, int ro
   columns == kPanelRows ? store(kPanelRows) : store(static_cast<int>(columns));
 }
 
-/// Integer formats, on quantised activations.
-void MatMulInteger(const MatMulItem& item, const QuantizedRows& x);
+struct alignas(64) CacheLine {
+  std::byte bytes[64];
+};
+
+/// Integer formats, on quantised activations. `scratch` [TileScratchLines(x's columns)].
+void MatMulInteger(const MatMulItem& item, const QuantizedRows& x, CacheLine* scratch);
 
 /// Float formats, on fp32 activations.
 void MatMulFloat(const MatMulItem& item, const Tensor& x);

@@ -9,7 +9,6 @@
 
 #include <algorithm>
 #include <cassert>
-#include <vector>
 
 // Functions are compiled for these instructions one by one: what headers define inline must stay
 // fit for any processor.
@@ -199,13 +198,11 @@ WINNOW_AMX void PanelTile(const uint8_t* panel, const CodeBlock* w, const Activa
 }
 
 template <PanelFormat kFormat>
-void MatMulFormat(const MatMulItem& item, const QuantizedRows& x) {
+void MatMulFormat(const MatMulItem& item, const QuantizedRows& x, CodeBlock* codes) {
   constexpr int kHalf = kTileRows / 2;
-  thread_local std::vector<CodeBlock> codes;
-  codes.resize(x.blocks());
   for (int64_t p = item.first_panel; p < item.last_panel; ++p) {
     const uint8_t* panel = item.w->panel(*item.segment, p);
-    UnpackPanel<kFormat>(panel, x.blocks(), codes.data());
+    UnpackPanel<kFormat>(panel, x.blocks(), codes);
     int shaped = 0;
     for (int64_t row = item.first_row; row < item.last_row; row += kTileRows) {
       const int rows = static_cast<int>(std::min<int64_t>(kTileRows, item.last_row - row));
@@ -215,9 +212,9 @@ void MatMulFormat(const MatMulItem& item, const QuantizedRows& x) {
       float tile[kTileRows][kPanelRows];
       // Rows of the tile that x does not have hold anything, and are not stored.
       if (tile_rows == kHalf) {
-        PanelTile<kFormat, kHalf>(panel, codes.data(), x.tile(row), x.blocks(), tile);
+        PanelTile<kFormat, kHalf>(panel, codes, x.tile(row), x.blocks(), tile);
       } else {
-        PanelTile<kFormat, kTileRows>(panel, codes.data(), x.tile(row), x.blocks(), tile);
+        PanelTile<kFormat, kTileRows>(panel, codes, x.tile(row), x.blocks(), tile);
       }
       StoreTile(item, p, row, rows, tile);
     }
@@ -226,25 +223,36 @@ void MatMulFormat(const MatMulItem& item, const QuantizedRows& x) {
 
 WINNOW_AMX void ReleaseTiles() { _tile_release(); }
 
+bool HasTiles() {
+  static const bool granted = SystemGrantsTiles();
+  return granted;
+}
+
 }  // namespace
 
+int64_t TileScratchLines(int64_t columns) {
+  static_assert(sizeof(CodeBlock) % sizeof(CacheLine) == 0);
+  constexpr int64_t kLines = sizeof(CodeBlock) / sizeof(CacheLine);
+  return HasTiles() ? columns / kActivationBlock * kLines : 0;
+}
+
 bool PaysWithTiles(const MatMulItem& item) {
-  static const bool granted = SystemGrantsTiles();
-  return granted && item.last_row - item.first_row >= kLeastTileRows &&
+  return HasTiles() && item.last_row - item.first_row >= kLeastTileRows &&
          BlockColumns(item.segment->format) == kActivationBlock;
 }
 
-void MatMulTiles(const MatMulItem& item, const QuantizedRows& x) {
+void MatMulTiles(const MatMulItem& item, const QuantizedRows& x, CacheLine* scratch) {
+  auto* codes = reinterpret_cast<CodeBlock*>(scratch);
   assert(item.first_row % kActivationRows == 0);
   switch (item.segment->format) {
     case PanelFormat::kU4:
-      MatMulFormat<PanelFormat::kU4>(item, x);
+      MatMulFormat<PanelFormat::kU4>(item, x, codes);
       break;
     case PanelFormat::kS8:
-      MatMulFormat<PanelFormat::kS8>(item, x);
+      MatMulFormat<PanelFormat::kS8>(item, x, codes);
       break;
     default:
-      MatMulFormat<PanelFormat::kS8Min>(item, x);
+      MatMulFormat<PanelFormat::kS8Min>(item, x, codes);
       break;
   }
   ReleaseTiles();
@@ -257,7 +265,8 @@ void MatMulTiles(const MatMulItem& item, const QuantizedRows& x) {
 namespace winnow::cpu {
 
 bool PaysWithTiles(const MatMulItem&) { return false; }
-void MatMulTiles(const MatMulItem&, const QuantizedRows&) {}
+int64_t TileScratchLines(int64_t) { return 0; }
+void MatMulTiles(const MatMulItem&, const QuantizedRows&, CacheLine*) {}
 
 }  // namespace winnow::cpu
 

@@ -9,8 +9,12 @@ namespace winnow::cpu {
 /// format's blocks have 32 columns, and there are rows enough for tiles to pay.
 bool PaysWithTiles(const MatMulItem& item);
 
+/// Lines of scratch that MatMulTiles needs for products over so many columns; 0 where there are no
+/// tiles.
+int64_t TileScratchLines(int64_t columns);
+
 /// MatMulInteger by tiles: the same sums in the same order, so the same bits.
 /// REQUIRES: PaysWithTiles(item); item.first_row a multiple of kActivationRows.
-void MatMulTiles(const MatMulItem& item, const QuantizedRows& x);
+void MatMulTiles(const MatMulItem& item, const QuantizedRows& x, CacheLine* scratch);
 
 }  // namespace winnow::cpu

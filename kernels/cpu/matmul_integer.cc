@@ -223,9 +223,9 @@ namespace winnow::cpu {
 HWY_EXPORT(MatMulInteger);
 HWY_EXPORT(QuantizeRow);
 
-void MatMulInteger(const MatMulItem& item, const QuantizedRows& x) {
+void MatMulInteger(const MatMulItem& item, const QuantizedRows& x, CacheLine* scratch) {
   // Highway 1.0 has no target for tiles.
-  if (PaysWithTiles(item)) return MatMulTiles(item, x);
+  if (PaysWithTiles(item)) return MatMulTiles(item, x, scratch);
   HWY_DYNAMIC_DISPATCH(MatMulInteger)(item, x);
 }
 

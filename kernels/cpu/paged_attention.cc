@@ -7,8 +7,6 @@
 #include <numbers>
 #include <numeric>
 
-#include "kernels/cpu/top_tokens.h"
-
 namespace winnow::cpu {
 namespace {
 
@@ -20,6 +18,9 @@ constexpr int kPieceTokens = 2048;
 constexpr int kMinBlockTokens = 8;
 // Selecting heads for each worker from which on they are not divided.
 constexpr int kWholeHeads = 4;
+// Tokens of the contexts of heads that are planned together, if it is more than one head. One takes
+// some 4 bytes, and as many for each query head of 128 dimensions.
+constexpr int64_t kPlannedTokens = int64_t{1} << 22;
 
 constexpr int kScoreAlignment = 16;
 int64_t PaddedScores(int context) {
@@ -87,11 +88,135 @@ void WriteOutput(const AttentionCall& call, int row, int head, const Partial& to
   for (int c = 0; c < head_dim; ++c) out[c] = total.out[c] * inverse;
 }
 
+const int32_t* BlockTable(const StepBatch& batch, int sequence) {
+  return batch.block_tables.data() + int64_t{sequence} * batch.max_blocks;
+}
+
 }  // namespace
+
+void PagedAttention::Reserve(const StepLimits& limits) {
+  for (const KvShape& layer : limits.layers) {
+    const int64_t group = limits.heads / layer.kv_heads;
+    const int64_t heads = int64_t{limits.rows} * layer.kv_heads;
+    const int64_t context = limits.context;
+    const int64_t tokens = std::min(heads * context, std::max(kPlannedTokens, context));
+    const int64_t chunks = tokens / kChunkTokens + heads;
+    const int64_t divided = std::min(heads, int64_t{kWholeHeads} * pool_.threads());
+    const int64_t head_scores = group * PaddedScores(limits.context);
+    tiles_.reserve(heads);
+    heads_.reserve(heads);
+    selecting_.reserve(heads);
+    score_items_.reserve(divided * Pieces(limits.context, kPieceTokens));
+    attend_items_.reserve(chunks);
+    label_queries_.reserve(heads * group);
+    scores_.reserve(std::min(divided * head_scores, group * (tokens + heads * PaddedScores(1))));
+    score_pieces_.reserve((tokens / kPieceTokens + heads) * group);
+    positions_.reserve(tokens);
+    partials_.reserve(chunks * group);
+    partial_outs_.reserve(chunks * group * layer.head_dim);
+    const int64_t queries = kQueryTile * group;
+    for (Scratch& scratch : scratch_) {
+      scratch.selection.reserve(head_scores);
+      scratch.scores.reserve(queries * kChunkTokens);
+      scratch.outs.reserve(2 * queries * layer.head_dim);
+      scratch.chunk.reserve(queries);
+      scratch.total.reserve(queries);
+      scratch.top_tokens.Reserve(limits.context);
+    }
+  }
+}
 
 void PagedAttention::Run(const AttentionCall& call) {
   assert(call.group() <= kMaxGroup && call.kv.block_tokens >= kMinBlockTokens);
-  Plan(call);
+  const StepBatch& batch = call.batch;
+  const int kv_heads = call.kv.kv_heads;
+  ClearPlan();
+  for (int s = 0; s < batch.sequences(); ++s) {
+    const int begin = batch.query_begin[s];
+    const int end = batch.query_begin[s + 1];
+    const int32_t* table = BlockTable(batch, s);
+    const auto is_tiled = [&](int row) {
+      return end - begin > 1 &&
+             (batch.selections.empty() || batch.selections[row].kind == SelectionKind::kAll);
+    };
+    for (int row = begin; row < end;) {
+      if (is_tiled(row)) {
+        int rows = 1;
+        while (rows < kQueryTile && row + rows < end && is_tiled(row + rows)) ++rows;
+        for (int g = 0; g < kv_heads; ++g) tiles_.push_back({row, rows, g, table});
+        row += rows;
+        continue;
+      }
+      for (int g = 0; g < kv_heads; ++g) {
+        const Head head = HeadOf(call, row, g, table);
+        if (PlanHead(call, head)) continue;
+        RunPlanned(call);
+        ClearPlan();
+        PlanHead(call, head);
+      }
+      ++row;
+    }
+  }
+  RunPlanned(call);
+}
+
+PagedAttention::Head PagedAttention::HeadOf(const AttentionCall& call, int row, int kv_head,
+                                            const int32_t* block_table) const {
+  const StepBatch& batch = call.batch;
+  const Selection selection = batch.selections.empty() ? Selection{} : batch.selections[row];
+  const int context = batch.positions[row] + 1;
+  return {.row = row,
+          .kv_head = kv_head,
+          .block_table = block_table,
+          .kind = selection.kind,
+          .context = context,
+          .budget = BudgetTokens(selection, call.selector, kv_head, context)};
+}
+
+void PagedAttention::ClearPlan() {
+  planned_tokens_ = 0;
+  tiles_.clear();
+  heads_.clear();
+  selecting_.clear();
+  attend_items_.clear();
+  label_queries_.clear();
+  score_pieces_.clear();
+  positions_.clear();
+  partials_.clear();
+}
+
+// False if there is no room left for it.
+bool PagedAttention::PlanHead(const AttentionCall& call, Head head) {
+  if (!heads_.empty() && planned_tokens_ + head.context > kPlannedTokens) return false;
+  planned_tokens_ += head.context;
+  const int group = call.group();
+  const auto index = static_cast<int32_t>(heads_.size());
+  const int chunks = Pieces(head.budget, kChunkTokens);
+  head.partials = std::ssize(partials_);
+  partials_.resize(partials_.size() + int64_t{chunks} * group);
+  if (head.selects()) {
+    selecting_.push_back(index);
+    head.positions = std::ssize(positions_);
+    positions_.resize(positions_.size() + head.budget);
+    head.queries = std::ssize(label_queries_);
+    label_queries_.resize(label_queries_.size() + group);
+    head.pieces = std::ssize(score_pieces_);
+    score_pieces_.resize(score_pieces_.size() +
+                         int64_t{Pieces(head.context, kPieceTokens)} * group);
+  } else {
+    for (int chunk = 0; chunk < chunks; ++chunk) attend_items_.push_back({index, chunk});
+  }
+  heads_.push_back(head);
+  return true;
+}
+
+// Computes the tiles and the heads that are planned.
+void PagedAttention::RunPlanned(const AttentionCall& call) {
+  const int head_dim = call.kv.head_dim;
+  partial_outs_.resize(partials_.size() * head_dim);
+  for (size_t i = 0; i < partials_.size(); ++i) {
+    partials_[i].out = partial_outs_.data() + i * head_dim;
+  }
   const bool whole = std::ssize(selecting_) >= int64_t{kWholeHeads} * pool_.threads();
   if (!whole) ShareOut(call);
   const int64_t tiles = std::ssize(tiles_);
@@ -134,15 +259,14 @@ void PagedAttention::ShareOut(const AttentionCall& call) {
     const Head& head = heads_[score_items_[i].head];
     ScorePart(call, head, score_items_[i].index, scores_.data() + head.scores);
   });
-  pool_.ParallelFor(std::ssize(selecting_), [&](int64_t i, int) {
+  pool_.ParallelFor(std::ssize(selecting_), [&](int64_t i, int worker) {
     const Head& head = heads_[selecting_[i]];
-    ChoosePositions(call, head, scores_.data() + head.scores);
+    ChoosePositions(call, head, scores_.data() + head.scores, &scratch_[worker].top_tokens);
   });
 }
 
-// All three rounds of a head, by one worker.
-void PagedAttention::AttendSelecting(const AttentionCall& call, const Head& head,
-                                     Scratch* scratch) {
+// Chooses a head's positions by one worker.
+void PagedAttention::SelectAlone(const AttentionCall& call, const Head& head, Scratch* scratch) {
   if (head.kind != SelectionKind::kWindow) {
     const int64_t floats = call.group() * PaddedScores(head.context);
     if (std::ssize(scratch->selection) < floats) scratch->selection.resize(floats);
@@ -151,79 +275,17 @@ void PagedAttention::AttendSelecting(const AttentionCall& call, const Head& head
       ScorePart(call, head, piece, scratch->selection.data());
     }
   }
-  ChoosePositions(call, head, scratch->selection.data());
+  ChoosePositions(call, head, scratch->selection.data(), &scratch->top_tokens);
+}
+
+// All three rounds of a head, by one worker.
+void PagedAttention::AttendSelecting(const AttentionCall& call, const Head& head,
+                                     Scratch* scratch) {
+  SelectAlone(call, head, scratch);
   for (int chunk = 0; chunk < Pieces(head.budget, kChunkTokens); ++chunk) {
     AttendPart(call, head, chunk, scratch);
   }
   Merge(call, head);
-}
-
-void PagedAttention::Plan(const AttentionCall& call) {
-  const StepBatch& batch = call.batch;
-  const int kv_heads = call.kv.kv_heads;
-  tiles_.clear();
-  heads_.clear();
-  selecting_.clear();
-  attend_items_.clear();
-  label_queries_.clear();
-  score_pieces_.clear();
-  positions_.clear();
-  partials_.clear();
-  for (int s = 0; s < batch.sequences(); ++s) {
-    const int begin = batch.query_begin[s];
-    const int end = batch.query_begin[s + 1];
-    const int32_t* table = batch.block_tables.data() + int64_t{s} * batch.max_blocks;
-    const auto is_tiled = [&](int row) {
-      return end - begin > 1 &&
-             (batch.selections.empty() || batch.selections[row].kind == SelectionKind::kAll);
-    };
-    for (int row = begin; row < end;) {
-      if (is_tiled(row)) {
-        int rows = 1;
-        while (rows < kQueryTile && row + rows < end && is_tiled(row + rows)) ++rows;
-        for (int g = 0; g < kv_heads; ++g) tiles_.push_back({row, rows, g, table});
-        row += rows;
-        continue;
-      }
-      const Selection selection = batch.selections.empty() ? Selection{} : batch.selections[row];
-      const int context = batch.positions[row] + 1;
-      for (int g = 0; g < kv_heads; ++g) {
-        PlanHead(call, {.row = row,
-                        .kv_head = g,
-                        .block_table = table,
-                        .kind = selection.kind,
-                        .context = context,
-                        .budget = BudgetTokens(selection, call.selector, g, context)});
-      }
-      ++row;
-    }
-  }
-  const int head_dim = call.kv.head_dim;
-  partial_outs_.resize(partials_.size() * head_dim);
-  for (size_t i = 0; i < partials_.size(); ++i) {
-    partials_[i].out = partial_outs_.data() + i * head_dim;
-  }
-}
-
-void PagedAttention::PlanHead(const AttentionCall& call, Head head) {
-  const int group = call.group();
-  const auto index = static_cast<int32_t>(heads_.size());
-  const int chunks = Pieces(head.budget, kChunkTokens);
-  head.partials = std::ssize(partials_);
-  partials_.resize(partials_.size() + int64_t{chunks} * group);
-  if (head.selects()) {
-    selecting_.push_back(index);
-    head.positions = std::ssize(positions_);
-    positions_.resize(positions_.size() + head.budget);
-    head.queries = std::ssize(label_queries_);
-    label_queries_.resize(label_queries_.size() + group);
-    head.pieces = std::ssize(score_pieces_);
-    score_pieces_.resize(score_pieces_.size() +
-                         int64_t{Pieces(head.context, kPieceTokens)} * group);
-  } else {
-    for (int chunk = 0; chunk < chunks; ++chunk) attend_items_.push_back({index, chunk});
-  }
-  heads_.push_back(head);
 }
 
 void PagedAttention::ProjectQueries(const AttentionCall& call, const Head& head) {
@@ -275,7 +337,8 @@ void PagedAttention::ScorePart(const AttentionCall& call, const Head& head, int 
 }
 
 // Fills in the head's positions. `scores` holds what ScorePart left.
-void PagedAttention::ChoosePositions(const AttentionCall& call, const Head& head, float* scores) {
+void PagedAttention::ChoosePositions(const AttentionCall& call, const Head& head, float* scores,
+                                     TopTokensScratch* scratch) {
   const int group = call.group();
   const int sinks = call.selector.sinks;
   const int window =
@@ -310,7 +373,7 @@ void PagedAttention::ChoosePositions(const AttentionCall& call, const Head& head
                 scores + first);
   }
   TopTokens(scores + sinks, head.context - sinks - window, head.budget - sinks - window, sinks,
-            positions + sinks);
+            positions + sinks, scratch);
 }
 
 void PagedAttention::AttendTile(const AttentionCall& call, const Tile& tile, Scratch* scratch) {
@@ -398,32 +461,43 @@ void PagedAttention::Merge(const AttentionCall& call, const Head& head) {
 
 void PagedAttention::MeasureRecall(const AttentionCall& call, std::span<const RecallProbe> probes,
                                    float* recalls) {
+  const StepBatch& batch = call.batch;
+  const auto head_of = [&](const RecallProbe& probe) {
+    const auto after = std::ranges::upper_bound(batch.query_begin, probe.row);
+    const auto sequence = static_cast<int>(after - batch.query_begin.begin()) - 1;
+    return HeadOf(call, probe.row, probe.kv_head, BlockTable(batch, sequence));
+  };
+  for (size_t begin = 0; begin < probes.size();) {
+    ClearPlan();
+    size_t end = begin;
+    while (end < probes.size() && PlanHead(call, head_of(probes[end]))) ++end;
+    pool_.ParallelFor(std::ssize(heads_), [&](int64_t i, int worker) {
+      recalls[begin + i] = Recall(call, heads_[i], &scratch_[worker]);
+    });
+    begin = end;
+  }
+}
+
+float PagedAttention::Recall(const AttentionCall& call, const Head& head, Scratch* scratch) {
+  if (!head.selects()) return 1;
+  SelectAlone(call, head, scratch);
   const int group = call.group();
-  pool_.ParallelFor(static_cast<int64_t>(probes.size()), [&](int64_t i, int) {
-    const RecallProbe& probe = probes[i];
-    const auto head = std::lower_bound(
-        heads_.begin(), heads_.end(), probe, [](const Head& head, const RecallProbe& probe) {
-          return head.row != probe.row ? head.row < probe.row : head.kv_head < probe.kv_head;
-        });
-    recalls[i] = 1;
-    if (head == heads_.end() || head->row != probe.row || !head->selects()) return;
-    const int64_t stride = PaddedScores(head->context);
-    std::vector<float> weights(group * stride);
-    float* of_head[kMaxGroup];
-    for (int h = 0; h < group; ++h) of_head[h] = weights.data() + h * stride;
-    ScoreExactly(call, head->row, head->kv_head, head->block_table, 0, head->context, of_head);
-    double recall = 0;
-    for (int h = 0; h < group; ++h) {
-      float max;
-      const float sum = SoftmaxWeights2(head->context, of_head[h], &max);
-      double selected = 0;
-      for (int j = 0; j < head->budget; ++j) {
-        selected += of_head[h][positions_[head->positions + j]];
-      }
-      recall += selected / sum / group;
+  const int64_t stride = PaddedScores(head.context);
+  if (std::ssize(scratch->selection) < group * stride) scratch->selection.resize(group * stride);
+  float* weights[kMaxGroup] = {};
+  for (int h = 0; h < group; ++h) weights[h] = scratch->selection.data() + h * stride;
+  ScoreExactly(call, head.row, head.kv_head, head.block_table, 0, head.context, weights);
+  double recall = 0;
+  for (int h = 0; h < group; ++h) {
+    float max;
+    const float sum = SoftmaxWeights2(head.context, weights[h], &max);
+    double selected = 0;
+    for (int j = 0; j < head.budget; ++j) {
+      selected += weights[h][positions_[head.positions + j]];
     }
-    recalls[i] = static_cast<float>(std::min(recall, 1.0));
-  });
+    recall += selected / sum / group;
+  }
+  return static_cast<float>(std::min(recall, 1.0));
 }
 
 }  // namespace winnow::cpu

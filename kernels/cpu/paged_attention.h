@@ -8,6 +8,7 @@
 #include "kernels/cpu/attention.h"
 #include "kernels/cpu/label_scores.h"
 #include "kernels/cpu/thread_pool.h"
+#include "kernels/cpu/top_tokens.h"
 
 namespace winnow::cpu {
 
@@ -32,13 +33,19 @@ struct AttentionCall {
 /// there are many, each stays with one worker, so that its scores stay in that processor's kv. A
 /// few heads share each of the three rounds out. A row's chunks are always merged in order, so that
 /// its numbers do not depend on how the work was divided.
+///
+/// Heads whose contexts come to too many tokens together are computed some after others, so that
+/// there is a bound to the memory that any step takes.
 class PagedAttention {
  public:
   explicit PagedAttention(ThreadPool& pool) : pool_(pool), scratch_(pool.threads()) {}
 
+  /// Makes room for any step within the limits.
+  void Reserve(const StepLimits& limits);
+
   void Run(const AttentionCall& call);
 
-  /// After Run of the same step and layer; see Backend::MeasureRecall. call.out is not used.
+  /// See Backend::MeasureRecall. call.out is not used.
   void MeasureRecall(const AttentionCall& call, std::span<const RecallProbe> probes,
                      float* recalls);
 
@@ -87,22 +94,30 @@ class PagedAttention {
     std::vector<float> outs;
     std::vector<Partial> chunk;
     std::vector<Partial> total;
+    TopTokensScratch top_tokens;
   };
 
-  void Plan(const AttentionCall& call);
-  void PlanHead(const AttentionCall& call, Head head);
+  Head HeadOf(const AttentionCall& call, int row, int kv_head, const int32_t* block_table) const;
+  void ClearPlan();
+  bool PlanHead(const AttentionCall& call, Head head);
+  void RunPlanned(const AttentionCall& call);
   void ShareOut(const AttentionCall& call);
   void ProjectQueries(const AttentionCall& call, const Head& head);
   void ScorePart(const AttentionCall& call, const Head& head, int piece, float* scores);
-  void ChoosePositions(const AttentionCall& call, const Head& head, float* scores);
+  void ChoosePositions(const AttentionCall& call, const Head& head, float* scores,
+                       TopTokensScratch* scratch);
+  void SelectAlone(const AttentionCall& call, const Head& head, Scratch* scratch);
   void AttendSelecting(const AttentionCall& call, const Head& head, Scratch* scratch);
   void AttendTile(const AttentionCall& call, const Tile& tile, Scratch* scratch);
   void AttendPart(const AttentionCall& call, const Head& head, int chunk, Scratch* scratch);
   void AttendKeys(const AttentionCall& call, const Head& head, int chunk,
                   const uint16_t* const* keys, Scratch* scratch);
   void Merge(const AttentionCall& call, const Head& head);
+  float Recall(const AttentionCall& call, const Head& head, Scratch* scratch);
 
   ThreadPool& pool_;
+  // What is planned but not computed.
+  int64_t planned_tokens_ = 0;  ///< of the heads' contexts
   std::vector<Tile> tiles_;
   std::vector<Head> heads_;
   std::vector<int32_t> selecting_;  ///< of heads_

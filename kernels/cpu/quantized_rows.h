@@ -22,10 +22,15 @@ struct alignas(64) ActivationBlock {
   int32_t half_sums[2][kActivationRows];
 };
 
-/// Quantised activations. Reused from call to call, so that steady-state steps allocate nothing.
+/// Quantised activations. Grows where nothing was reserved.
 class QuantizedRows {
  public:
-  /// Makes room for [rows, columns]; contents are undefined afterwards.
+  /// Makes room for Resize to any sizes up to these.
+  void Reserve(int64_t rows, int64_t columns) {
+    data_.reserve((rows + kActivationRows - 1) / kActivationRows * (columns / kActivationBlock));
+  }
+
+  /// Makes the contents [rows, columns], undefined at first.
   void Resize(int64_t rows, int64_t columns) {
     blocks_ = columns / kActivationBlock;
     data_.resize((rows + kActivationRows - 1) / kActivationRows * blocks_);

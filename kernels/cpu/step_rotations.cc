@@ -1,8 +1,16 @@
 #include "kernels/cpu/step_rotations.h"
 
+#include <algorithm>
 #include <cmath>
 
 namespace winnow::cpu {
+
+void StepRotations::Reserve(std::span<const Rope> ropes, int64_t rows) {
+  int dim = 0;
+  for (const Rope& rope : ropes) dim = std::max(dim, rope.dim);
+  tables_.resize(std::max(tables_.size(), ropes.size()));
+  for (Table& table : tables_) table.values.reserve(static_cast<size_t>(rows * dim));
+}
 
 const float* StepRotations::Find(const Rope& rope) const {
   for (size_t i = 0; i < known_; ++i) {

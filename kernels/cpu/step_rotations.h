@@ -2,6 +2,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <span>
 #include <vector>
 
 #include "kernels/rope.h"
@@ -13,6 +14,9 @@ namespace winnow::cpu {
 /// turns. Memory is kept from step to step.
 class StepRotations {
  public:
+  /// Makes room for steps of up to `rows` rows by these tables.
+  void Reserve(std::span<const Rope> ropes, int64_t rows);
+
   /// Forgets all tables: the rows are those of another step from now on.
   void Clear() { known_ = 0; }
 

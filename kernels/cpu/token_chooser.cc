@@ -7,6 +7,11 @@
 
 namespace winnow::cpu {
 
+void TokenChooser::Reserve(size_t vocab) {
+  edited_.reserve(vocab);
+  candidates_.reserve(vocab);
+}
+
 int32_t TokenChooser::Choose(std::span<const float> logits, const TokenChoice& choice) {
   logits = Edit(logits, choice);
   if (HasNan(logits)) return kLogitsNotFinite;

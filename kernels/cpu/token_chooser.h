@@ -1,5 +1,6 @@
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <span>
 #include <vector>
@@ -12,6 +13,9 @@ namespace winnow::cpu {
 /// Backend::ChooseTokens for one choice at a time. Holds nothing but scratch memory between calls.
 class TokenChooser {
  public:
+  /// Makes room for choices of tokens of such a vocabulary.
+  void Reserve(size_t vocab);
+
   /// The token that `choice` makes of the row of logits, or why there is none.
   int32_t Choose(std::span<const float> logits, const TokenChoice& choice);
 

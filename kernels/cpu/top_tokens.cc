@@ -76,9 +76,12 @@ HWY_INLINE uint32_t Key(float weight) {
   return std::min(std::bit_cast<uint32_t>(weight), kInfinity + 1);
 }
 
+// Room behind positions for vectors that are stored whole.
+constexpr int kPositionsBehind = 8;
+
 // Writes the t in [0, count) whose weights are not below `low`, in ascending order, and returns the
 // end. Branches on single lanes would be mispredicted; masked stores are slow on AMD processors; so
-// whole vectors are stored and the end moves by as many as were chosen. Needs room for 8 more.
+// whole vectors are stored and the end moves by as many as were chosen.
 HWY_INLINE int32_t* Positions(const float* weights, int count, float low, int32_t* end) {
   const F32 d;
   const hn::CappedTag<int32_t, 8> di;
@@ -152,12 +155,12 @@ uint32_t KthLargest(std::vector<uint32_t>& bits, int k) {
 }
 
 // One pass over the weights finds candidates, all else works on these.
-void TopTokens(const float* weights, int count, int k, int32_t base, int32_t* out) {
+void TopTokens(const float* weights, int count, int k, int32_t base, int32_t* out,
+               TopTokensScratch* scratch) {
   if (k == 0) return;
-  // Kept from call to call.
-  static thread_local std::vector<int32_t> positions;
-  static thread_local std::vector<uint32_t> bits;
-  positions.resize(std::max<size_t>(positions.size(), count + 8));
+  std::vector<int32_t>& positions = scratch->positions;
+  std::vector<uint32_t>& bits = scratch->bits;
+  positions.resize(std::max<size_t>(positions.size(), count + kPositionsBehind));
   int32_t* const end = Positions(weights, count, LowerBound(weights, count, k), positions.data());
   auto candidates = static_cast<int>(end - positions.data());
   if (candidates < k) {
@@ -202,8 +205,14 @@ void WeightedSum(const float* const* weights, const float* factors, int heads, i
   HWY_DYNAMIC_DISPATCH(WeightedSum)(weights, factors, heads, count, out);
 }
 
-void TopTokens(const float* weights, int count, int k, int32_t base, int32_t* out) {
-  HWY_DYNAMIC_DISPATCH(TopTokens)(weights, count, k, base, out);
+void TopTokens(const float* weights, int count, int k, int32_t base, int32_t* out,
+               TopTokensScratch* scratch) {
+  HWY_DYNAMIC_DISPATCH(TopTokens)(weights, count, k, base, out, scratch);
+}
+
+void TopTokensScratch::Reserve(int count) {
+  positions.reserve(static_cast<size_t>(count) + HWY_NAMESPACE::kPositionsBehind);
+  bits.reserve(static_cast<size_t>(count));
 }
 
 }  // namespace winnow::cpu

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <vector>
 
 namespace winnow::cpu {
 
@@ -15,10 +16,20 @@ float SoftmaxWeights2(int count, float* scores, float* max);
 void WeightedSum(const float* const* weights, const float* factors, int heads, int count,
                  float* out);
 
+/// What TopTokens needs for one call. Grows where nothing was reserved.
+struct TopTokensScratch {
+  std::vector<int32_t> positions;
+  std::vector<uint32_t> bits;
+
+  /// Makes room for choices among up to `count` weights.
+  void Reserve(int count);
+};
+
 /// Writes the positions of the `k` largest of weights[0, count) in ascending order to `out`, each
 /// plus `base`; lower positions first among equals. Exact. What is no weight, NaN or negative,
 /// counts as the largest. REQUIRES: 0 <= k <= count; room to read `count` rounded up to a multiple
 /// of 16.
-void TopTokens(const float* weights, int count, int k, int32_t base, int32_t* out);
+void TopTokens(const float* weights, int count, int k, int32_t base, int32_t* out,
+               TopTokensScratch* scratch);
 
 }  // namespace winnow::cpu

@@ -6,26 +6,28 @@
 #include <bit>
 #include <cassert>
 #include <cstring>
-#include <functional>
 #include <string>
 #include <utility>
 #include <vector>
 
+#include "absl/functional/function_ref.h"
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
 #include "absl/strings/str_cat.h"
 #include "kernels/cpu/thread_pool.h"
-#include "kernels/cuda/choose_tokens.h"
 #include "kernels/cuda/decode_attention.h"
+#include "kernels/cuda/decode_rows.h"
 #include "kernels/cuda/elementwise.h"
 #include "kernels/cuda/memory.h"
 #include "kernels/cuda/prefill_attention.h"
 #include "kernels/cuda/product.h"
 #include "kernels/cuda/read_bandwidth.h"
-#include "kernels/cuda/recall.h"
 #include "kernels/cuda/recordings.h"
 #include "kernels/cuda/rope.h"
 #include "kernels/cuda/status.h"
 #include "kernels/cuda/step_arrays.h"
 #include "kernels/cuda/thin_product.h"
+#include "kernels/cuda/token_choices.h"
 #include "kernels/cuda/weights.h"
 #include "kernels/logits.h"
 
@@ -40,28 +42,6 @@ constexpr int kMaxRecordedRows = 256;
 // Rows that are copied to the host together.
 constexpr int64_t kStagingBytes = int64_t{16} << 20;
 constexpr int64_t kReadBytes = int64_t{1} << 30;  // to measure bandwidth
-
-// Memory that grows to what was needed most.
-class Scratch {
- public:
-  /// At least so many bytes, zeroed when they are new. `moved` counts how often that was; null
-  /// where no recorded operator uses them.
-  absl::StatusOr<std::byte*> Reserve(int64_t bytes, cudaStream_t stream, int* moved) {
-    if (memory_ != nullptr && memory_->bytes() >= bytes) return memory_->data();
-    absl::StatusOr<std::unique_ptr<DeviceBuffer>> memory = DeviceBuffer::Create(bytes + bytes / 4);
-    if (!memory.ok()) return memory.status();
-    memory_ = *std::move(memory);
-    if (moved != nullptr) ++*moved;
-    const absl::Status status = CudaStatus(
-        cudaMemsetAsync(memory_->data(), 0, static_cast<size_t>(memory_->bytes()), stream),
-        "cudaMemsetAsync");
-    if (!status.ok()) return status;
-    return memory_->data();
-  }
-
- private:
-  std::unique_ptr<DeviceBuffer> memory_;
-};
 
 class CudaBackend : public Backend {
  public:
@@ -121,17 +101,25 @@ class CudaBackend : public Backend {
     return LoadMatrix({&table, 1});
   }
 
+  absl::Status Reserve(const StepLimits& limits) override {
+    absl::Status status = arrays_.Reserve(limits);
+    status.Update(decode_rows_.Reserve(limits, stream_));
+    status.Update(choices_.Reserve(limits, stream_));
+    described_.reserve(static_cast<size_t>(limits.vocab));
+    return status;
+  }
+
   void BeginStep(const StepBatch& batch) override { Note(arrays_.Upload(batch, stream_)); }
 
   void Replay(const StepBatch&, std::unique_ptr<Recordings>* recordings,
-              const std::function<void()>& queue) override {
+              absl::FunctionRef<void()> queue) override {
     const StepShape& shape = arrays_.shape();
     if (shape.tiles > 0 || shape.rows > kMaxRecordedRows || !status_.ok()) {
       queue();
       return;
     }
     if (*recordings == nullptr) *recordings = std::make_unique<GraphRecordings>();
-    const auto generation = [this] { return arrays_.generation() + moved_; };
+    const auto generation = [this] { return arrays_.generation() + decode_rows_.moved(); };
     Note(static_cast<GraphRecordings&>(**recordings).Run(shape, generation, stream_, queue));
   }
 
@@ -193,36 +181,14 @@ class CudaBackend : public Backend {
                                   stream_),
            "PrefillAttention");
     }
-    if (shape.decode_rows > 0) Note(Decode(qkv, heads, kv, selector, out));
+    if (shape.decode_rows > 0) {
+      Note(decode_rows_.Attend(arrays_, qkv, heads, kv, selector, out, stream_));
+    }
   }
 
-  void MeasureRecall(const StepBatch&, Tensor, int, const KvView&,
+  void MeasureRecall(const StepBatch&, Tensor, int, const KvView&, const LayerSelector&,
                      std::span<const RecallProbe> probes, float* recalls) override {
-    std::fill_n(recalls, probes.size(), 1.0f);  // of prompts' rows
-    std::vector<DecodeProbe> of_decode;
-    std::vector<size_t> places;
-    for (size_t i = 0; i < probes.size(); ++i) {
-      const int row = arrays_.DecodeRowOf(probes[i].row);
-      if (row < 0 || decode_.max_selected == 0) continue;
-      of_decode.push_back({row, probes[i].kv_head});
-      places.push_back(i);
-    }
-    if (of_decode.empty()) return;
-    const int64_t count = std::ssize(of_decode);
-    const int64_t probe_bytes = count * static_cast<int64_t>(sizeof(DecodeProbe));
-    const int64_t recall_bytes = count * static_cast<int64_t>(sizeof(float));
-    const absl::StatusOr<std::byte*> memory =
-        probes_.Reserve(probe_bytes + recall_bytes, stream_, &moved_);
-    if (!memory.ok()) return Note(memory.status());
-    auto* device_recalls = reinterpret_cast<float*>(*memory + probe_bytes);
-    Copy(*memory, reinterpret_cast<const std::byte*>(of_decode.data()), probe_bytes);
-    Note(LaunchMeasureRecall(decode_, reinterpret_cast<const DecodeProbe*>(*memory),
-                             static_cast<int>(count), device_recalls, stream_),
-         "MeasureRecall");
-    std::vector<float> measured(of_decode.size());
-    Copy(reinterpret_cast<std::byte*>(measured.data()),
-         reinterpret_cast<const std::byte*>(device_recalls), recall_bytes);
-    for (size_t i = 0; i < places.size(); ++i) recalls[places[i]] = measured[i];
+    Note(decode_rows_.MeasureRecall(arrays_, probes, *staging_, recalls, stream_));
   }
 
   void SwiGlu(Tensor gate_up, Tensor out) override {
@@ -235,55 +201,7 @@ class CudaBackend : public Backend {
 
   void ChooseTokens(Tensor logits, int first, std::span<const TokenChoice> choices,
                     int32_t* tokens) override {
-    std::fill_n(tokens, choices.size(), kLogitsNotFinite);
-    if (choices.empty()) return;
-    // Edits, choices and tokens lie one after another.
-    std::vector<LogitEdit> edits;
-    for (const TokenChoice& choice : choices) {
-      edits.insert(edits.end(), choice.edits.begin(), choice.edits.end());
-    }
-    const int64_t count = std::ssize(choices);
-    const int64_t choice_bytes = count * static_cast<int64_t>(sizeof(DeviceChoice));
-    const int64_t token_bytes = count * static_cast<int64_t>(sizeof(int32_t));
-    const int64_t edit_bytes = std::ssize(edits) * static_cast<int64_t>(sizeof(LogitEdit));
-    const absl::StatusOr<std::byte*> memory =
-        chosen_.Reserve(choice_bytes + token_bytes + edit_bytes, stream_, nullptr);
-    if (!memory.ok()) return Note(memory.status());
-    auto* const device_tokens = reinterpret_cast<int32_t*>(*memory + choice_bytes);
-    std::byte* const device_edits = *memory + choice_bytes + token_bytes;
-
-    std::vector<DeviceChoice> device_choices;
-    int64_t edit = 0;
-    bool needs_scratch = false;
-    for (const TokenChoice& choice : choices) {
-      DeviceChoice& device = device_choices.emplace_back(
-          DeviceChoice{.choice = choice,
-                       .edits = reinterpret_cast<const LogitEdit*>(device_edits) + edit,
-                       .edit_count = static_cast<int32_t>(choice.edits.size())});
-      device.choice.row -= first;
-      device.choice.edits = {};
-      edit += device.edit_count;
-      needs_scratch = needs_scratch || device.NeedsScratch();
-    }
-    float* weights = nullptr;
-    if (needs_scratch) {
-      const absl::StatusOr<std::byte*> scratch = weights_.Reserve(
-          count * logits.columns * static_cast<int64_t>(sizeof(float)), stream_, nullptr);
-      if (!scratch.ok()) return Note(scratch.status());
-      weights = reinterpret_cast<float*>(*scratch);
-    }
-    Copy(*memory, reinterpret_cast<const std::byte*>(device_choices.data()), choice_bytes);
-    if (edit_bytes > 0) {
-      Copy(device_edits, reinterpret_cast<const std::byte*>(edits.data()), edit_bytes);
-    }
-    Note(LaunchChooseTokens(logits, reinterpret_cast<const DeviceChoice*>(*memory),
-                            static_cast<int>(count), weights, device_tokens, stream_),
-         "ChooseTokens");
-    Note(cudaMemcpyAsync(staging_->data(), device_tokens, static_cast<size_t>(token_bytes),
-                         cudaMemcpyDeviceToHost, stream_),
-         "cudaMemcpyAsync");
-    Note(cudaStreamSynchronize(stream_), "cudaStreamSynchronize");
-    if (status_.ok()) std::memcpy(tokens, staging_->data(), static_cast<size_t>(token_bytes));
+    Note(choices_.Choose(logits, first, choices, *staging_, tokens, stream_));
   }
 
   void DescribeTokens(Tensor logits, int first, std::span<const TokenChoice> choices,
@@ -383,78 +301,14 @@ class CudaBackend : public Backend {
             .basis = basis};
   }
 
-  // Attention of the rows that attend on their own.
-  absl::Status Decode(const Tensor& qkv, int heads, const KvView& kv, const LayerSelector& selector,
-                      const Tensor& out) {
-    const StepShape& shape = arrays_.shape();
-    const int kv_heads = kv.kv_heads;
-    decode_ = {.kv_heads = kv_heads,
-               .group = heads / kv_heads,
-               .head_dim = kv.head_dim,
-               .block_tokens = kv.block_tokens,
-               .kv = kv.data,
-               .labels = kv.labels,
-               .label_width = kv.label_width,
-               .basis = selector.basis,
-               .sinks = selector.sinks,
-               .window = selector.window,
-               .min_context = selector.min_context,
-               .budget_weights = selector.budget_weights,
-               .rows = shape.decode_rows,
-               .query_rows = arrays_.decode_rows,
-               .sequences = arrays_.decode_sequences,
-               .contexts = arrays_.contexts,
-               .selections = arrays_.selections,
-               .block_tables = arrays_.block_tables,
-               .max_blocks = shape.max_blocks,
-               .max_context = shape.max_context,
-               .max_selected = shape.MaxSelected(selector, kv_heads),
-               .exact_scores = shape.scores > 0,
-               .queries = static_cast<const float*>(qkv.data),
-               .query_stride = qkv.stride,
-               .out = out.data,
-               .out_stride = out.stride,
-               .out_type = OutType::kBf16};
-    const int64_t entries = int64_t{shape.decode_rows} * kv_heads * decode_.max_selected;
-    const absl::StatusOr<std::byte*> selected =
-        selected_.Reserve(entries * static_cast<int64_t>(sizeof(uint32_t)), stream_, &moved_);
-    if (!selected.ok()) return selected.status();
-    decode_.selected = reinterpret_cast<uint32_t*>(*selected);
-
-    absl::Status status;
-    // Rows of prompts that are computed again can be more than one call takes.
-    const int most = kMaxDecodeHeads / kv_heads;
-    for (int first = 0; first < shape.decode_rows && status.ok(); first += most) {
-      DecodeAttention call = decode_;
-      call.rows = std::min(most, shape.decode_rows - first);
-      call.query_rows += first;
-      call.sequences += first;
-      call.contexts += first;
-      call.selections += first;
-      call.selected += int64_t{first} * kv_heads * call.max_selected;
-      const absl::StatusOr<std::byte*> workspace = workspace_.Reserve(
-          DecodeWorkspaceBytes(call.rows, kv_heads, call.head_dim, call.max_context), stream_,
-          &moved_);
-      if (!workspace.ok()) return workspace.status();
-      call.workspace = *workspace;
-      status = CudaStatus(LaunchDecodeAttention(call, stream_), "DecodeAttention");
-    }
-    return status;
-  }
-
   cpu::ThreadPool pool_{0};  ///< dequantises weights
   const cudaStream_t stream_;
   std::unique_ptr<Products> products_;
   std::unique_ptr<PinnedBuffer> staging_;
   StepArrays arrays_;
-  Scratch selected_;              ///< [decode rows, kv_heads, max_selected]
-  Scratch workspace_;             ///< of decode attention
+  DecodeRows decode_rows_;
+  TokenChoices choices_;
   std::vector<float> described_;  ///< a row of logits
-  Scratch chosen_;                ///< choices, and the tokens that they make
-  Scratch weights_;               ///< of choices, [choices, vocab]
-  Scratch probes_;                ///< of recall, and what they found
-  int moved_ = 0;                 ///< how often one of them has moved
-  DecodeAttention decode_;        ///< the last one
   absl::Status status_;           ///< first error since Synchronize
 };
 

@@ -30,8 +30,8 @@ void GraphRecordings::ForgetOldest() {
   recordings_.erase(oldest);
 }
 
-absl::Status GraphRecordings::Run(const StepShape& shape, const std::function<int()>& generation,
-                                  cudaStream_t stream, const std::function<void()>& queue) {
+absl::Status GraphRecordings::Run(const StepShape& shape, absl::FunctionRef<int()> generation,
+                                  cudaStream_t stream, absl::FunctionRef<void()> queue) {
   if (generation_ != generation()) Forget();
   generation_ = generation();
   ++runs_;
@@ -56,7 +56,7 @@ absl::Status GraphRecordings::Run(const StepShape& shape, const std::function<in
   return CudaStatus(cudaGraphLaunch(recording.graph, stream), "cudaGraphLaunch");
 }
 
-absl::Status GraphRecordings::Capture(cudaStream_t stream, const std::function<void()>& queue,
+absl::Status GraphRecordings::Capture(cudaStream_t stream, absl::FunctionRef<void()> queue,
                                       Recording* recording) {
   absl::Status status = CudaStatus(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal),
                                    "cudaStreamBeginCapture");

@@ -3,9 +3,9 @@
 #include <cuda_runtime_api.h>
 
 #include <cstdint>
-#include <functional>
 #include <map>
 
+#include "absl/functional/function_ref.h"
 #include "absl/status/status.h"
 #include "kernels/backend.h"
 #include "kernels/cuda/step_arrays.h"
@@ -22,8 +22,8 @@ class GraphRecordings : public Recordings {
 
   /// Runs a step on the stream: calls `queue`, or launches its graph. Graphs of another
   /// `generation`, which counts how often memory that they refer to has moved, are forgotten.
-  absl::Status Run(const StepShape& shape, const std::function<int()>& generation,
-                   cudaStream_t stream, const std::function<void()>& queue);
+  absl::Status Run(const StepShape& shape, absl::FunctionRef<int()> generation, cudaStream_t stream,
+                   absl::FunctionRef<void()> queue);
 
  private:
   struct Recording {
@@ -32,8 +32,7 @@ class GraphRecordings : public Recordings {
     int64_t last_run = 0;
   };
 
-  absl::Status Capture(cudaStream_t stream, const std::function<void()>& queue,
-                       Recording* recording);
+  absl::Status Capture(cudaStream_t stream, absl::FunctionRef<void()> queue, Recording* recording);
   void Forget();
   void ForgetOldest();
 

@@ -1,7 +1,6 @@
 #include "kernels/cuda/step_arrays.h"
 
 #include <algorithm>
-#include <bit>
 #include <cstring>
 #include <span>
 #include <utility>
@@ -12,6 +11,7 @@ namespace winnow::cuda {
 namespace {
 
 constexpr int64_t kAlignment = 16;  // bytes, of each array
+constexpr int64_t kArrays = 10;
 
 int64_t Aligned(int64_t bytes) { return (bytes + kAlignment - 1) / kAlignment * kAlignment; }
 
@@ -60,7 +60,10 @@ void StepArrays::Divide(const StepBatch& batch) {
       ++row;
     }
   }
-  std::ranges::stable_sort(tiles_, std::ranges::greater(), &PrefillTile::first_position);
+  std::ranges::sort(tiles_, [](const PrefillTile& a, const PrefillTile& b) {
+    return a.first_position != b.first_position ? a.first_position > b.first_position
+                                                : a.first_row < b.first_row;
+  });
   shape_.tiles = static_cast<int>(tiles_.size());
   shape_.Round(batch.max_blocks);
   tables_.assign(int64_t{shape_.sequences} * shape_.max_blocks, 0);
@@ -70,16 +73,41 @@ void StepArrays::Divide(const StepBatch& batch) {
   }
 }
 
-absl::Status StepArrays::Reserve(int64_t bytes) {
+absl::Status StepArrays::Reserve(const StepLimits& limits) {
+  const auto rows = static_cast<size_t>(limits.rows);
+  int blocks = 0;
+  for (const KvShape& layer : limits.layers) {
+    blocks = std::max(blocks, (limits.context + layer.block_tokens - 1) / layer.block_tokens);
+  }
+  const size_t table_entries =
+      static_cast<size_t>(limits.sequences) * static_cast<size_t>(RoundBlocks(blocks));
+  // As Upload lays them out: seven arrays of a number for each row, and the others.
+  const size_t row_bytes = 7 * sizeof(int32_t) + sizeof(Selection) + sizeof(PrefillTile);
+  const absl::Status status =
+      Grow(static_cast<int64_t>(rows * row_bytes + table_entries * sizeof(int32_t)) +
+           kArrays * kAlignment);
+  if (!status.ok()) return status;
+  row_sequences_.reserve(rows);
+  decode_rows_.reserve(rows);
+  decode_sequences_.reserve(rows);
+  contexts_.reserve(rows);
+  selections_.reserve(rows);
+  tiles_.reserve(rows);
+  tables_.reserve(table_entries);
+  return status;
+}
+
+absl::Status StepArrays::Grow(int64_t bytes) {
   if (host_ != nullptr && host_->bytes() >= bytes) return absl::OkStatus();
-  const auto size =
-      static_cast<int64_t>(std::bit_ceil(static_cast<uint64_t>(std::max<int64_t>(bytes, 1 << 16))));
-  absl::StatusOr<std::unique_ptr<PinnedBuffer>> host = PinnedBuffer::Create(size);
+  // What copies from the old memory, or reads it, has ended when these are gone.
+  host_.reset();
+  device_.reset();
+  absl::StatusOr<std::unique_ptr<PinnedBuffer>> host = PinnedBuffer::Create(bytes);
   if (!host.ok()) return host.status();
-  absl::StatusOr<std::unique_ptr<DeviceBuffer>> device = DeviceBuffer::Create(size);
+  absl::StatusOr<std::unique_ptr<DeviceBuffer>> device = DeviceBuffer::Create(bytes);
   if (!device.ok()) return device.status();
   host_ = *std::move(host);
-  device_ = *std::move(device);  // cudaFree waits for what still reads the old one
+  device_ = *std::move(device);
   ++generation_;
   return absl::OkStatus();
 }
@@ -96,7 +124,7 @@ absl::Status StepArrays::Upload(const StepBatch& batch, cudaStream_t stream) {
     return Array{values.data(), static_cast<int64_t>(std::span(values).size_bytes()),
                  reinterpret_cast<const void**>(device)};
   };
-  const Array arrays[] = {
+  const Array arrays[kArrays] = {
       array(batch.tokens, &tokens),
       array(batch.positions, &positions),
       array(row_sequences_, &sequences),
@@ -110,7 +138,7 @@ absl::Status StepArrays::Upload(const StepBatch& batch, cudaStream_t stream) {
   };
   int64_t bytes = 0;
   for (const Array& a : arrays) bytes += Aligned(a.bytes);
-  if (absl::Status status = Reserve(bytes); !status.ok()) return status;
+  if (absl::Status status = Grow(bytes); !status.ok()) return status;
   absl::Status status = CudaStatus(cudaEventSynchronize(copied_), "cudaEventSynchronize");
   if (!status.ok()) return status;
   int64_t at = 0;

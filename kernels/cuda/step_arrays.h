@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "absl/status/status.h"
+#include "kernels/backend.h"
 #include "kernels/cuda/memory.h"
 #include "kernels/cuda/prefill_attention.h"
 #include "kernels/cuda/step_shape.h"
@@ -25,6 +26,9 @@ class StepArrays {
   ~StepArrays();
   StepArrays(const StepArrays&) = delete;
   StepArrays& operator=(const StepArrays&) = delete;
+
+  /// Takes the memory for any step within the limits.
+  absl::Status Reserve(const StepLimits& limits);
 
   /// Lays the batch out and queues one copy to the device.
   absl::Status Upload(const StepBatch& batch, cudaStream_t stream);
@@ -49,7 +53,7 @@ class StepArrays {
 
  private:
   void Divide(const StepBatch& batch);
-  absl::Status Reserve(int64_t bytes);
+  absl::Status Grow(int64_t bytes);
 
   StepShape shape_;
   std::vector<int32_t> row_sequences_;

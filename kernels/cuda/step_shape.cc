@@ -14,6 +14,13 @@ constexpr int kLeastBlocks = 16;
 constexpr int32_t kLeastBudget = 64;
 constexpr int32_t kMostBudget = 1 << 30;
 
+int RoundUp(int value, int least) {
+  value = std::max(value, 1);
+  const auto power = static_cast<int>(std::bit_floor(static_cast<unsigned>(value)));
+  const int unit = std::max(least, power / 8);
+  return (value + unit - 1) / unit * unit;
+}
+
 int32_t RoundBudget(int32_t tokens) {
   if (tokens == 0) return 0;
   return static_cast<int32_t>(
@@ -22,11 +29,8 @@ int32_t RoundBudget(int32_t tokens) {
 
 }  // namespace
 
-int RoundUp(int value, int least) {
-  const auto power = static_cast<int>(std::bit_floor(static_cast<unsigned>(value)));
-  const int unit = std::max(least, power / 8);
-  return (value + unit - 1) / unit * unit;
-}
+int RoundContext(int tokens) { return RoundUp(tokens, kLeastContext); }
+int RoundBlocks(int blocks) { return RoundUp(blocks, kLeastBlocks); }
 
 void StepShape::AddDecodeRow(const Selection& selection, int context) {
   ++decode_rows;
@@ -52,8 +56,8 @@ void StepShape::AddDecodeRow(const Selection& selection, int context) {
 }
 
 void StepShape::Round(int blocks) {
-  max_context = RoundUp(std::max(1, max_context), kLeastContext);
-  max_blocks = RoundUp(std::max(1, blocks), kLeastBlocks);
+  max_context = RoundContext(max_context);
+  max_blocks = RoundBlocks(blocks);
   labels = RoundBudget(labels);
   window = RoundBudget(window);
   scores = RoundBudget(scores);

@@ -35,7 +35,8 @@ struct StepShape {
   int32_t MaxSelected(const LayerSelector& selector, int kv_heads) const;
 };
 
-/// Rounds up by at most an eighth, to a multiple of `least`.
-int RoundUp(int value, int least);
+/// Sizes as Round leaves them: up by at most an eighth, but for small ones.
+int RoundContext(int tokens);
+int RoundBlocks(int blocks);
 
 }  // namespace winnow::cuda

@@ -109,6 +109,8 @@ absl::StatusOr<BenchModel> Load(const BenchFlags& flags, int tokens_per_sequence
   }
   LoadOptions options = {.backend = {flags.device, flags.threads},
                          .max_step_tokens = std::max(flags.max_step_tokens, flags.batch),
+                         .max_sequences = flags.batch,
+                         .max_context = tokens_per_sequence,
                          .label_file = flags.label_file};
   options.kv_blocks =
       flags.batch * ((tokens_per_sequence + options.block_tokens - 1) / options.block_tokens);

@@ -2,6 +2,8 @@
 
 #include <utility>
 
+#include "absl/status/status.h"
+#include "absl/strings/str_cat.h"
 #include "engine/model/kv_layout.h"
 
 namespace winnow {
@@ -27,11 +29,17 @@ absl::StatusOr<LoadedModel> LoadedModel::FromWeights(const WeightSource& weights
       *model.backend, KvLayout(config, {.blocks = options.kv_blocks,
                                         .block_tokens = options.block_tokens,
                                         .label_width = labels != nullptr ? labels->width : 0}));
-  if (!pools.ok()) return pools.status();
+  if (!pools.ok()) {
+    return absl::Status(pools.status().code(),
+                        absl::StrCat("a KV pool of ", options.kv_blocks, " blocks of ",
+                                     options.block_tokens, " tokens: ", pools.status().message()));
+  }
   model.pools = *std::move(pools);
   absl::StatusOr<std::unique_ptr<Transformer>> transformer =
       Transformer::Load(weights, config, *model.backend, *model.pools,
                         {.max_step_tokens = options.max_step_tokens,
+                         .max_sequences = options.max_sequences,
+                         .max_context = options.max_context,
                          .selection = options.selection,
                          .labels = labels});
   if (!transformer.ok()) return transformer.status();

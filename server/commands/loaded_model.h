@@ -23,6 +23,8 @@ struct LoadOptions {
   int kv_blocks = 0;
   int block_tokens = EngineOptions().block_tokens;
   int max_step_tokens = 0;  ///< rows of one step
+  int max_sequences = 0;    ///< of one step; 0: as many as rows
+  int max_context = 0;      ///< tokens of one sequence; 0: all that the pool holds
   SelectionOptions selection = {};
   std::string label_file = {};  ///< empty: there are no labels to select by
 };

@@ -4,6 +4,7 @@
 #include <string>
 #include <utility>
 
+#include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
@@ -78,10 +79,17 @@ absl::Status Serve(ServeFlags& flags, const Signals& signals) {
                       .kv_blocks = options->kv_blocks,
                       .block_tokens = options->block_tokens,
                       .max_step_tokens = options->max_step_tokens,
+                      .max_sequences = options->max_running_sequences,
+                      .max_context = options->max_context,
                       .selection = flags.selection,
                       .label_file = flags.label_file};
   load.selection.uniform_budgets = flags.budgets == "uniform";
   const absl::StatusOr<LoadedModel> loaded = LoadedModel::FromFile(*file->gguf, file->config, load);
+  if (absl::IsResourceExhausted(loaded.status())) {
+    return absl::ResourceExhaustedError(absl::StrCat(
+        loaded.status().message(), "; less is needed with lower --kv-tokens, --max-step-tokens, ",
+        "--max-context or --max-running"));
+  }
   if (!loaded.ok()) return loaded.status();
   if (loaded->calibrated_context < options->max_context) {
     Log(LogLevel::kWarning, "beyond_calibration",

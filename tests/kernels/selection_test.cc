@@ -108,7 +108,7 @@ class Sequence {
                        View(out, int64_t{shape.heads} * shape.head_dim));
     if (recalls != nullptr) {
       recalls->resize(probes.size());
-      backend->MeasureRecall(batch, rows, shape.heads, kv, probes, recalls->data());
+      backend->MeasureRecall(batch, rows, shape.heads, kv, selector, probes, recalls->data());
     }
     return out;
   }
@@ -399,6 +399,27 @@ TEST(SelectionTest, NumbersThatAreNotFiniteStillSelectTokensOfTheContext) {
         }
       }
     }
+  }
+}
+
+TEST(SelectionTest, RowsOfMoreContextThanIsComputedAtOnceAreTheSame) {
+  const Shape shape{.heads = 16, .kv_heads = 16, .head_dim = 16, .width = 8, .context = 5000};
+  Sequence sequence(shape, 31);
+  constexpr int kRows = 110;  // times the heads and the context: more than 2^23 tokens
+  std::vector<Selection> selections;
+  for (int i = 0; i < kRows; ++i) {
+    selections.push_back(i % 3 == 0 ? Selection{.kind = SelectionKind::kLabels, .fraction = 1}
+                                    : Selection{.kind = SelectionKind::kLabels,
+                                                .fraction = 0.01f * static_cast<float>(i + 1)});
+  }
+  std::vector<float> recalls;
+  const auto together = sequence.Attend(shape.context - kRows, selections, &recalls);
+  const size_t row = size_t{16} * 16;
+  for (int i = 0; i < kRows; i += 7) {
+    std::vector<float> own_recalls;
+    const auto alone = sequence.Attend(shape.context - kRows + i, {selections[i]}, &own_recalls);
+    EXPECT_EQ(std::memcmp(alone.data(), &together[i * row], row * sizeof(float)), 0) << i;
+    EXPECT_TRUE(std::equal(own_recalls.begin(), own_recalls.end(), recalls.begin() + i * 16)) << i;
   }
 }
 

@@ -40,7 +40,8 @@ TEST(TopTokensTest, AreThoseThatSortingPutsFirst) {
     for (float& weight : weights) weight = std::exp2(-spread(random));
     weights = Padded(weights);
     std::vector<int32_t> chosen(k);
-    TopTokens(weights.data(), count, k, 7, chosen.data());
+    TopTokensScratch scratch;
+    TopTokens(weights.data(), count, k, 7, chosen.data(), &scratch);
     ASSERT_EQ(chosen, Sorted(weights, count, k, 7)) << count << " " << k;
   }
 }
@@ -56,7 +57,8 @@ TEST(TopTokensTest, OfEqualWeightsTheFirstWin) {
     for (float& weight : weights) weight = values[random() % distinct];
     weights = Padded(weights);
     std::vector<int32_t> chosen(k);
-    TopTokens(weights.data(), count, k, 0, chosen.data());
+    TopTokensScratch scratch;
+    TopTokens(weights.data(), count, k, 0, chosen.data(), &scratch);
     ASSERT_EQ(chosen, Sorted(weights, count, k, 0)) << count << " " << k;
   }
 }
@@ -77,7 +79,8 @@ TEST(TopTokensTest, WhatIsNoNumberCountsAsTheLargest) {
     }
     weights = Padded(weights);
     std::vector<int32_t> chosen(k);
-    TopTokens(weights.data(), count, k, 0, chosen.data());
+    TopTokensScratch scratch;
+    TopTokens(weights.data(), count, k, 0, chosen.data(), &scratch);
     ASSERT_EQ(chosen, Sorted(as_numbers, count, k, 0)) << count << " " << k;
   }
 }

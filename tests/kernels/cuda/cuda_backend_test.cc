@@ -460,8 +460,8 @@ class CudaAttentionTest : public CudaBackendTest {
     if (recalls != nullptr) {
       const auto probes = Probes();
       recalls->assign(probes.size(), NAN);
-      backend_->MeasureRecall(batch, device_rotated_, heads_, device_pool_.kv, probes,
-                              recalls->data());
+      backend_->MeasureRecall(batch, device_rotated_, heads_, device_pool_.kv,
+                              device_pool_.selector, probes, recalls->data());
       Sync();
     }
     return Get(out);
@@ -478,8 +478,8 @@ class CudaAttentionTest : public CudaBackendTest {
     if (recalls != nullptr) {
       const auto probes = Probes();
       recalls->assign(probes.size(), NAN);
-      cpu_->MeasureRecall(batch, View(rotated_, columns_), heads_, cpu_pool_.kv, probes,
-                          recalls->data());
+      cpu_->MeasureRecall(batch, View(rotated_, columns_), heads_, cpu_pool_.kv, cpu_pool_.selector,
+                          probes, recalls->data());
     }
     return out;
   }
@@ -679,6 +679,19 @@ TEST_F(CudaAttentionTest, SelectingRowsEqualTheCpus) {
       EXPECT_NEAR(recalls[i], cpu_recalls[i], 1e-2) << static_cast<int>(kind) << ", probe " << i;
     }
   }
+}
+
+TEST_F(CudaAttentionTest, RowsOfMoreMemoryThanACallTakesEqualTheCpus) {
+  // Lists of some 5,000 entries for 6 heads of each row come to more than 64 MiB.
+  Fill({{5000, 700}}, 6, 6, 64, 16, 31);
+  const std::vector<Selection> selections(700, {SelectionKind::kLabels, 0.9f, 0});
+  std::vector<float> recalls;
+  std::vector<float> cpu_recalls;
+  const auto got = OnDevice(selections, &recalls);
+  const auto want = OnCpu(selections, &cpu_recalls);
+  EXPECT_LT(RelativeError(got, want), 2e-2);
+  ASSERT_EQ(recalls.size(), cpu_recalls.size());
+  for (size_t i = 0; i < recalls.size(); ++i) EXPECT_NEAR(recalls[i], cpu_recalls[i], 1e-2) << i;
 }
 
 TEST_F(CudaAttentionTest, ReplaysOfARecordingComputeTheirOwnBatch) {

@@ -1,0 +1,171 @@
+#include "kernels/cuda/decode_rows.h"
+
+#include <algorithm>
+
+#include "kernels/cuda/decode_kernels.h"
+#include "kernels/cuda/recall.h"
+#include "kernels/cuda/status.h"
+
+namespace winnow::cuda {
+namespace {
+
+// Memory for lists, and for keys of contexts too long for shared memory: calls of several rows take
+// no more. Rows of long contexts fill the device with fewer of them.
+constexpr int64_t kCallBytes = int64_t{64} << 20;
+
+// Probes that are answered together, and their answers.
+constexpr size_t kProbes = 1 << 16;
+constexpr int64_t kProbeBytes = kProbes * (sizeof(DecodeProbe) + sizeof(float));
+
+int64_t SelectedBytes(int rows, int kv_heads, int max_selected) {
+  return int64_t{rows} * kv_heads * max_selected * static_cast<int64_t>(sizeof(uint32_t));
+}
+
+int RowsOfCall(int kv_heads, int max_context, int max_selected) {
+  int64_t rows = kMaxDecodeHeads / kv_heads;
+  for (const int64_t row_bytes :
+       {SelectedBytes(1, kv_heads, max_selected), SelectScratchBytes(1, kv_heads, max_context)}) {
+    if (max_selected > 0 && row_bytes > 0) rows = std::min(rows, kCallBytes / row_bytes);
+  }
+  return static_cast<int>(std::max<int64_t>(1, rows));
+}
+
+}  // namespace
+
+absl::Status DecodeRows::Reserve(const StepLimits& limits, cudaStream_t stream) {
+  // The most that RowsOfCall lets rows take of what a row takes.
+  const auto of_rows = [&](int64_t row_bytes) {
+    return std::max(row_bytes, std::min(limits.rows * row_bytes, kCallBytes));
+  };
+  const int context = RoundContext(limits.context);
+  absl::Status status = probes_.Take(kProbeBytes, stream).status();
+  for (const KvShape& layer : limits.layers) {
+    const int64_t workspace = DecodeWorkspaceBytes(0, layer.kv_heads, layer.head_dim, context) +
+                              of_rows(SelectScratchBytes(1, layer.kv_heads, context));
+    status.Update(
+        selected_.Take(of_rows(SelectedBytes(1, layer.kv_heads, context)), stream).status());
+    status.Update(workspace_.Take(workspace, stream).status());
+  }
+  return status;
+}
+
+DecodeAttention DecodeRows::CallFrom(int first) const {
+  DecodeAttention call = all_;
+  call.rows = std::min(rows_of_call_, all_.rows - first);
+  call.query_rows += first;
+  call.sequences += first;
+  call.contexts += first;
+  call.selections += first;
+  return call;
+}
+
+absl::Status DecodeRows::Attend(const StepArrays& arrays, const Tensor& qkv, int heads,
+                                const KvView& kv, const LayerSelector& selector, const Tensor& out,
+                                cudaStream_t stream) {
+  const StepShape& shape = arrays.shape();
+  all_ = {.kv_heads = kv.kv_heads,
+          .group = heads / kv.kv_heads,
+          .head_dim = kv.head_dim,
+          .block_tokens = kv.block_tokens,
+          .kv = kv.data,
+          .labels = kv.labels,
+          .label_width = kv.label_width,
+          .basis = selector.basis,
+          .sinks = selector.sinks,
+          .window = selector.window,
+          .min_context = selector.min_context,
+          .budget_weights = selector.budget_weights,
+          .rows = shape.decode_rows,
+          .query_rows = arrays.decode_rows,
+          .sequences = arrays.decode_sequences,
+          .contexts = arrays.contexts,
+          .selections = arrays.selections,
+          .block_tables = arrays.block_tables,
+          .max_blocks = shape.max_blocks,
+          .max_context = shape.max_context,
+          .max_selected = shape.MaxSelected(selector, kv.kv_heads),
+          .exact_scores = shape.scores > 0,
+          .queries = static_cast<const float*>(qkv.data),
+          .query_stride = qkv.stride,
+          .out = out.data,
+          .out_stride = out.stride,
+          .out_type = OutType::kBf16};
+  rows_of_call_ = RowsOfCall(kv.kv_heads, all_.max_context, all_.max_selected);
+  const int rows = std::min(rows_of_call_, all_.rows);
+  const auto selected = selected_.Take(SelectedBytes(rows, kv.kv_heads, all_.max_selected), stream);
+  if (!selected.ok()) return selected.status();
+  const auto workspace =
+      workspace_.Take(DecodeWorkspaceBytes(all_.max_selected > 0 ? rows : 0, kv.kv_heads,
+                                           kv.head_dim, all_.max_context),
+                      stream);
+  if (!workspace.ok()) return workspace.status();
+  all_.selected = reinterpret_cast<uint32_t*>(*selected);
+  all_.workspace = *workspace;
+
+  absl::Status status;
+  for (int first = 0; first < all_.rows && status.ok(); first += rows_of_call_) {
+    status = CudaStatus(LaunchDecodeAttention(CallFrom(first), stream), "DecodeAttention");
+  }
+  return status;
+}
+
+absl::Status DecodeRows::MeasureRecall(const StepArrays& arrays,
+                                       std::span<const RecallProbe> probes, PinnedBuffer& staging,
+                                       float* recalls, cudaStream_t stream) {
+  std::fill_n(recalls, probes.size(), 1.0f);  // of rows that do not select
+  absl::Status status;
+  while (!probes.empty() && all_.max_selected > 0 && status.ok()) {
+    const size_t count = std::min(probes.size(), kProbes);
+    for (int first = 0; first < all_.rows && status.ok(); first += rows_of_call_) {
+      status = MeasureRows(first, arrays, probes.first(count), staging, recalls, stream);
+    }
+    probes = probes.subspan(count);
+    recalls += count;
+  }
+  return status;
+}
+
+// Of those probes that ask about rows of the call from `first` on.
+absl::Status DecodeRows::MeasureRows(int first, const StepArrays& arrays,
+                                     std::span<const RecallProbe> probes, PinnedBuffer& staging,
+                                     float* recalls, cudaStream_t stream) {
+  const DecodeAttention rows = CallFrom(first);
+  const auto row_of = [&](const RecallProbe& probe) {
+    return arrays.DecodeRowOf(probe.row) - first;
+  };
+  const auto is_asked = [&](const RecallProbe& probe) {
+    return row_of(probe) >= 0 && row_of(probe) < rows.rows;
+  };
+  auto* const asked = reinterpret_cast<DecodeProbe*>(staging.data());
+  size_t count = 0;
+  for (const RecallProbe& probe : probes) {
+    if (is_asked(probe)) asked[count++] = {row_of(probe), probe.kv_head};
+  }
+  if (count == 0) return absl::OkStatus();
+  const auto memory = probes_.Take(kProbeBytes, stream);
+  if (!memory.ok()) return memory.status();
+  auto* const found = reinterpret_cast<float*>(asked + kProbes);
+  auto* const device_asked = reinterpret_cast<DecodeProbe*>(*memory);
+  auto* const device_found = reinterpret_cast<float*>(device_asked + kProbes);
+  absl::Status status;
+  const auto call = [&](cudaError_t error, const char* name) {
+    status.Update(CudaStatus(error, name));
+  };
+  // Later rows have overwritten what these selected.
+  if (rows.rows < all_.rows) call(LaunchSelect(rows, ScratchOf(rows).keys, stream), "Select");
+  call(cudaMemcpyAsync(device_asked, asked, count * sizeof(DecodeProbe), cudaMemcpyHostToDevice,
+                       stream),
+       "cudaMemcpyAsync");
+  call(LaunchMeasureRecall(rows, device_asked, static_cast<int>(count), device_found, stream),
+       "MeasureRecall");
+  call(cudaMemcpyAsync(found, device_found, count * sizeof(float), cudaMemcpyDeviceToHost, stream),
+       "cudaMemcpyAsync");
+  call(cudaStreamSynchronize(stream), "cudaStreamSynchronize");
+  size_t next = 0;
+  for (size_t i = 0; i < probes.size() && status.ok(); ++i) {
+    if (is_asked(probes[i])) recalls[i] = found[next++];
+  }
+  return status;
+}
+
+}  // namespace winnow::cuda
