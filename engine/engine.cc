@@ -74,13 +74,14 @@ void Engine::Loop() {
       activity_.in_step = true;
       activity_.step_begin = absl::Now();
     }
-    busy = core_.Step();
-    {
-      std::lock_guard lock(activity_mutex_);
-      activity_.in_step = false;
-      activity_.gauges = core_.gauges();
-    }
-    mailbox_.Publish(core_.load());
+    busy = core_.Step([this] {
+      {
+        std::lock_guard lock(activity_mutex_);
+        activity_.in_step = false;
+        activity_.gauges = core_.gauges();
+      }
+      mailbox_.Publish(core_.load());
+    });
     healthy_.store(core_.healthy(), std::memory_order_release);
     drained_.store(draining && core_.requests() == 0, std::memory_order_release);
   }

@@ -60,8 +60,18 @@ absl::Time EngineCore::NextDeadline() const {
                            : std::min(drain_limit_, requests_.NextDeadline());
 }
 
-bool EngineCore::Step() {
+bool EngineCore::Step(const std::function<void()>& publish) {
   ended_.clear();
+  in_step_ = true;
+  const bool worked = ComputeStep();
+  in_step_ = false;
+  NoteLoad();
+  publish();
+  HandDeliveriesOver();
+  return worked;
+}
+
+bool EngineCore::ComputeStep() {
   EndLate();
   for (ActiveRequest* active : requests_.all()) active->NotePauses();
   Draft();
@@ -73,10 +83,7 @@ bool EngineCore::Step() {
   CheckInvariants();
 #endif
   NoteScheduled(schedule, begin);
-  if (schedule.spans.empty()) {
-    NoteLoad();
-    return false;
-  }
+  if (schedule.spans.empty()) return false;
   StepStats stats;
   std::map<int, int> prefill_tokens;  // by priority
   for (const Span& span : schedule.spans) {
@@ -106,7 +113,6 @@ bool EngineCore::Step() {
                                             absl::ToDoubleSeconds(end - begin));
   }
   observer_.OnStep(stats);
-  NoteLoad();
   return true;
 }
 
@@ -200,20 +206,32 @@ absl::Status EngineCore::Accept(ActiveRequest& active, Sequence& sequence, const
     load_.forecast.mutable_costs().NoteEnd(active.request(), sequence.generated(),
                                            sequence.max_length() - sequence.prompt_length());
   }
-  active.Deliver(sequence, *std::move(output), clock_());
+  deliveries_.push_back(
+      [&active, &sequence, output = *std::move(output), now = clock_()]() mutable {
+        active.Deliver(sequence, std::move(output), now);
+      });
   return absl::OkStatus();
 }
 
 void EngineCore::End(ActiveRequest& active, const absl::Status& status) {
   if (!active.started()) load_.waiting.Remove(active.request(), active.load());
+  std::vector<Sequence*> aborted;
   for (const auto& sequence : active.sequences()) {
     if (sequence->state() == Sequence::State::kFinished) continue;
     scheduler_.Remove(*sequence);
-    active.Abort(*sequence);
+    aborted.push_back(sequence.get());
   }
   ended_.push_back(requests_.Remove(active));
-  observer_.OnFinished(active.Conclude(status, clock_()));
-  active.Finish();
+  deliveries_.push_back([this, &active, status, aborted = std::move(aborted), now = clock_()] {
+    for (Sequence* sequence : aborted) active.Abort(*sequence);
+    observer_.OnFinished(active.Conclude(status, now));
+    active.Finish();
+  });
+  if (!in_step_) HandDeliveriesOver();
+}
+
+void EngineCore::HandDeliveriesOver() {
+  for (const auto& deliver : std::exchange(deliveries_, {})) deliver();
 }
 
 void EngineCore::Fail(const absl::Status& status) {

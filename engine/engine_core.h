@@ -65,9 +65,11 @@ class EngineCore {
   /// Ends all requests now.
   void EndAll(const absl::Status& status);
 
-  /// Ends what has expired, then computes one step and hands its tokens out. False if there was
-  /// nothing to compute: until the next message or NextDeadline() another call will do nothing.
-  bool Step();
+  /// Ends what has expired, then computes one step and hands its tokens out; `publish` is called
+  /// before these go out, when load() and gauges() are up to date: who has got a token finds the
+  /// engine as it is since. False if there was nothing to compute: until the next message or
+  /// NextDeadline() another call will do nothing.
+  bool Step(const std::function<void()>& publish = [] {});
 
   /// When Step has to be called even if nothing else happens.
   absl::Time NextDeadline() const;
@@ -101,6 +103,7 @@ class EngineCore {
     }
   };
 
+  bool ComputeStep();
   void EndLate();
   void ShedOverflow(const Request& newcomer);
   void Draft();
@@ -112,6 +115,7 @@ class EngineCore {
   void End(ActiveRequest& active, const absl::Status& status);
   void Shed(ActiveRequest& active, ShedReason reason, const std::string& message);
   void Fail(const absl::Status& status);
+  void HandDeliveriesOver();
   void NoteLoad();
 
   const EngineOptions options_;
@@ -134,6 +138,8 @@ class EngineCore {
   RequestTable requests_;
   /// Ended during this step, whose schedule may still point to their sequences.
   std::vector<std::unique_ptr<ActiveRequest>> ended_;
+  bool in_step_ = false;
+  std::vector<std::function<void()>> deliveries_;  ///< outputs and ends of this step, in order
   int64_t arrivals_ = 0;
   std::mt19937_64 seeds_;  ///< for requests that bring none
   absl::Time drain_limit_ = absl::InfiniteFuture();

@@ -5,8 +5,10 @@
 #include <atomic>
 #include <chrono>
 #include <condition_variable>
+#include <functional>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <string>
 #include <thread>
 #include <utility>
@@ -199,6 +201,28 @@ TEST_F(EngineTest, FullQueueRefusesTheNextRequestOnly) {
   }
   EXPECT_TRUE(submit(50).ok());
   sinks.back()->AwaitFinished();
+}
+
+TEST_F(EngineTest, WhoGetsATokenFindsTheQueueAsItIsSince) {
+  /// Submits another request with the first token.
+  class Successive : public BufferingSink {
+   public:
+    void OnOutput(Output output) override {
+      if (next && !submitted.has_value()) submitted = next();
+      BufferingSink::OnOutput(std::move(output));
+    }
+    std::function<absl::Status()> next;
+    std::optional<absl::Status> submitted;
+  };
+  options_.max_waiting_requests = 1;
+  Engine engine(options_, model_, model_, tokenizer_, observer_);
+  Successive first;
+  BufferingSink second;
+  first.next = [&] { return engine.Submit(Greedy(2, 3, 5), &second); };
+  ASSERT_TRUE(engine.Submit(Greedy(1, 3, 5), &first).ok());
+  EXPECT_TRUE(first.AwaitFinished().status.ok());
+  ASSERT_EQ(first.submitted, absl::OkStatus()) << "the first one does not wait any more";
+  EXPECT_TRUE(second.AwaitFinished().status.ok());
 }
 
 TEST_F(EngineTest, InvalidRequestIsRefusedAtOnce) {

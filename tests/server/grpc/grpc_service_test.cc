@@ -42,7 +42,6 @@ EngineOptions Options() {
   options.kv_blocks = 256;
   options.max_context = kContext;
   options.max_running_sequences = 2;
-  // Not one: a request counts as waiting until the end of the step that gives its first token.
   options.max_waiting_requests = 2;
   return options;
 }
