@@ -57,6 +57,15 @@ class Prometheus:
         self._process.wait()
         self._folder.cleanup()
 
+    def await_scrape(self, after):
+        """Waits for a scrape that was later (seconds since 1970); returns when it was."""
+        end = time.monotonic() + START_LIMIT_SECONDS
+        while not (times := [when for _, when in self.query("timestamp(up)") if when > after]):
+            if time.monotonic() > end:
+                raise RuntimeError(f"Prometheus has not scraped {self._metrics_address} again")
+            time.sleep(0.1)
+        return times[0]
+
     def query(self, expression):
         """Series now, as [(labels, value)]."""
         return [(series["metric"], float(series["value"][1]))

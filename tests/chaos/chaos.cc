@@ -199,7 +199,7 @@ void TerminateUnderLoad(ServerProcess& server, Complaints& complaints) {
   while (started < kClients / 2 && absl::Now() < limit) absl::SleepFor(absl::Milliseconds(5));
   server.Terminate();
   for (std::thread& thread : threads) thread.join();
-  const std::optional<int> exit_status = server.Wait(kSettleLimit);
+  const std::optional<int> exit_status = server.Wait();
   std::printf("%-22s %d calls finished, %d refused; exit status %s\n", "SIGTERM under load",
               finished.load(), refused.load(),
               exit_status ? absl::StrCat(*exit_status).c_str() : "none: it still runs");

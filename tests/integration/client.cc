@@ -134,6 +134,14 @@ v1::GenerateRequest Greedy(const std::string& text, int max_tokens) {
   return request;
 }
 
+v1::GenerateRequest Wide(const std::string& text, int max_tokens) {
+  v1::GenerateRequest request = Greedy(text, max_tokens);
+  request.set_n(8);
+  request.set_logprobs(true);
+  request.set_top_logprobs(20);
+  return request;
+}
+
 v1::GenerateRequest GreedyChat(const std::string& message, int max_tokens) {
   v1::GenerateRequest request = Greedy("", max_tokens);
   v1::ChatMessage* user = request.mutable_chat()->add_messages();

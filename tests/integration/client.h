@@ -69,7 +69,11 @@ std::shared_ptr<grpc::Channel> Connect(const std::string& address, const std::st
 
 /// A greedy request for exactly `max_tokens` tokens.
 v1::GenerateRequest Greedy(const std::string& text, int max_tokens);
-/// The same with one user's message.
+/// The same for eight continuations with 20 alternatives for each token. From about 100 tokens of
+/// each on, that is far more than flow control lets through to a client that doesn't read: such a
+/// request goes on for as long as its client wants, however fast the machine is.
+v1::GenerateRequest Wide(const std::string& text, int max_tokens);
+/// Greedy with one user's message.
 v1::GenerateRequest GreedyChat(const std::string& message, int max_tokens);
 
 /// The whole of a streaming call, and of a unary one.

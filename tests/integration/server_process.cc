@@ -26,9 +26,6 @@ namespace winnow {
 namespace {
 
 constexpr absl::Duration kPoll = absl::Milliseconds(5);
-/// For a machine that does much else.
-constexpr absl::Duration kCommandLimit = absl::Seconds(60);
-constexpr absl::Duration kStartLimit = absl::Seconds(60);
 
 std::string TemporaryPath() {
   std::string path = (std::filesystem::temp_directory_path() / "winnow_XXXXXX").string();
@@ -123,15 +120,15 @@ std::optional<int> ChildProcess::ExitStatus() {
   return exit_status_;
 }
 
-std::optional<int> ChildProcess::Wait(absl::Duration limit) {
-  const absl::Time end = absl::Now() + limit;
+std::optional<int> ChildProcess::Wait() {
+  const absl::Time end = absl::Now() + kHangLimit;
   while (!ExitStatus() && absl::Now() < end) absl::SleepFor(kPoll);
   return exit_status_;
 }
 
 CommandResult RunCommand(const std::vector<std::string>& arguments, const std::string& input) {
   ChildProcess process(arguments, input);
-  const std::optional<int> exit_status = process.Wait(kCommandLimit);
+  const std::optional<int> exit_status = process.Wait();
   return {exit_status, process.Output()};
 }
 
@@ -165,7 +162,7 @@ absl::StatusOr<std::unique_ptr<ServerProcess>> ServerProcess::Start(
       server->metrics_address_ = LogValue(log.substr(listening), "metrics_address");
       return server;
     }
-    if (server->ExitStatus() || absl::Now() - started > kStartLimit) {
+    if (server->ExitStatus() || absl::Now() - started > kHangLimit) {
       return absl::UnavailableError(absl::StrCat("the server did not start: ", server->Log()));
     }
     absl::SleepFor(kPoll);
@@ -196,9 +193,8 @@ std::optional<double> ServerProcess::Metric(const std::string& series) const {
   return found == metrics->end() ? std::nullopt : std::optional(found->second);
 }
 
-bool ServerProcess::MetricBecomes(const std::string& series, double value,
-                                  absl::Duration limit) const {
-  const absl::Time end = absl::Now() + limit;
+bool ServerProcess::MetricBecomes(const std::string& series, double value) const {
+  const absl::Time end = absl::Now() + kHangLimit;
   while (Metric(series) != value) {
     if (absl::Now() > end) return false;
     absl::SleepFor(kPoll);

@@ -19,6 +19,10 @@ namespace winnow {
 /// when it is not set: no test of this folder can go on without it.
 std::string DemoModelPath();
 
+/// What waits for a cause waits for so long, on a machine that does much else: what hangs fails a
+/// test, not stops it.
+inline constexpr absl::Duration kHangLimit = absl::Seconds(60);
+
 /// A running program with its standard output and error going to a file.
 class ChildProcess {
  public:
@@ -34,8 +38,8 @@ class ChildProcess {
   pid_t pid() const { return pid_; }
   /// The exit status once the program has ended, -N after signal N; nothing while it runs.
   std::optional<int> ExitStatus();
-  /// The same, waiting for at most `limit`.
-  std::optional<int> Wait(absl::Duration limit);
+  /// The same once it has ended; nothing if it hangs.
+  std::optional<int> Wait();
 
  private:
   std::string output_path_;
@@ -45,7 +49,7 @@ class ChildProcess {
 
 /// What a command that ends by itself did.
 struct CommandResult {
-  std::optional<int> exit_status;  ///< as ChildProcess::Wait; nothing: still running after a minute
+  std::optional<int> exit_status;  ///< as ChildProcess::Wait; nothing: it hangs
   std::string output;              ///< standard output and error
 };
 
@@ -75,9 +79,8 @@ class ServerProcess {
   /// The value of one series, spelled as on the page: `name` or `name{label="value"}`. Nothing when
   /// the page doesn't have it.
   std::optional<double> Metric(const std::string& series) const;
-  /// Waits until the series has the value; false if it hasn't after `limit`.
-  bool MetricBecomes(const std::string& series, double value,
-                     absl::Duration limit = absl::Seconds(10)) const;
+  /// Waits until the series has the value; false if it never has.
+  bool MetricBecomes(const std::string& series, double value) const;
   /// Waits until no request runs or waits and all KV blocks are free.
   bool BecomesIdle() const;
 
@@ -92,11 +95,11 @@ class ServerProcess {
   void Terminate();  ///< SIGTERM
   /// See ChildProcess.
   std::optional<int> ExitStatus() { return process_.ExitStatus(); }
-  std::optional<int> Wait(absl::Duration limit) { return process_.Wait(limit); }
+  std::optional<int> Wait() { return process_.Wait(); }
   std::string Log() const { return process_.Output(); }
   /// Waits until the log holds `text`; false if it doesn't after `limit`. Lines may come later than
   /// what they tell of.
-  bool Logs(std::string_view text, absl::Duration limit = absl::Seconds(10)) const;
+  bool Logs(std::string_view text, absl::Duration limit = kHangLimit) const;
 
  private:
   explicit ServerProcess(const std::vector<std::string>& arguments) : process_(arguments) {}

@@ -51,7 +51,8 @@ class Metrics(unittest.TestCase):
         # sampled; and a client's mistake.
         cls.smoke = run(LOADTEST / "run.py", "smoke", "--output", cls.folder / "smoke", *addresses(cls.server))
         cls.codes = [generate(cls.server, prompts.cut(600), 40), generate(cls.server, [], 1)]
-        time.sleep(4)  # a rate takes two scrapes
+        # A rate takes two scrapes.
+        cls.prometheus.await_scrape(cls.prometheus.await_scrape(time.time()))
         cls.ended = time.time()
 
     def test_ghz_smoke_has_no_errors(self):

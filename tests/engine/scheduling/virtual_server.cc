@@ -33,8 +33,7 @@ absl::Status TimedModel::Forward(const StepBatch& batch, std::span<float>, std::
 
 absl::Status TimedModel::ForwardAndChoose(const StepBatch& batch,
                                           std::span<const TokenChoice> choices,
-                                          std::span<int32_t> tokens,
-                                          std::span<TokenDescription> descriptions,
+                                          std::span<int32_t> tokens, std::span<TokenDescription>,
                                           std::span<float> recalls) {
   for (size_t i = 0; i < choices.size(); ++i) {
     const bool ends = choices[i].uniform < static_cast<double>(choices[i].min_p);

@@ -6,7 +6,7 @@
 #include <thread>
 #include <vector>
 
-#include "absl/synchronization/notification.h"
+#include "tests/server/notification.h"
 
 namespace winnow {
 namespace {
@@ -15,7 +15,7 @@ TEST(DeliveryThreadTest, RunsEverythingInOrderOnAnotherThreadAlsoWhatIsLeftAtThe
   std::vector<int> ran;
   std::thread::id where;
   std::optional<DeliveryThread> delivery(std::in_place);
-  absl::Notification may_go_on;
+  Notification may_go_on;
   delivery->Post([&] { may_go_on.WaitForNotification(); });
   for (int i = 0; i < 1000; ++i) {
     delivery->Post([&ran, &where, i] {
@@ -31,7 +31,7 @@ TEST(DeliveryThreadTest, RunsEverythingInOrderOnAnotherThreadAlsoWhatIsLeftAtThe
 }
 
 TEST(DeliveryThreadTest, ADeliveryMayPostAnother) {
-  absl::Notification ran;
+  Notification ran;
   DeliveryThread delivery;
   delivery.Post([&] { delivery.Post([&] { ran.Notify(); }); });
   ran.WaitForNotification();

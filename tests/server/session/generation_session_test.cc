@@ -38,7 +38,7 @@ EngineOptions Options() {
   options.kv_blocks = 64;
   options.max_context = 2000;
   options.max_running_sequences = 2;
-  options.max_waiting_requests = 2;
+  options.max_waiting_requests = 3;
   return options;
 }
 
@@ -132,9 +132,12 @@ class GenerationSessionTest : public testing::Test {
             .traceparent = "",
             .abort = {}};
   }
+  /// Tokens that cost Alice minutes of her quota.
+  static constexpr int kMinutes = 600;
+
   /// How a short request of Alice's ends.
-  absl::Status Short(int prompt_tokens = 1) {
-    TestFront front(Prompt(std::string(static_cast<size_t>(prompt_tokens), 'x'), 1));
+  absl::Status Short(int prompt_tokens = 1, int max_tokens = 1) {
+    TestFront front(Prompt(std::string(static_cast<size_t>(prompt_tokens), 'x'), max_tokens));
     return front.Run(context_, Call()).status;
   }
 
@@ -232,12 +235,12 @@ TEST_F(GenerationSessionTest, ARequestThatTheEngineRefusesCostsNothing) {
   impossible.n = 3;
   TestFront front(impossible);
   EXPECT_TRUE(absl::IsInvalidArgument(front.Run(context_, Call()).status));
-  EXPECT_EQ(Short(100), absl::OkStatus());
+  EXPECT_EQ(Short(100, kMinutes), absl::OkStatus());
   EXPECT_TRUE(absl::IsResourceExhausted(Short()));
 }
 
 TEST_F(GenerationSessionTest, AClientOverItsQuotaIsRefusedBeforeItsMessageCostsAnything) {
-  TestFront front(Prompt("x", 120));
+  TestFront front(Prompt("x", kMinutes));
   EXPECT_EQ(front.Run(context_, Call()).status, absl::OkStatus());
   TestFront spent(Prompt("x", 1));
   EXPECT_TRUE(absl::IsResourceExhausted(spent.Run(context_, Call()).status));
@@ -270,12 +273,12 @@ TEST_F(GenerationSessionTest, ARequestThatNeverRanCostsNothingHoweverItEnds) {
   expired.ended.WaitForNotification();
   EXPECT_FALSE(expired.end.status.ok());
   guest.ended.WaitForNotification();
-  EXPECT_EQ(Short(100), absl::OkStatus());
+  EXPECT_EQ(Short(100, kMinutes), absl::OkStatus());
   EXPECT_TRUE(absl::IsResourceExhausted(Short())) << "that one ran";
 }
 
 TEST_F(GenerationSessionTest, AQuotaIsSpentByWhatWasGeneratedAndSaysWhenThereIsMore) {
-  TestFront front(Prompt("x", 120));
+  TestFront front(Prompt("x", kMinutes));
   EXPECT_EQ(front.Run(context_, Call()).status, absl::OkStatus());
   TestFront spent(Prompt("x", 1));
   const CallStatus end = spent.Run(context_, Call());
@@ -307,25 +310,30 @@ TEST_F(GenerationSessionTest, ACancelledCallEndsAndFreesItsPlace) {
 }
 
 TEST_F(GenerationSessionTest, ACallThatItsClientResetsAtTheDeadlineHasExpired) {
+  // A guest's request is held in its step: the engine hears of the resets before it looks at
+  // deadlines.
   Notification in_step, may_go_on;
   model_.before_step = [&] {
     if (!in_step.HasBeenNotified()) in_step.Notify();
     may_go_on.WaitForNotification();
   };
-  for (const auto& [left, code] :
-       {std::pair(absl::Milliseconds(20), absl::StatusCode::kDeadlineExceeded),
-        std::pair(absl::Hours(1), absl::StatusCode::kCancelled)}) {
-    TestFront front(Prompt("x", 1900));
-    IncomingCall call = Call();
+  TestFront guest(Prompt("x", 1)), at_deadline(Prompt("x", 1)), before(Prompt("x", 1));
+  const auto start = [&](TestFront& front, absl::Duration left) {
+    IncomingCall call = Call({"Bearer guest"});
     call.deadline = absl::Now() + left;
     front.session = std::make_unique<GenerationSession>(context_, std::move(call), front);
     front.session->Start();
-    in_step.WaitForNotification();
-    front.session->Cancel();  // the engine hears of it before it looks at deadlines
-    if (!may_go_on.HasBeenNotified()) may_go_on.Notify();
-    front.ended.WaitForNotification();
-    EXPECT_EQ(front.end.status.code(), code);
-  }
+  };
+  start(guest, absl::Hours(1));
+  in_step.WaitForNotification();
+  start(at_deadline, absl::Milliseconds(20));
+  start(before, absl::Hours(1));
+  at_deadline.session->Cancel();
+  before.session->Cancel();
+  may_go_on.Notify();
+  for (TestFront* front : {&guest, &at_deadline, &before}) front->ended.WaitForNotification();
+  EXPECT_EQ(at_deadline.end.status.code(), absl::StatusCode::kDeadlineExceeded);
+  EXPECT_EQ(before.end.status.code(), absl::StatusCode::kCancelled);
 }
 
 TEST_F(GenerationSessionTest, ALongTextHoldsUpNeitherItsCallersThreadNorShortOnes) {
