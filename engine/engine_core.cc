@@ -7,6 +7,7 @@
 #include "absl/strings/str_cat.h"
 #include "engine/attention_accounting.h"
 #include "engine/base/check.h"
+#include "engine/scheduling/admission.h"
 
 namespace winnow {
 
@@ -27,12 +28,19 @@ EngineCore::EngineCore(const EngineOptions& options, ForwardPass& forward, Block
 EngineCore::~EngineCore() { WINNOW_CHECK(requests_.empty()); }
 
 void EngineCore::Submit(Request request, RequestSink* sink, absl::Time submitted) {
-  const Load load = load_.forecast.LoadOf(request);
+  const absl::Time now = clock_();
+  const Load load = load_.forecast.LoadOf(request, KnownTokens(request));
+  const absl::Status in_time = Admission::CheckDeadline(request, load, load_, now);
+  const double seconds = absl::ToDoubleSeconds(request.deadline - submitted);
   ActiveRequest& active = requests_.Add(std::make_unique<ActiveRequest>(
       std::move(request), sink, submitted, load, arrivals_++, seeds_(), options_, tokenizer_));
+  for (const auto& sequence : active.sequences()) {
+    sequence->set_claims_all(load_.forecast.ClaimsAll(load, seconds));
+  }
   load_.waiting.Add(active.request(), load);
   scheduler_.Add(active.first());
   if (!healthy_) return End(active, absl::UnavailableError("the device has failed"));
+  if (!in_time.ok()) return End(active, in_time);
   ShedOverflow(active.request());
 }
 
@@ -44,6 +52,12 @@ void EngineCore::ShedOverflow(const Request& newcomer) {
     Shed(*requests_.YoungestWaiting(owner.priority, owner.client), ShedReason::kDisplaced,
          "the queue is full, and others have precedence");
   }
+}
+
+// Of its prompt, tokens that the prefix cache has; at least one is computed, for the logits.
+int EngineCore::KnownTokens(const Request& request) const {
+  const std::span<const int32_t> prompt = request.prompt_tokens;
+  return store_.KnownTokens(prompt.first(prompt.size() - 1), request.cache_salt);
 }
 
 void EngineCore::Cancel(uint64_t request_id) {
@@ -85,12 +99,11 @@ bool EngineCore::ComputeStep() {
   NoteScheduled(schedule, begin);
   if (schedule.spans.empty()) return false;
   StepStats stats;
-  std::map<int, int> prefill_tokens;  // by priority
   for (const Span& span : schedule.spans) {
     (span.decode ? stats.decode_tokens : stats.prefill_tokens) += span.rows();
-    if (!span.decode) prefill_tokens[span.sequence->priority()] += span.rows();
   }
   step_tokens_.store({stats.prefill_tokens, stats.decode_tokens}, std::memory_order_relaxed);
+  const StepWork work(schedule.spans);
   step_builder_.Build(schedule.spans);
 
   const absl::Time scheduled = clock_();
@@ -108,10 +121,7 @@ bool EngineCore::ComputeStep() {
   stats.forward_seconds = absl::ToDoubleSeconds(computed - scheduled);
   const absl::Time end = clock_();
   stats.sample_seconds = absl::ToDoubleSeconds(end - computed);
-  if (healthy_) {
-    load_.forecast.mutable_costs().NoteStep(prefill_tokens, stats.decode_tokens,
-                                            absl::ToDoubleSeconds(end - begin));
-  }
+  if (healthy_) load_.forecast.NoteStep(work, absl::ToDoubleSeconds(end - begin));
   observer_.OnStep(stats);
   return true;
 }
@@ -124,11 +134,18 @@ void EngineCore::EndLate() {
   for (ActiveRequest* active : requests_.all()) {
     if (now >= active->request().deadline) {
       End(*active, absl::DeadlineExceededError("the request's deadline has passed"));
-    } else if (!active->started() &&
-               load_.forecast.Overdue(active->first(), scheduler_.running(), now)) {
+    } else if (!active->started() && Overdue(*active, now)) {
       Shed(*active, ShedReason::kOverdue, "the request's deadline has come out of reach");
     }
   }
+}
+
+// What the prefix cache has of its prompt is looked up if anything hangs on it.
+bool EngineCore::Overdue(const ActiveRequest& waiting, absl::Time now) const {
+  const auto with_known = [&](int known) {
+    return load_.forecast.Overdue(waiting.first(), known, scheduler_.running(), now);
+  };
+  return with_known(0) && with_known(KnownTokens(waiting.request()));
 }
 
 void EngineCore::Draft() {
@@ -203,8 +220,7 @@ absl::Status EngineCore::Accept(ActiveRequest& active, Sequence& sequence, const
   scheduler_.NoteAccepted(sequence, static_cast<int>(output->tokens.size()));
   if (output->finish_reason) {
     scheduler_.Remove(sequence);
-    load_.forecast.mutable_costs().NoteEnd(active.request(), sequence.generated(),
-                                           sequence.max_length() - sequence.prompt_length());
+    load_.forecast.NoteEnd(sequence);
   }
   deliveries_.push_back(
       [&active, &sequence, output = *std::move(output), now = clock_()]() mutable {

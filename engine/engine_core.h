@@ -47,9 +47,10 @@ class EngineCore {
   ~EngineCore();
 
   /// Takes a request that its caller handed in at `submitted`. The sink gets OnFinished in every
-  /// case, at once with UNAVAILABLE if the device has failed. When the queue is overfull then,
-  /// waiting requests end with a Refusal, perhaps this one. REQUIRES: CheckRequest and
-  /// Admission::Check approve it and no other request has its id.
+  /// case, at once with UNAVAILABLE if the device has failed, or with a Refusal if, with what is
+  /// still to compute of its prompt, it would not end before its deadline. When the queue is
+  /// overfull then, waiting requests end with a Refusal, perhaps this one. REQUIRES: CheckRequest
+  /// and Admission::Check approve it and no other request has its id.
   void Submit(Request request, RequestSink* sink, absl::Time submitted);
 
   /// Ends the request with CANCELLED; its blocks are free on return. Ignores unknown ids.
@@ -104,7 +105,9 @@ class EngineCore {
   };
 
   bool ComputeStep();
+  int KnownTokens(const Request& request) const;
   void EndLate();
+  bool Overdue(const ActiveRequest& waiting, absl::Time now) const;
   void ShedOverflow(const Request& newcomer);
   void Draft();
   void NoteScheduled(const Schedule& schedule, absl::Time now);

@@ -21,13 +21,15 @@ absl::Status Mailbox::Submit(Request request, RequestSink* sink, absl::Time now)
   return absl::OkStatus();
 }
 
-absl::Status Mailbox::Check(const Request& request, absl::Time now) const {
+absl::Status Mailbox::Check(const Request& request, absl::Time now) {
   if (closed_) return absl::UnavailableError("the server is shutting down");
-  return admission_.Check(request, engine_, offers_, now);
+  absl::Status status = admission_.Check(request, engine_, offers_, now);
+  if (!status.ok()) offers_.NoteRefusal(request, now);
+  return status;
 }
 
 void Mailbox::Count(const Request& request) {
-  engine_.waiting.Add(request, engine_.forecast.LoadOf(request));
+  engine_.waiting.Add(request, engine_.forecast.LoadOf(request, /*known=*/0));
 }
 
 void Mailbox::Cancel(uint64_t request_id) {

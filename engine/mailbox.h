@@ -38,7 +38,8 @@ struct Messages {
 /// through.
 ///
 /// It decides by what the engine published last, with the submissions since then, and by what has
-/// come (Offers), which is its own.
+/// come (Offers), which is its own. Prompts cost nothing here, since what the prefix cache has of
+/// them is known to the engine thread alone; that looks at deadlines again (EngineCore::Submit).
 class Mailbox {
  public:
   explicit Mailbox(const EngineOptions& options) : admission_(options), engine_(options) {}
@@ -59,8 +60,7 @@ class Mailbox {
   void Publish(EngineLoad engine);
 
  private:
-  absl::Status Check(const Request& request, absl::Time now) const
-      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  absl::Status Check(const Request& request, absl::Time now) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void Count(const Request& request) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   bool HasMessages() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 

@@ -18,6 +18,12 @@ int KvStore::TakePrefix(std::span<const int32_t> tokens, const std::string& salt
   return table.known_.blocks * pool_.block_tokens();
 }
 
+int KvStore::KnownTokens(std::span<const int32_t> tokens, const std::string& salt) const {
+  PrefixPosition known;
+  prefix_cache_.Match(tokens, salt, &known);
+  return known.blocks * pool_.block_tokens();
+}
+
 bool KvStore::Extend(BlockTable& table, int tokens) {
   const int missing = pool_.BlocksFor(tokens) - static_cast<int>(table.blocks_.size());
   if (missing > pool_.free_blocks()) return false;

@@ -47,6 +47,9 @@ class KvStore {
   /// the salt (see PrefixCache). Returns how many tokens they hold.
   int TakePrefix(std::span<const int32_t> tokens, const std::string& salt, BlockTable& table);
 
+  /// How many tokens TakePrefix would find.
+  int KnownTokens(std::span<const int32_t> tokens, const std::string& salt) const;
+
   /// Makes the table hold `tokens` tokens. False, and nothing changes, if there is no room.
   bool Extend(BlockTable& table, int tokens);
 

@@ -14,22 +14,30 @@ namespace winnow {
 ///
 /// A request is refused
 ///   - when the queue is full, unless another one gives way (QueueBounds);
-///   - when it probably can't end before its deadline, by the Forecast and a margin. Before it
-///     are what WaitingLoad::Ahead says and the places kept for other clients (Offers);
-///   - when the average request (Offers) could not. Otherwise short requests, which still can,
-///     would fill the engine until no others get in.
+///   - when it can't end before its deadline, by the Forecast and a margin;
+///   - when its client's average request (Offers) could not. Otherwise a client's short requests,
+///     which still can, would fill the engine until its others get in no more;
+///   - when, with it, two average requests could not of a client that was refused lately and has
+///     less in the engine than this one's. Otherwise who asks most often would take all that
+///     becomes free.
 /// An engine without any request admits every request: nothing else can tell how long it takes.
 class Admission {
  public:
   explicit Admission(const EngineOptions& options) : bounds_(options) {}
 
   /// OK, or why the request may not wait, with a time to retry after (Refusal). `engine` counts
-  /// what is on its way to the engine, but not the request. The prompt may be missing: then the
-  /// answer is for the shortest possible one.
+  /// what is on its way to the engine, but not the request. No prompt is charged: the engine thread
+  /// knows what the prefix cache has of it, and asks CheckDeadline again.
   absl::Status Check(const Request& request, const EngineLoad& engine, const Offers& offers,
                      absl::Time now) const;
 
+  /// The same, by the request's own deadline alone.
+  static absl::Status CheckDeadline(const Request& request, const Load& load,
+                                    const EngineLoad& engine, absl::Time now);
+
  private:
+  absl::Status CheckQueue(const Request& request, const Load& load, const EngineLoad& engine) const;
+
   QueueBounds bounds_;
 };
 

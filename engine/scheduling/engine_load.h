@@ -14,11 +14,16 @@ namespace winnow {
 struct EngineLoad {
   explicit EngineLoad(const EngineOptions& options) : forecast(options) {}
 
+  /// Until the end of a request that comes now, with `more` before it than what waits.
+  Estimate EndOf(int priority, const std::string& client, const Load& load,
+                 const Load& more = {}) const;
+
   /// How long a request without a prompt would wait for its turn if it came now.
-  absl::Duration EstimatedWait(int priority, const std::string& client) const {
-    const Load ahead = waiting.Ahead(priority, client, {});
-    return absl::Seconds(forecast.PaceAfter(ahead, running, priority).wait_seconds);
-  }
+  absl::Duration EstimatedWait(int priority, const std::string& client) const;
+
+  /// Sequences of the client that wait or run.
+  double SequencesOf(const std::string& client) const;
+  bool idle() const { return running.levels.empty() && waiting.total().requests == 0; }
 
   Forecast forecast;
   WaitingLoad waiting;

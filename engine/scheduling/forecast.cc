@@ -3,35 +3,73 @@
 #include "engine/request/request_check.h"
 
 namespace winnow {
+namespace {
 
-Load Forecast::LoadOf(const Request& request) const {
+/// A deadline binds others if it is so many times the request's own time away.
+constexpr double kOrdinary = 1.5;
+
+// Tokens that a sequence may generate at most.
+int LimitOf(const Sequence& sequence) { return sequence.max_length() - sequence.prompt_length(); }
+
+}  // namespace
+
+void Forecast::NoteEnd(const Sequence& sequence) {
+  lengths_.NoteEnd(sequence.request(), sequence.generated(), LimitOf(sequence));
+}
+
+Load Forecast::LoadOf(const Request& request, int known) const {
   const double n = request.n;
   const int prompt = static_cast<int>(request.prompt_tokens.size());
-  return {1, n, static_cast<double>(prompt),
-          n * costs_.ExpectedTokens(request, LongestSequence(request, options_) - prompt)};
+  const double tokens = lengths_.AtLeast(request, LongestSequence(request, options_) - prompt);
+  return {.requests = 1,
+          .sequences = n,
+          .prompt_tokens = static_cast<double>(prompt),
+          .decode_tokens = n * tokens,
+          .prompts = WorkOfPrompt(known, prompt),
+          .context = n * (prompt + tokens / 2)};
 }
 
-Load Forecast::LoadOf(const Sequence& running) const {
-  const double sequences = running.slots();
-  return {0, sequences, static_cast<double>(running.decoding() ? 0 : running.pending()),
-          sequences * (running.generated() + RemainingTokens(running))};
+Load Forecast::LoadOf(const Sequence& sequence, int known) const {
+  const double slots = sequence.slots();
+  const double remaining = LeastRemaining(sequence);
+  const bool decodes = sequence.length() - known == 1;
+  return {.sequences = slots,
+          .decode_tokens = slots * (sequence.generated() + remaining),
+          .prompts = decodes ? Work{} : WorkOfPrompt(known, sequence.length()),
+          .context = slots * (sequence.length() + remaining / 2)};
 }
 
-double Forecast::RemainingTokens(const Sequence& sequence) const {
-  const int limit = sequence.max_length() - sequence.prompt_length();
-  const double expected = costs_.ExpectedTokens(sequence.request(), limit);
-  return std::max(1.0, expected - sequence.generated());
+Work Forecast::WorkOfPrompt(double begin, double end) const {
+  return {.steps = (end - begin) / options_.max_step_tokens,
+          .prompt_tokens = end - begin,
+          .prompt_context = ContextOf(begin, end)};
 }
 
-double Forecast::EndSeconds(const Pace& pace, double prompt_tokens, double tokens) const {
-  return pace.wait_seconds + costs_.PrefillSeconds(prompt_tokens) + tokens * pace.step_seconds;
+double Forecast::LeastRemaining(const Sequence& sequence) const {
+  return std::max(1.0,
+                  lengths_.AtLeast(sequence.request(), LimitOf(sequence)) - sequence.generated());
 }
 
-Forecast::Pace Forecast::PaceOf(double prompt_tokens, double sequences) const {
-  return {costs_.PrefillSeconds(prompt_tokens), costs_.DecodeSeconds(sequences)};
+// Of one that may end by itself, so many times the average answer: it is no nearer to its end for
+// having come so far.
+double Forecast::Remaining(const Sequence& sequence, double answers) const {
+  const int limit = LimitOf(sequence);
+  return std::min<double>(std::max(1, limit - sequence.generated()),
+                          answers * lengths_.Expected(sequence.request(), limit));
 }
 
-Forecast::Pace Forecast::PaceAfter(const Load& ahead, const RunningLoad& running,
+bool Forecast::ClaimsAll(const Load& request, double seconds) const {
+  const double tokens = request.decode_tokens / request.sequences;
+  return EndOf(PaceOf(request), {}, tokens).at_least * kOrdinary > seconds;
+}
+
+Forecast::Pace Forecast::PaceOf(const Load& running) {
+  return {
+      .wait = running.prompts,
+      .step = {.steps = 1, .decode_tokens = running.sequences, .decode_context = running.context}};
+}
+
+Forecast::Pace Forecast::PaceAfter(const Load& ahead, const RunningLoad& running, const Load& own,
                                    int priority) const {
   const Load before = running.DownTo(priority);
   const bool blocked =
@@ -43,18 +81,15 @@ Forecast::Pace Forecast::PaceAfter(const Load& ahead, const RunningLoad& running
   const double turns = std::max(0.0, ahead.sequences + 1 - free_slots);
   const double mean_tokens = (before.decode_tokens + ahead.decode_tokens) /
                              std::max(1.0, before.sequences + ahead.sequences);
-  const double prompts =
-      before.prompt_tokens + ahead.prompt_tokens * beside / std::max(1.0, ahead.sequences);
-  const double step = costs_.LoadedDecodeSeconds(concurrent, priority);
-  return {costs_.PrefillSeconds(prompts) + turns * mean_tokens * step / concurrent, step};
-}
-
-bool Forecast::EndsInTime(const Sequence& sequence, const Pace& pace, double prompt_tokens,
-                          absl::Time now) const {
-  const absl::Time deadline = sequence.request().deadline;
-  if (deadline == absl::InfiniteFuture()) return true;
-  const double seconds = EndSeconds(pace, prompt_tokens, RemainingTokens(sequence));
-  return now + absl::Seconds(seconds) < deadline;
+  const Load all = before + ahead + own;
+  const Work step =
+      Work{.steps = 1,
+           .decode_tokens = concurrent,
+           .decode_context = concurrent * all.context / std::max(1.0, all.sequences)} *
+      costs_.LoadFactor(priority);
+  return {.wait = before.prompts + ahead.prompts * (beside / std::max(1.0, ahead.sequences)) +
+                  step * (1 + turns * mean_tokens / concurrent),
+          .step = step};
 }
 
 }  // namespace winnow

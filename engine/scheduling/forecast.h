@@ -5,106 +5,137 @@
 #include "absl/time/time.h"
 #include "engine/request/engine_options.h"
 #include "engine/request/request.h"
+#include "engine/scheduling/answer_lengths.h"
 #include "engine/scheduling/load.h"
 #include "engine/scheduling/step_costs.h"
+#include "engine/scheduling/work.h"
 #include "engine/sequence/sequence.h"
 
 namespace winnow {
 
-/// Says when something would end, by measured costs: a request that comes, a sequence that waits,
-/// one that may be started, and those that run. A value: the engine thread keeps the one that
-/// learns, threads that submit ask a copy of it.
+/// Says when something would end, by what was measured: a request that comes, a sequence that
+/// waits, one that may be started, and those that run. A value: the engine thread keeps the one
+/// that learns, threads that submit ask a copy of it.
 ///
-/// Every answer is one formula,
-///     end = wait + its prompt's time + its tokens x a step's time
-/// (EndSeconds), and differs in the wait and in the sequences that a step decodes for (Pace).
-/// Until costs are known, all times are 0, nothing is overdue and everything may start.
+/// Every answer sums up the work until then, by one formula,
+///     work = what is before it + its prompt + its tokens x a step
+/// (EndOf), and differs in what is before it and in what a step decodes for (Pace). StepCosts turns
+/// work into time.
+///
+/// Who is refused or dropped is so by the least time that its work takes (Estimate::at_least), and
+/// so nobody is while nothing is known. Who is started is so by the likely time: to wait does no
+/// harm, and those that run were promised their end.
 class Forecast {
  public:
   explicit Forecast(const EngineOptions& options) : options_(options) {}
 
-  /// What is measured goes here.
-  StepCosts& mutable_costs() { return costs_; }
-  const StepCosts& costs() const { return costs_; }
-  /// Whether there is anything to estimate by.
-  bool known() const { return costs_.known(); }
+  /// Takes note of a step that was computed, and its duration.
+  void NoteStep(const StepWork& step, double seconds) { costs_.NoteStep(step, seconds); }
+  /// Takes note of a sequence that has ended, and not because its request was ended early.
+  void NoteEnd(const Sequence& sequence);
 
-  /// What a request asks for, as far as is known now; a prompt that is missing counts nothing.
-  Load LoadOf(const Request& request) const;
-  /// What a running sequence, with its forks, asks for: see RunningLoad.
-  Load LoadOf(const Sequence& running) const;
-  /// Expected tokens until the sequence's end, at least 1.
-  double RemainingTokens(const Sequence& sequence) const;
+  /// What a request asks for at least, if so many tokens of its prompt are known.
+  Load LoadOf(const Request& request, int known) const;
+  /// What a running sequence, with its forks, asks for at least: see RunningLoad.
+  Load LoadOf(const Sequence& running) const { return LoadOf(running, running.computed()); }
 
-  /// How soon something gets on.
+  /// How something gets on.
   struct Pace {
-    double wait_seconds;  ///< until its own prompt is computed
-    double step_seconds;  ///< from one of its tokens to the next
+    Work wait;  ///< until its own prompt is computed
+    Work step;  ///< from one of its tokens to the next
   };
-  /// Seconds until the end of what has so many tokens to compute and then so many to generate.
-  double EndSeconds(const Pace& pace, double prompt_tokens, double tokens) const;
+  /// Until the end of what has such a prompt and then so many tokens to generate.
+  Estimate EndOf(const Pace& pace, const Work& prompt, double tokens) const {
+    return costs_.SecondsOf(pace.wait + prompt + pace.step * tokens);
+  }
+  /// Until its own prompt is computed.
+  Estimate WaitOf(const Pace& pace) const { return costs_.SecondsOf(pace.wait); }
 
-  /// Of so many sequences that run alone, once so many prompt tokens are computed.
-  Pace PaceOf(double prompt_tokens, double sequences) const;
+  /// Of what runs beside nothing else, once its prompts are computed.
+  static Pace PaceOf(const Load& running);
 
   /// Of a request that comes and has `ahead` before it:
-  ///     wait = prompts that start before it without waiting + turns before its own
+  ///     wait = the step under way + prompts that start before it without waiting
+  ///            + turns before its own
   /// with a turn for every sequence before it that finds no free slot: one of so many as run ends
   /// after the mean number of tokens. A step decodes for all that would run then, with the prompts
-  /// that come meanwhile (LoadedDecodeSeconds). What runs with a lower priority gives way and does
-  /// not count.
-  Pace PaceAfter(const Load& ahead, const RunningLoad& running, int priority) const;
+  /// that come meanwhile (StepCosts::LoadFactor). What runs with a lower priority gives way and
+  /// does not count.
+  Pace PaceAfter(const Load& ahead, const RunningLoad& running, const Load& own,
+                 int priority) const;
 
-  // Below, `running` is any range of pointers to sequences, those that run now.
+  /// Whether a request with so many seconds to its deadline claims the engine for itself: even
+  /// alone it would have less than half of its own time to spare. Such a deadline is met if nothing
+  /// else is there to do, but binds nobody else.
+  bool ClaimsAll(const Load& request, double seconds) const;
 
-  /// Whether a waiting sequence would end after its deadline even if it were started now, so that
-  /// what it cost would be lost. When nothing of its or a higher priority runs it is let try.
+  // Below, `running` is any range of pointers to sequences, those that run now. Those that rest do
+  // not count.
+
+  /// Whether a waiting sequence of whose prompt so many tokens are known would end after its
+  /// deadline even if it were started now, so that what it cost would be lost. When nothing of its
+  /// or a higher priority runs it is let try.
   template <typename Running>
-  bool Overdue(const Sequence& waiting, const Running& running, absl::Time now) const;
+  bool Overdue(const Sequence& waiting, int known, const Running& running, absl::Time now) const;
 
   /// Whether a waiting sequence would end in time if it were started now, unless it has been
   /// before, and would not keep a running one from that. All steps are taken to decode for as many
   /// sequences as would run then, after the prompts are computed. Sequences that will be late in
-  /// any case hold up nobody, and those of lower priority none of a higher one; with `alone`, the
-  /// latter are taken to have given way. What is known of its prompt counts as computed.
+  /// any case, or claim the engine, hold up nobody, and those of lower priority none of a higher
+  /// one; with `alone`, the latter are taken to have given way.
   template <typename Running>
   bool MayStart(const Sequence& waiting, const Running& running, bool alone, absl::Time now) const;
 
  private:
-  bool EndsInTime(const Sequence& sequence, const Pace& pace, double prompt_tokens,
-                  absl::Time now) const;
+  /// Those that run are protected up to answers so many times as long as the average: six in seven
+  /// if they may end at any token alike.
+  static constexpr double kProtectedAnswers = 2;
+
+  Load LoadOf(const Sequence& sequence, int known) const;
+  Work WorkOfPrompt(double begin, double end) const;
+  double LeastRemaining(const Sequence& sequence) const;
+  double Remaining(const Sequence& sequence, double answers) const;
 
   EngineOptions options_;
   StepCosts costs_;
+  AnswerLengths lengths_;
 };
 
 template <typename Running>
-bool Forecast::Overdue(const Sequence& waiting, const Running& running, absl::Time now) const {
-  if (!known()) return false;
-  const auto before = std::ranges::count_if(
-      running, [&](const Sequence* other) { return other->priority() <= waiting.priority(); });
-  return before > 0 &&
-         !EndsInTime(waiting, PaceOf(0, static_cast<double>(before + 1)), waiting.pending(), now);
+bool Forecast::Overdue(const Sequence& waiting, int known, const Running& running,
+                       absl::Time now) const {
+  Load before;
+  for (const Sequence* other : running) {
+    if (!other->resting() && other->priority() <= waiting.priority()) before += LoadOf(*other);
+  }
+  if (before.sequences == 0) return false;
+  before.prompts = {};  // they may be computed beside it
+  const Pace pace = PaceOf(before + LoadOf(waiting, known));
+  const Estimate end = EndOf(pace, {}, LeastRemaining(waiting));
+  return now + absl::Seconds(end.at_least) >= waiting.request().deadline;
 }
 
 template <typename Running>
 bool Forecast::MayStart(const Sequence& waiting, const Running& running, bool alone,
                         absl::Time now) const {
   const int priority = waiting.request().priority;  // promotion takes from nobody
-  double prompt_tokens = 0;
-  double sequences = 0;
+  Load before;
   for (const Sequence* other : running) {
-    if (other->resting() || (alone && other->priority() > priority)) continue;
-    if (!other->decoding()) prompt_tokens += other->pending();
-    sequences += other->slots();
+    if (!other->resting() && !(alone && other->priority() > priority)) before += LoadOf(*other);
   }
-  if (sequences == 0 || !known()) return true;
-  const Pace without = PaceOf(prompt_tokens, sequences);
-  const Pace with = PaceOf(prompt_tokens + waiting.pending(), sequences + waiting.slots());
-  return (waiting.started() || EndsInTime(waiting, with, 0, now)) &&
+  if (before.sequences == 0) return true;
+  const Pace without = PaceOf(before);
+  const Pace with = PaceOf(before + LoadOf(waiting));
+  const auto in_time = [&](const Sequence& sequence, double tokens, const Pace& pace) {
+    const absl::Time deadline = sequence.request().deadline;
+    if (deadline == absl::InfiniteFuture()) return true;
+    return now + absl::Seconds(EndOf(pace, {}, tokens).seconds) < deadline;
+  };
+  return (waiting.started() || in_time(waiting, Remaining(waiting, 1), with)) &&
          std::ranges::all_of(running, [&](const Sequence* other) {
-           return other->resting() || other->priority() > priority ||
-                  EndsInTime(*other, with, 0, now) || !EndsInTime(*other, without, 0, now);
+           if (other->resting() || other->claims_all() || other->priority() > priority) return true;
+           const double tokens = Remaining(*other, kProtectedAnswers);
+           return in_time(*other, tokens, with) || !in_time(*other, tokens, without);
          });
 }
 

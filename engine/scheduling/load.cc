@@ -9,13 +9,20 @@ Load& Load::operator+=(const Load& other) {
   sequences += other.sequences;
   prompt_tokens += other.prompt_tokens;
   decode_tokens += other.decode_tokens;
+  prompts += other.prompts;
+  context += other.context;
   return *this;
 }
 
 Load& Load::operator-=(const Load& other) { return *this += other * -1; }
 
 Load Load::operator*(double factor) const {
-  return {requests * factor, sequences * factor, prompt_tokens * factor, decode_tokens * factor};
+  return {.requests = requests * factor,
+          .sequences = sequences * factor,
+          .prompt_tokens = prompt_tokens * factor,
+          .decode_tokens = decode_tokens * factor,
+          .prompts = prompts * factor,
+          .context = context * factor};
 }
 
 double Load::service() const {

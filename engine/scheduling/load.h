@@ -5,6 +5,7 @@
 #include <string>
 
 #include "engine/request/request.h"
+#include "engine/scheduling/work.h"
 
 namespace winnow {
 
@@ -12,11 +13,14 @@ namespace winnow {
 struct Load {
   double requests = 0;
   double sequences = 0;
-  double prompt_tokens = 0;
-  double decode_tokens = 0;  ///< expected, over all sequences
+  double prompt_tokens = 0;  ///< whether or not they are known already
+  double decode_tokens = 0;  ///< over all sequences
+  Work prompts = {};         ///< what is to compute of prompts
+  double context = 0;        ///< tokens that a step's decode tokens attend to, one of each sequence
 
   Load& operator+=(const Load& other);
   Load& operator-=(const Load& other);
+  Load operator+(const Load& other) const { return Load(*this) += other; }
   Load operator*(double factor) const;
   /// What it counts in the comparison of clients: see WaitingQueue.
   double service() const;
@@ -45,8 +49,8 @@ class WaitingLoad {
   Load total_;
 };
 
-/// What runs: sequences that own KV blocks. `prompt_tokens` are those still to compute,
-/// `decode_tokens` count from a sequence's begin to its end, `requests` are not counted.
+/// What runs: sequences that own KV blocks. `decode_tokens` count from a sequence's begin to its
+/// end, `prompts` is what is still to compute, `requests` and `prompt_tokens` are not counted.
 struct RunningLoad {
   void Add(int priority, const std::string& client, const Load& load);
   /// Those of this and higher priorities.

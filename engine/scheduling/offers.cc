@@ -1,64 +1,58 @@
 #include "engine/scheduling/offers.h"
 
 #include <algorithm>
+#include <cstddef>
 
 namespace winnow {
 namespace {
 
-/// What a request that came still counts in the average after the next one.
+/// What a request that came still counts in its client's average after the next one.
 constexpr double kMemory = 0.99;
-/// Clients that came within this time have places kept, if there are not more of them than that.
-constexpr absl::Duration kLately = absl::Seconds(15);
-constexpr size_t kMaxLateClients = 1024;
-constexpr double kKeptForEach = 2;
+/// When there are more clients than that, those that have not come for so long are forgotten, or
+/// else the one that came longest ago.
+constexpr size_t kMaxClients = 1024;
+constexpr absl::Duration kForgotten = absl::Seconds(15);
+
+constexpr absl::Duration kLately = absl::Minutes(1);
+constexpr size_t kMaxRefused = 8;
 
 }  // namespace
 
 void Offers::Note(const Request& request, const Forecast& forecast, absl::Time now) {
-  came_[request.client] = now;
-  if (came_.size() > kMaxLateClients) {
-    std::erase_if(came_, [&](const auto& entry) { return entry.second < now - kLately; });
+  clients_[request.client].came = now;
+  if (clients_.size() > kMaxClients) {
+    std::erase_if(clients_,
+                  [&](const auto& entry) { return entry.second.came < now - kForgotten; });
   }
-  if (came_.size() > kMaxLateClients) {
-    came_.erase(std::ranges::min_element(
-        came_, {}, [](const auto& entry) { return entry.second; }));  // who came longest ago
+  if (clients_.size() > kMaxClients) {
+    clients_.erase(std::ranges::min_element(clients_, {},
+                                            [](const auto& entry) { return entry.second.came; }));
   }
-  if (request.deadline == absl::InfiniteFuture() || !forecast.known()) return;
-  Load load = forecast.LoadOf(request);
-  if (request.prompt_tokens.empty() && weight_ > 0) {
-    load.prompt_tokens = sums_.prompt_tokens / weight_;
-  }
-  const double tokens = load.decode_tokens / load.sequences;
+  if (request.deadline == absl::InfiniteFuture()) return;
+  const int prompt = static_cast<int>(request.prompt_tokens.size());
+  const Load load = forecast.LoadOf(request, /*known=*/prompt) * (1.0 / request.n);
   const double seconds = absl::ToDoubleSeconds(request.deadline - now);
-  const Forecast::Pace alone = forecast.PaceOf(0, load.sequences);
-  if (forecast.EndSeconds(alone, load.prompt_tokens, tokens) > seconds) return;
-  for (double* sum : {&weight_, &sums_.prompt_tokens, &sums_.tokens, &sums_.seconds}) {
-    *sum *= kMemory;
-  }
-  weight_ += load.decode_tokens;
-  sums_.prompt_tokens += load.decode_tokens * load.prompt_tokens;
-  sums_.tokens += load.decode_tokens * tokens;
-  sums_.seconds += load.decode_tokens * seconds;
+  if (forecast.ClaimsAll(load, seconds)) return;
+  Client& client = clients_[request.client];
+  const double weight = load.decode_tokens;
+  client.weight = client.weight * kMemory + weight;
+  client.sum.load = client.sum.load * kMemory + load * weight;
+  client.sum.seconds = client.sum.seconds * kMemory + seconds * weight;
 }
 
-std::optional<Offers::Average> Offers::average() const {
-  if (weight_ == 0) return std::nullopt;
-  return Average{sums_.prompt_tokens / weight_, sums_.tokens / weight_, sums_.seconds / weight_};
+void Offers::NoteRefusal(const Request& request, absl::Time now) {
+  std::erase_if(refused_, [&](const Refused& refused) {
+    return refused.client == request.client || refused.time < now - kLately;
+  });
+  refused_.push_back({request.client, request.priority, now});
+  if (refused_.size() > kMaxRefused) refused_.pop_front();
 }
 
-Load Offers::KeptForOthers(const std::string& client, const EngineLoad& engine,
-                           absl::Time now) const {
-  const std::optional<Average> each = average();
-  if (!each.has_value()) return {};
-  std::map<std::string, double> sequences = engine.running.client_sequences;
-  for (const auto& [priority, clients] : engine.waiting.levels()) {
-    for (const auto& [name, load] : clients) sequences[name] += load.sequences;
-  }
-  const double own = sequences[client];
-  const auto others = static_cast<double>(std::ranges::count_if(came_, [&](const auto& entry) {
-    return entry.second >= now - kLately && sequences[entry.first] < own;
-  }));
-  return Load{1, 1, each->prompt_tokens, each->tokens} * std::min(kKeptForEach * others, own);
+std::optional<Offers::Average> Offers::AverageOf(const std::string& client) const {
+  const auto entry = clients_.find(client);
+  if (entry == clients_.end() || entry->second.weight == 0) return std::nullopt;
+  const auto& [came, weight, sum] = entry->second;
+  return Average{sum.load * (1 / weight), sum.seconds / weight};
 }
 
 }  // namespace winnow

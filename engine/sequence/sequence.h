@@ -109,6 +109,9 @@ class Sequence {
   void set_paused(bool paused) { paused_ = paused; }
   /// Whether it has nothing to do until its reader has caught up. REQUIRES: it is running.
   bool resting() const { return paused_ && decoding(); }
+  /// Whether its deadline binds nobody else: see Forecast::ClaimsAll.
+  bool claims_all() const { return claims_all_; }
+  void set_claims_all(bool claims_all) { claims_all_ = claims_all; }
   /// Where its keys and values are.
   const BlockTable& kv() const { return kv_; }
   BlockTable& mutable_kv() { return kv_; }
@@ -143,6 +146,7 @@ class Sequence {
   int priority_;
   bool started_ = false;
   bool paused_ = false;
+  bool claims_all_ = false;
   int computed_ = 0;
   int past_length_ = 0;
   std::vector<Sequence*> forks_;

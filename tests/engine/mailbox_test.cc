@@ -11,6 +11,7 @@
 
 #include "engine/request/refusal.h"
 #include "tests/engine/fakes.h"
+#include "tests/engine/scheduling/known_costs.h"
 
 namespace winnow {
 namespace {
@@ -48,16 +49,16 @@ class MailboxTest : public testing::Test {
   static EngineLoad WithWaiting(const std::vector<Request>& requests) {
     EngineLoad engine(Options());
     for (const Request& request : requests) {
-      engine.waiting.Add(request, engine.forecast.LoadOf(request));
+      engine.waiting.Add(request, engine.forecast.LoadOf(request, 0));
     }
     return engine;
   }
-  /// A step takes 0.1 s, a prompt token 1 ms, and something runs.
+  /// A step takes 0.1 s and 50 ms for each sequence, a prompt token 10 ms; something runs.
   static EngineLoad Running() {
     EngineLoad engine(Options());
-    engine.forecast.mutable_costs().NoteStep({{0, 100}}, 0, 0.1);
-    engine.forecast.mutable_costs().NoteStep({}, 1, 0.1);
-    engine.running.Add(0, "", {0, 1, 0, 10});
+    Teach({.steps = 0.1, .prompt_tokens = 0.01, .decode_tokens = 0.05},
+          [&](const StepWork& step, double seconds) { engine.forecast.NoteStep(step, seconds); });
+    engine.running.Add(0, "", {.sequences = 1, .decode_tokens = 10});
     return engine;
   }
 
@@ -132,11 +133,22 @@ TEST_F(MailboxTest, AnOutlineIsAnsweredAsItsRequestAtBestAndTakesNoPlace) {
   EXPECT_TRUE(Submit(request).ok());
 }
 
+TEST_F(MailboxTest, NoPromptIsChargedToItsRequestButToThoseBehindIt) {
+  mailbox_.Publish(Running());
+  Request request = MakeRequest(1, 90);  // 0.9 s, of which the prefix cache may have all
+  request.max_tokens = 1;
+  request.deadline = kNow + absl::Seconds(0.8);
+  EXPECT_TRUE(Submit(request).ok());
+  request.id = 2;
+  request.prompt_tokens.resize(1);
+  EXPECT_EQ(Reason(Submit(request)), "deadline");
+}
+
 TEST_F(MailboxTest, PublishingKeepsWhatHasCome) {
   mailbox_.Publish(Running());
   Request average = MakeRequest(1);
-  average.max_tokens = 90;
-  average.deadline = kNow + absl::Seconds(10);  // in time alone, but not with half to spare
+  average.max_tokens = 60;
+  average.deadline = kNow + absl::Seconds(15);  // in time, but not with half to spare
   EXPECT_EQ(Reason(Submit(average)), "deadline");
   mailbox_.Publish(Running());
   Request brief = MakeRequest(2);

@@ -79,6 +79,8 @@ TEST_F(KvStoreTest, PublishedBlocksAreFoundByTheirTokensAndSaltAfterTheirOwnerHa
   store_.Release(first);
 
   BlockTable other;
+  EXPECT_EQ(store_.KnownTokens(First(10), "pepper"), 0);
+  EXPECT_EQ(store_.KnownTokens(First(7), "salt"), 4);
   EXPECT_EQ(store_.TakePrefix(First(10), "pepper", other), 0);
   EXPECT_EQ(store_.TakePrefix(First(7), "salt", other), 4) << "full blocks only";
   store_.Release(other);

@@ -207,6 +207,7 @@ double Hours() {
 TEST(AdmissionQualityTest, BelowItsCapacity) {
   const Quality quality = Measure(Hours() / 2, {0.3, 0.6, 0.9});
   ASSERT_GT(quality.asked, 0);
+  EXPECT_LT(quality.refused, 0.25 * quality.offered);
   EXPECT_LT(quality.wrong, 0.9 * quality.asked);
   EXPECT_LT(quality.late, 0.02 * quality.admitted);
 }
@@ -214,7 +215,7 @@ TEST(AdmissionQualityTest, BelowItsCapacity) {
 TEST(AdmissionQualityTest, BeyondItsCapacity) {
   const Quality quality = Measure(Hours() / 2, {1.5, 4});
   ASSERT_GT(quality.asked, 0);
-  EXPECT_LT(quality.wrong, 0.9 * quality.asked);
+  EXPECT_LT(quality.wrong, 0.6 * quality.asked);
   EXPECT_LT(quality.late, 0.03 * quality.admitted);
 }
 

@@ -5,6 +5,7 @@
 #include <string>
 
 #include "engine/request/refusal.h"
+#include "tests/engine/scheduling/known_costs.h"
 
 namespace winnow {
 namespace {
@@ -30,25 +31,22 @@ Request MakeRequest(int prompt, int tokens, const std::string& client = "", int 
   return request;
 }
 
-/// 1000 prompt tokens a second; a step takes 0.1 s, and 0.01 s for each sequence. Prompts have
-/// taken next to none of the time.
-StepCosts Costs() {
-  StepCosts costs;
-  costs.NoteStep({{0, 100}}, 0, 0.1);
-  for (int i = 0; i < 2000; ++i) costs.NoteStep({}, 1 + i % 10, 0.1 + 0.01 * (1 + i % 10));
-  return costs;
-}
+/// 1000 prompt tokens a second; a step takes 0.1 s, and 0.01 s for each sequence.
+constexpr KnownCosts kCosts = {.steps = 0.1, .prompt_tokens = 0.001, .decode_tokens = 0.01};
 
 class AdmissionTest : public testing::Test {
  protected:
-  AdmissionTest() { engine_.forecast.mutable_costs() = Costs(); }
+  AdmissionTest() {
+    Teach(kCosts,
+          [&](const StepWork& step, double seconds) { engine_.forecast.NoteStep(step, seconds); });
+  }
 
-  Load LoadOf(const Request& request) const { return engine_.forecast.LoadOf(request); }
+  Load LoadOf(const Request& request) const { return engine_.forecast.LoadOf(request, 0); }
   void Wait(const Request& request) { engine_.waiting.Add(request, LoadOf(request)); }
   void Run(int sequences, double tokens, int priority = 0) {
     const double n = sequences;
     engine_.running = {};
-    engine_.running.levels[priority] = {n, n, 0, n * tokens};
+    engine_.running.Add(priority, "", {.sequences = n, .decode_tokens = n * tokens});
   }
   absl::Status Check(const Request& request) const {
     return admission_.Check(request, engine_, offers_, kNow);
@@ -119,17 +117,38 @@ TEST_F(AdmissionTest, AnIdleEngineTakesWhatItMayNotFinish) {
   EXPECT_EQ(Reason(request), "");
 }
 
-TEST_F(AdmissionTest, NeedsTheTimeOfItsPromptAndItsTokensBesideTheOthers) {
+TEST_F(AdmissionTest, NeedsTheTimeOfItsTokensBesideTheOthers) {
   Run(2, 50);
-  // 0.5 s of prompt and 50 steps of three sequences, with a margin of a tenth.
-  EXPECT_NEAR(NeededSeconds(MakeRequest(500, 50)), 1.1 * (0.5 + 50 * 0.13), 0.2);
+  // The step under way and 50 more, of three sequences, with a margin of a tenth.
+  EXPECT_NEAR(NeededSeconds(MakeRequest(500, 50)), 1.1 * 51 * 0.13, 0.4);
+}
+
+TEST_F(AdmissionTest, APromptCostsWhatIsStillToComputeOfIt) {
+  Run(2, 50);
+  Request request = MakeRequest(900, 10);
+  request.deadline = kNow + absl::Seconds(2);
+  EXPECT_EQ(Reason(request), "") << "perhaps all is known";
+  const auto with_known = [&](int known) {
+    return Admission::CheckDeadline(request, engine_.forecast.LoadOf(request, known), engine_,
+                                    kNow);
+  };
+  EXPECT_TRUE(with_known(800).ok());
+  EXPECT_EQ(DetailsOf(with_known(0))->reason, ShedReason::kDeadline);
+}
+
+TEST_F(AdmissionTest, RefusesNobodyByWhatItDoesNotKnow) {
+  engine_.forecast = Forecast(Options());
+  Run(4, 900);
+  Request request = MakeRequest(900, 90);
+  request.deadline = kNow + absl::Milliseconds(1);
+  EXPECT_EQ(Reason(request), "");
 }
 
 TEST_F(AdmissionTest, WithoutAFreeSlotWaitsForTurns) {
   Run(4, 80);
   Wait(MakeRequest(0, 80));
   // Two turns: one of four sequences ends after 80 tokens, that is once in 80 / 4 steps.
-  EXPECT_NEAR(NeededSeconds(MakeRequest(0, 10)), 1.1 * (2 * 20 * 0.14 * 87 / 84 + 10 * 0.14), 0.5);
+  EXPECT_NEAR(NeededSeconds(MakeRequest(0, 10)), 1.1 * (1 + 2 * 20 + 10) * 0.14, 0.5);
 }
 
 TEST_F(AdmissionTest, OnlyAFairShareOfAFloodIsBeforeAnotherClient) {
@@ -143,25 +162,46 @@ TEST_F(AdmissionTest, OnlyAFairShareOfAFloodIsBeforeAnotherClient) {
 
 TEST_F(AdmissionTest, WhatRunsWithLowerPriorityDoesNotCount) {
   Run(4, 80, /*priority=*/1);
-  EXPECT_NEAR(NeededSeconds(MakeRequest(0, 10)), 1.1 * 10 * 0.11, 0.1);
+  EXPECT_NEAR(NeededSeconds(MakeRequest(0, 10)), 1.1 * 11 * 0.11, 0.1);
   EXPECT_GT(NeededSeconds(MakeRequest(0, 10, "", 1)), 3);
 }
 
-TEST_F(AdmissionTest, ShortRequestsAreRefusedWhenTheAverageOneWouldBeLate) {
+TEST_F(AdmissionTest, ShortRequestsAreRefusedWhenTheirClientsAverageOneWouldBeLate) {
   Run(2, 50);
-  Request average = MakeRequest(500, 200);
-  average.deadline = kNow + absl::Seconds(30);
-  Request brief = MakeRequest(10, 5);
-  brief.deadline = kNow + absl::Seconds(30);
-  Request impossible = MakeRequest(10, 900);
-  impossible.deadline = kNow + absl::Seconds(1);
-  for (int i = 0; i < 100; ++i) offers_.Note(average, engine_.forecast, kNow);
-  for (int i = 0; i < 50; ++i) offers_.Note(impossible, engine_.forecast, kNow);
-  EXPECT_EQ(Reason(brief), "deadline");
-  Run(1, 50);
-  EXPECT_EQ(Reason(brief), "deadline");
-  for (int i = 0; i < 1000; ++i) offers_.Note(brief, engine_.forecast, kNow);
-  EXPECT_EQ(Reason(brief), "");
+  const auto within_30_s = [](Request request) {
+    request.deadline = kNow + absl::Seconds(30);
+    return request;
+  };
+  for (int i = 0; i < 100; ++i) {
+    offers_.Note(within_30_s(MakeRequest(500, 140, "long")), engine_.forecast, kNow);
+  }
+  EXPECT_EQ(Reason(within_30_s(MakeRequest(10, 5, "long"))), "");
+  Run(4, 50);
+  EXPECT_EQ(Reason(within_30_s(MakeRequest(10, 5, "long"))), "deadline");
+  EXPECT_EQ(Reason(within_30_s(MakeRequest(10, 5, "other"))), "");
+  for (int i = 0; i < 1000; ++i) {
+    offers_.Note(within_30_s(MakeRequest(10, 5, "long")), engine_.forecast, kNow);
+  }
+  EXPECT_EQ(Reason(within_30_s(MakeRequest(10, 5, "long"))), "");
+}
+
+TEST_F(AdmissionTest, LeavesRoomForClientsThatWereRefusedAndHaveLess) {
+  Run(2, 50);
+  Request refused = MakeRequest(10, 160, "refused");
+  refused.deadline = kNow + absl::Seconds(30);
+  Request flood = MakeRequest(10, 10, "flood");
+  flood.deadline = kNow + absl::Seconds(30);
+  offers_.Note(refused, engine_.forecast, kNow);
+  for (int i = 0; i < 2; ++i) Wait(MakeRequest(10, 10, "flood"));
+  EXPECT_EQ(Reason(flood), "");
+  offers_.NoteRefusal(refused, kNow);
+  EXPECT_EQ(Reason(flood), "deadline");
+  EXPECT_EQ(Reason(MakeRequest(10, 10, "flood", -1)), "") << "no deadline";
+  flood.client = "new";
+  EXPECT_EQ(Reason(flood), "") << "has nothing in the engine itself";
+  flood.client = "flood";
+  flood.priority = -1;
+  EXPECT_EQ(Reason(flood), "") << "of a higher priority";
 }
 
 TEST_F(AdmissionTest, RetryAfterIsWhatTheDeadlineIsShortOf) {

@@ -7,6 +7,7 @@
 #include <string>
 
 #include "engine/scheduling/engine_load.h"
+#include "tests/engine/scheduling/known_costs.h"
 #include "tests/engine/scheduling/sequences.h"
 
 namespace winnow {
@@ -21,15 +22,13 @@ EngineOptions Options() {
   return options;
 }
 
-/// A prompt token takes 1 ms; a step 100 ms, and 10 ms for each sequence. Prompts have taken next
-/// to none of the time.
+/// A prompt token takes 1 ms; a step 100 ms, and 10 ms for each sequence.
+constexpr KnownCosts kCosts = {.steps = 0.1, .prompt_tokens = 0.001, .decode_tokens = 0.01};
+
 class ForecastTest : public testing::Test {
  protected:
   ForecastTest() {
-    forecast_.mutable_costs().NoteStep({{0, 100}}, 0, 0.1);
-    for (int i = 0; i < 3000; ++i) {
-      forecast_.mutable_costs().NoteStep({}, 1 + i % 10, StepSeconds(1 + i % 10));
-    }
+    Teach(kCosts, [&](const StepWork& step, double seconds) { forecast_.NoteStep(step, seconds); });
   }
   static double StepSeconds(double sequences) { return 0.1 + 0.01 * sequences; }
 
@@ -57,8 +56,8 @@ class ForecastTest : public testing::Test {
   bool MayStart(const Sequence& sequence, bool alone = false) const {
     return forecast_.MayStart(sequence, running_, alone, kNow);
   }
-  bool Overdue(const Sequence& sequence) const {
-    return forecast_.Overdue(sequence, running_, kNow);
+  bool Overdue(const Sequence& sequence, int known = 0) const {
+    return forecast_.Overdue(sequence, known, running_, kNow);
   }
 
   LetterTokenizer tokenizer_{16};
@@ -69,10 +68,12 @@ class ForecastTest : public testing::Test {
 };
 
 TEST_F(ForecastTest, EndIsTheWaitThePromptAndTheTokens) {
-  EXPECT_NEAR(forecast_.EndSeconds({3, 0.5}, 2000, 10), 3 + 2 + 5, 0.01);
-  const Forecast::Pace pace = forecast_.PaceOf(700, 4);
-  EXPECT_NEAR(pace.wait_seconds, 0.7, 1e-6);
-  EXPECT_NEAR(pace.step_seconds, StepSeconds(4), 0.01);
+  Load running = forecast_.LoadOf(Run(50)) + forecast_.LoadOf(Run(50));
+  running.prompts = {.prompt_tokens = 700};
+  const Forecast::Pace pace = Forecast::PaceOf(running);
+  EXPECT_NEAR(forecast_.WaitOf(pace).seconds, 0.7, 0.02);
+  EXPECT_NEAR(forecast_.EndOf(pace, {.prompt_tokens = 2000}, 10).seconds,
+              0.7 + 2 + 10 * StepSeconds(2), 0.1);
 }
 
 TEST_F(ForecastTest, LoadIsWhatARequestAndARunningSequenceAskFor) {
@@ -81,9 +82,10 @@ TEST_F(ForecastTest, LoadIsWhatARequestAndARunningSequenceAskFor) {
   request.max_tokens = 50;
   request.n = 3;
   request.ignore_eos = true;
-  EXPECT_EQ(forecast_.LoadOf(request).sequences, 3);
-  EXPECT_EQ(forecast_.LoadOf(request).prompt_tokens, 100);
-  EXPECT_EQ(forecast_.LoadOf(request).decode_tokens, 150);
+  EXPECT_EQ(forecast_.LoadOf(request, 30).sequences, 3);
+  EXPECT_EQ(forecast_.LoadOf(request, 30).prompt_tokens, 100);
+  EXPECT_EQ(forecast_.LoadOf(request, 30).prompts.prompt_tokens, 70);
+  EXPECT_EQ(forecast_.LoadOf(request, 30).decode_tokens, 150);
 
   Sequence& prompt = MakeSequence(100, 50);
   Sequence* forks[] = {&prompt, &prompt};
@@ -91,41 +93,37 @@ TEST_F(ForecastTest, LoadIsWhatARequestAndARunningSequenceAskFor) {
   prompt.set_computed(40);
   EXPECT_EQ(forecast_.LoadOf(prompt).requests, 0);
   EXPECT_EQ(forecast_.LoadOf(prompt).sequences, 3);
-  EXPECT_EQ(forecast_.LoadOf(prompt).prompt_tokens, 60);
+  EXPECT_EQ(forecast_.LoadOf(prompt).prompts.prompt_tokens, 60);
+  EXPECT_EQ(forecast_.LoadOf(prompt).prompts.prompt_context, ContextOf(40, 100));
   EXPECT_EQ(forecast_.LoadOf(prompt).decode_tokens, 150);
-  EXPECT_EQ(forecast_.LoadOf(Run(50)).prompt_tokens, 0);
+  EXPECT_EQ(forecast_.LoadOf(Run(50)).prompts.prompt_tokens, 0);
   EXPECT_EQ(forecast_.LoadOf(Run(50)).decode_tokens, 51);
-}
-
-TEST_F(ForecastTest, AtLeastATokenRemains) {
-  EXPECT_EQ(forecast_.RemainingTokens(Run(7)), 7);
-  Sequence& beyond = Run(7);
-  requests_.back().ignore_eos = false;
-  for (int i = 0; i < 500; ++i) forecast_.mutable_costs().NoteEnd(requests_.back(), 1, 100);
-  EXPECT_EQ(forecast_.RemainingTokens(beyond), 1);
 }
 
 TEST_F(ForecastTest, ARequestWaitsForThePromptsBesideItOrForTurns) {
   RunningLoad running;
-  running.levels[0] = {0, 2, 300, 100};
-  const Load ahead = {1, 1, 500, 50};
-  EXPECT_NEAR(forecast_.PaceAfter(ahead, running, 0).wait_seconds, 0.3 + 0.5, 0.01);
-  EXPECT_NEAR(forecast_.PaceAfter(ahead, running, 0).step_seconds, StepSeconds(4), 0.01);
+  running.levels[0] = {.sequences = 2, .decode_tokens = 100, .prompts = {.prompt_tokens = 300}};
+  const Load ahead = {
+      .requests = 1, .sequences = 1, .decode_tokens = 50, .prompts = {.prompt_tokens = 500}};
+  const auto wait = [&](const Load& before, int priority) {
+    return forecast_.WaitOf(forecast_.PaceAfter(before, running, {}, priority)).seconds;
+  };
+  EXPECT_NEAR(wait(ahead, 0), StepSeconds(4) + 0.3 + 0.5, 0.03);
+  EXPECT_NEAR(forecast_.PaceAfter(ahead, running, {}, 0).step.decode_tokens, 4, 0.1);
 
   running.blocked_priority = 0;  // no slot is free, whatever it looks like
   const double mean_tokens = (100 + 50) / 3.0;
-  EXPECT_NEAR(forecast_.PaceAfter(ahead, running, 0).wait_seconds,
-              0.3 + 2 * mean_tokens * StepSeconds(2) / 2, 0.3);
-  EXPECT_NEAR(forecast_.PaceAfter({}, running, -1).wait_seconds, 0, 1e-9) << "others give way";
+  EXPECT_NEAR(wait(ahead, 0), 0.3 + (1 + 2 * mean_tokens / 2) * StepSeconds(2), 0.3);
+  EXPECT_NEAR(wait({}, -1), StepSeconds(1), 0.01) << "others give way";
 }
 
 TEST_F(ForecastTest, EstimatedWaitIsThatOfTheClientsNextRequest) {
   EngineLoad engine(Options());
   engine.forecast = forecast_;
-  engine.running.levels[0] = {0, 4, 0, 400};
+  engine.running.levels[0] = {.sequences = 4, .decode_tokens = 400};
   Request request;
   request.client = "busy";
-  engine.waiting.Add(request, {3, 3, 0, 300});
+  engine.waiting.Add(request, {.requests = 3, .sequences = 3, .decode_tokens = 300});
   const double turn = 100 * StepSeconds(4) / 4;
   EXPECT_NEAR(absl::ToDoubleSeconds(engine.EstimatedWait(0, "new")), turn, 0.3);
   EXPECT_NEAR(absl::ToDoubleSeconds(engine.EstimatedWait(0, "busy")), 4 * turn, 1);
@@ -134,20 +132,20 @@ TEST_F(ForecastTest, EstimatedWaitIsThatOfTheClientsNextRequest) {
 TEST_F(ForecastTest, OverdueIsWhatWouldBeLateThoughItWereStartedNow) {
   EXPECT_FALSE(Overdue(MakeSequence(100, 10, 0.1))) << "nothing else is there to do";
   Run(50);
-  EXPECT_TRUE(Overdue(MakeSequence(1000, 10, 1 + 10 * 0.12 - 0.1)));
-  EXPECT_FALSE(Overdue(MakeSequence(1000, 10, 1 + 10 * 0.12 + 0.1)));
+  EXPECT_TRUE(Overdue(MakeSequence(1000, 10, 1.2 + 10 * 0.12 - 0.6)));
+  EXPECT_FALSE(Overdue(MakeSequence(1000, 10, 1.2 + 10 * 0.12 + 0.1)));
   EXPECT_FALSE(Overdue(MakeSequence(1000, 10)));
   EXPECT_FALSE(Overdue(MakeSequence(1000, 10, 1, /*priority=*/-1))) << "what runs gives way";
-  EXPECT_FALSE(Forecast(Options()).Overdue(MakeSequence(1000, 10, 1), running_, kNow));
+  EXPECT_FALSE(Forecast(Options()).Overdue(MakeSequence(1000, 10, 1), 0, running_, kNow));
 }
 
 TEST_F(ForecastTest, WhatIsKnownOfAPromptCostsNothing) {
   Run(50);
   Sequence& sequence = MakeSequence(1000, 10, 2);
   EXPECT_TRUE(Overdue(sequence));
+  EXPECT_FALSE(Overdue(sequence, /*known=*/900));
   EXPECT_FALSE(MayStart(sequence));
   sequence.set_computed(900);
-  EXPECT_FALSE(Overdue(sequence));
   EXPECT_TRUE(MayStart(sequence));
 }
 
@@ -155,8 +153,8 @@ TEST_F(ForecastTest, StartsWhatEndsInTimeBesideWhatRuns) {
   EXPECT_TRUE(MayStart(MakeSequence(100, 10, 0.01))) << "nothing else is there to do";
   Run(50);
   Run(50);
-  EXPECT_TRUE(MayStart(MakeSequence(1000, 10, 1 + 10 * 0.13 + 0.1)));
-  Sequence& late = MakeSequence(1000, 10, 1 + 10 * 0.13 - 0.1);
+  EXPECT_TRUE(MayStart(MakeSequence(1000, 10, 1.2 + 10 * 0.13 + 0.1)));
+  Sequence& late = MakeSequence(1000, 10, 1.2 + 10 * 0.13 - 0.1);
   EXPECT_FALSE(MayStart(late));
   late.set_started();
   EXPECT_TRUE(MayStart(late)) << "it only goes on";
@@ -172,6 +170,21 @@ TEST_F(ForecastTest, StartsNothingThatMakesARunningSequenceLate) {
 TEST_F(ForecastTest, WhatIsLateInAnyCaseHoldsUpNobody) {
   Run(50, 1);
   EXPECT_TRUE(MayStart(MakeSequence(1000, 10)));
+}
+
+TEST_F(ForecastTest, WhoClaimsTheEngineHoldsUpNobody) {
+  Sequence& outline = Run(50, 50 * StepSeconds(1) + 0.1);
+  EXPECT_FALSE(MayStart(MakeSequence(1000, 10)));
+  outline.set_claims_all(true);
+  EXPECT_TRUE(MayStart(MakeSequence(1000, 10)));
+
+  Request request;
+  request.max_tokens = 100;
+  request.ignore_eos = true;
+  const Load load = forecast_.LoadOf(request, 0);
+  EXPECT_TRUE(forecast_.ClaimsAll(load, 100 * StepSeconds(1) * 1.3));
+  EXPECT_FALSE(forecast_.ClaimsAll(load, 100 * StepSeconds(1) * 1.7));
+  EXPECT_FALSE(Forecast(Options()).ClaimsAll(load, 1)) << "nothing is known";
 }
 
 TEST_F(ForecastTest, RestingSequencesDoNotCount) {

@@ -1,11 +1,17 @@
 #include "engine/scheduling/offers.h"
 
+#include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include <string>
+#include <vector>
+
+#include "tests/engine/scheduling/known_costs.h"
 
 namespace winnow {
 namespace {
+
+using ::testing::ElementsAre;
 
 const absl::Time kNow = absl::UnixEpoch();
 
@@ -25,77 +31,71 @@ Request Of(const std::string& client, int prompt = 10, int tokens = 10, double s
   return request;
 }
 
+/// A step takes 100 ms.
+constexpr KnownCosts kCosts = {.steps = 0.1, .prompt_tokens = 1e-6, .decode_tokens = 1e-6};
+
 class OffersTest : public testing::Test {
  protected:
-  // A prompt token takes 1 ms, a step 100 ms.
   OffersTest() {
-    engine_.forecast.mutable_costs().NoteStep({{0, 100}}, 0, 0.1);
-    engine_.forecast.mutable_costs().NoteStep({}, 1, 0.1);
+    Teach(kCosts, [&](const StepWork& step, double seconds) { forecast_.NoteStep(step, seconds); });
   }
   void Note(const Request& request, absl::Time now = kNow) {
-    offers_.Note(request, engine_.forecast, now);
+    offers_.Note(request, forecast_, now);
   }
-  double Kept(const std::string& client, absl::Time now = kNow) const {
-    return offers_.KeptForOthers(client, engine_, now).sequences;
+  void Refuse(const std::string& client, absl::Time now = kNow) {
+    offers_.NoteRefusal(Of(client), now);
+  }
+  std::vector<std::string> Refused() const {
+    std::vector<std::string> clients;
+    for (const Offers::Refused& refused : offers_.refused()) clients.push_back(refused.client);
+    return clients;
   }
 
-  EngineLoad engine_{Options()};
+  Forecast forecast_{Options()};
   Offers offers_;
 };
 
-TEST_F(OffersTest, AverageIsWeightedByTokens) {
-  EXPECT_FALSE(offers_.average().has_value());
-  for (int i = 0; i < 2000; ++i) Note(i % 2 == 0 ? Of("a", 100, 30, 50) : Of("a", 500, 90, 10));
-  EXPECT_NEAR(offers_.average()->prompt_tokens, 0.25 * 100 + 0.75 * 500, 5);
-  EXPECT_NEAR(offers_.average()->tokens, 0.25 * 30 + 0.75 * 90, 1);
-  EXPECT_NEAR(offers_.average()->seconds, 0.25 * 50 + 0.75 * 10, 1);
+TEST_F(OffersTest, AverageIsEachClientsOwnAndWeightedByTokens) {
+  EXPECT_FALSE(offers_.AverageOf("a").has_value());
+  for (int i = 0; i < 2000; ++i) Note(i % 2 == 0 ? Of("a", 100, 30, 50) : Of("a", 500, 90, 20));
+  for (int i = 0; i < 2000; ++i) Note(Of("b", 100, 900, 500));
+  const Offers::Average average = *offers_.AverageOf("a");
+  EXPECT_NEAR(average.load.sequences, 1, 1e-9);
+  EXPECT_NEAR(average.load.decode_tokens, 0.25 * 30 + 0.75 * 90, 1);
+  EXPECT_NEAR(average.seconds, 0.25 * 50 + 0.75 * 20, 1);
+  EXPECT_EQ(average.load.prompts.rows(), 0);
 }
 
-TEST_F(OffersTest, AverageLeavesOutWhatNoEngineCouldEndInTimeAndWhatHasAllTime) {
+TEST_F(OffersTest, AverageLeavesOutWhatClaimsTheEngineAndWhatHasAllTime) {
   Note(Of("a", 100, 100, 5));
+  Note(Of("a", 100, 100, 12));  // 10 s are its own
   Request patient = Of("a");
   patient.deadline = absl::InfiniteFuture();
   Note(patient);
-  EXPECT_FALSE(offers_.average().has_value());
-}
-
-TEST_F(OffersTest, AMissingPromptCountsAsTheAverageOne) {
-  Note(Of("a", 400));
-  for (int i = 0; i < 100; ++i) Note(Of("a", 0));
-  EXPECT_NEAR(offers_.average()->prompt_tokens, 400, 1e-6);
-}
-
-TEST_F(OffersTest, KeepsPlacesForClientsThatCameLatelyAndHaveLess) {
-  engine_.running.Add(0, "flood", {0, 20, 0, 0});
-  engine_.waiting.Add(Of("busy"), {30, 30, 0, 0});
-  for (const char* client : {"flood", "busy", "new"}) Note(Of(client));
-  EXPECT_EQ(Kept("flood"), 2) << "for the new one";
-  EXPECT_EQ(Kept("busy"), 4);
-  EXPECT_EQ(Kept("new"), 0);
-  EXPECT_EQ(Kept("flood", kNow + absl::Seconds(16)), 0);
+  EXPECT_FALSE(offers_.AverageOf("a").has_value());
 }
 
 TEST_F(OffersTest, MoreClientsThanAreRememberedHideNeitherKnownOnesNorNewOnes) {
-  engine_.running.Add(0, "flood", {0, 1e6, 0, 0});
   const auto at = [](double seconds) { return kNow + absl::Seconds(seconds); };
   Note(Of("known"));
   for (int i = 0; i < 1023; ++i) Note(Of(std::to_string(i)), at(1));
-  Note(Of("known"), at(14));
-  Note(Of("new"), at(14));
-  // Of those, all others came more than 15 s before.
-  EXPECT_EQ(Kept("flood", at(17)), 2 * 2);
+  Note(Of("known"), at(2));
+  Note(Of("new"), at(2));
+  EXPECT_TRUE(offers_.AverageOf("known").has_value());
+  EXPECT_TRUE(offers_.AverageOf("new").has_value());
+  int forgotten = 0;
+  for (int i = 0; i < 1023; ++i) forgotten += !offers_.AverageOf(std::to_string(i)).has_value();
+  EXPECT_EQ(forgotten, 1);
 }
 
-TEST_F(OffersTest, RemembersABoundedNumberOfClients) {
-  engine_.running.Add(0, "flood", {0, 1e6, 0, 0});
-  for (int i = 0; i < 3000; ++i) Note(Of(std::to_string(i)));
-  EXPECT_EQ(Kept("flood"), 2 * 1024);
-}
-
-TEST_F(OffersTest, KeepsNoMorePlacesThanTheClientHas) {
-  engine_.running.Add(0, "modest", {0, 3, 0, 0});
-  for (int i = 0; i < 100; ++i) Note(Of(std::to_string(i)));
-  EXPECT_EQ(Kept("modest"), 3);
+TEST_F(OffersTest, RemembersTheLastEightThatWereRefusedWithinAMinute) {
+  for (const char* client : {"a", "b", "a"}) Refuse(client);
+  EXPECT_THAT(Refused(), ElementsAre("b", "a")) << "each once";
+  for (int i = 0; i < 20; ++i) Refuse(std::to_string(i), kNow + absl::Seconds(30));
+  EXPECT_EQ(Refused().size(), 8u);
+  EXPECT_EQ(Refused().back(), "19");
+  Refuse("late", kNow + absl::Seconds(91));
+  EXPECT_THAT(Refused(), ElementsAre("late"));
 }
 
 }  // namespace

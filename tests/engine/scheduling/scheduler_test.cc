@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "engine/scheduling/prompt_shares.h"
+#include "tests/engine/scheduling/known_costs.h"
 #include "tests/engine/scheduling/sequences.h"
 
 namespace winnow {
@@ -57,6 +58,12 @@ class SchedulerTest : public testing::Test {
       scheduler_.NoteAccepted(*span.sequence, static_cast<int>(output->tokens.size()));
     }
     scheduler_.CheckInvariants();
+  }
+
+  /// A second for a prompt's token, and for a step.
+  void TeachForecast() {
+    Teach({.steps = 1, .prompt_tokens = 1},
+          [&](const StepWork& step, double seconds) { forecast_.NoteStep(step, seconds); });
   }
 
   static std::vector<Sequence*> Of(const Schedule& step) {
@@ -247,7 +254,7 @@ TEST_F(SmallSchedulerTest, NobodyOvertakesTheOneWhoseTurnItIs) {
 TEST_F(SchedulerTest, WhoMayNotStartHoldsNoBlocks) {
   Sequence& running = Add({.prompt = 3});
   Compute(Form());
-  forecast_.mutable_costs().NoteStep({{0, 1}}, 0, 1.0);  // a second for a token
+  TeachForecast();
   Sequence& sequence = Add({.prompt = 9, .first = 5, .deadline = now_ + absl::Seconds(10)});
   const Schedule step = Form();
   EXPECT_THAT(Of(step), ElementsAre(&running));

@@ -2,49 +2,41 @@
 
 #include <gtest/gtest.h>
 
+#include "tests/engine/scheduling/known_costs.h"
+
 namespace winnow {
 namespace {
 
-TEST(StepCostsTest, TellsStepsAndPromptsApart) {
+constexpr KnownCosts kCosts = {.steps = 0.01, .prompt_tokens = 0.005, .decode_tokens = 0.002};
+
+TEST(StepCostsTest, LearnsWhatWorkTakes) {
   StepCosts costs;
-  EXPECT_FALSE(costs.known());
-  for (int i = 0; i < 300; ++i) {
-    const int rows = 1 + i % 40;
-    costs.NoteStep({}, rows, 0.010 + 0.002 * rows);
-    costs.NoteStep({{0, 200}}, rows, 0.010 + 0.002 * rows + 200 * 0.005);
+  Teach(kCosts, [&](const StepWork& step, double seconds) { costs.NoteStep(step, seconds); });
+  const Work work = Step(20, 100, 0, 300).all;
+  EXPECT_NEAR(costs.SecondsOf(work).seconds, SecondsOf(work, kCosts), 0.05);
+  EXPECT_NEAR(costs.LoadFactor(0), 1, 0.01) << "no prompts of late";
+}
+
+TEST(StepCostsTest, PromptsTakeTheirShareOfTheTimeFromThoseThatDecode) {
+  StepCosts costs;
+  Teach(kCosts, [&](const StepWork& step, double seconds) { costs.NoteStep(step, seconds); });
+  for (int i = 0; i < 1000; ++i) {
+    // 30 ms of decoding, 60 ms of prompts of the middle priority, 90 ms of the lowest one's.
+    StepWork step = Step(10, 100, 0, 12, /*priority=*/1);
+    step.prompts[2] = {.prompt_tokens = 18, .prompt_context = ContextOf(0, 18)};
+    step.all += step.prompts[2];
+    costs.NoteStep(step, SecondsOf(step.all, kCosts));
   }
-  EXPECT_TRUE(costs.known());
-  EXPECT_NEAR(costs.PrefillSeconds(1000), 5, 0.1);
-  for (const int rows : {1, 20, 64}) {
-    EXPECT_NEAR(costs.DecodeSeconds(rows), 0.010 + 0.002 * rows, 0.006) << rows;
-  }
+  EXPECT_NEAR(costs.LoadFactor(0), 1, 0.01);
+  EXPECT_NEAR(costs.LoadFactor(1), 3, 0.1);
+  EXPECT_NEAR(costs.LoadFactor(2), 6, 0.3);
 }
 
-TEST(StepCostsTest, TakesTimeToBeProportionalToRowsThatNeverVaried) {
+TEST(StepCostsTest, AFirstPromptDoesNotSayThatMoreWillCome) {
   StepCosts costs;
-  for (int i = 0; i < 50; ++i) costs.NoteStep({}, 4, 0.2);
-  EXPECT_NEAR(costs.DecodeSeconds(4), 0.2, 1e-9);
-  EXPECT_NEAR(costs.DecodeSeconds(8), 0.4, 1e-9);
-}
-
-TEST(StepCostsTest, FollowsAMachineThatGetsSlower) {
-  StepCosts costs;
-  for (int i = 0; i < 300; ++i) costs.NoteStep({{0, 100}}, 0, 0.1);
-  for (int i = 0; i < 300; ++i) costs.NoteStep({{0, 100}}, 0, 0.4);
-  EXPECT_NEAR(costs.PrefillSeconds(100), 0.4, 0.03);
-}
-
-TEST(StepCostsTest, LearnsHowMuchOfTheirLimitContinuationsUse) {
-  StepCosts costs;
-  Request request;
-  EXPECT_EQ(costs.ExpectedTokens(request, 400), 400);
-  for (int i = 0; i < 500; ++i) costs.NoteEnd(request, i % 2 == 0 ? 20 : 60, 400);
-  EXPECT_NEAR(costs.ExpectedTokens(request, 1000), 100, 2);
-  request.ignore_eos = true;  // runs to its limit
-  EXPECT_EQ(costs.ExpectedTokens(request, 1000), 1000);
-  for (int i = 0; i < 500; ++i) costs.NoteEnd(request, 400, 400);
-  request.ignore_eos = false;
-  EXPECT_NEAR(costs.ExpectedTokens(request, 1000), 100, 2);
+  const StepWork prompt = Step(0, 0, 0, 500);
+  costs.NoteStep(prompt, SecondsOf(prompt.all, kCosts));
+  EXPECT_LT(costs.LoadFactor(0), 2);
 }
 
 }  // namespace
