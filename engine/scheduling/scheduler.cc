@@ -12,6 +12,13 @@ namespace winnow {
 
 using State = Sequence::State;
 
+namespace {
+
+/// Sequences that are passed over in one step: the queue is blocked if yet another may not start.
+constexpr size_t kMaxPassed = 4;
+
+}  // namespace
+
 void Scheduler::Add(Sequence& sequence) {
   WINNOW_CHECK(sequence.state() == State::kNew);
   sequence.set_state(State::kWaiting);
@@ -54,9 +61,11 @@ void Scheduler::ScheduleDecode(Sequence& sequence, int decodes_to_come, Schedule
 
 void Scheduler::StartWaiting(const Gate& gate, Schedule& step) {
   PromptPlaces places(running_, step.rows_left);
-  std::set<std::string> passed_over;  // clients
+  std::set<std::string> no_place;  // clients
+  std::vector<Sequence*> passed;   // whom a deadline forbids to start
   const auto may = [&](const Sequence& sequence) {
-    return !passed_over.contains(sequence.request().client) &&
+    return !no_place.contains(sequence.request().client) &&
+           std::ranges::find(passed, &sequence) == passed.end() &&
            places.HasPlace(sequence, /*pending=*/1);
   };
   while (Sequence* next = waiting_.Next(may)) {
@@ -65,11 +74,16 @@ void Scheduler::StartWaiting(const Gate& gate, Schedule& step) {
     TakePrefix(*next);
     if (!places.HasPlace(*next, next->pending())) {
       ReleaseBlocks(*next);
-      passed_over.insert(next->request().client);
+      no_place.insert(next->request().client);
       continue;
     }
-    if (gave_way || !MakeRoomToStart(*next, gate, step)) {
+    const bool in_time = MayStart(*next, passed, gate);
+    if (gave_way || !in_time || !MakeRoomToStart(*next, gate, step)) {
       ReleaseBlocks(*next);
+      if (!in_time && passed.size() < kMaxPassed) {
+        passed.push_back(next);
+        continue;
+      }
       step.blocked_priority = next->priority();
       break;
     }
@@ -90,6 +104,17 @@ void Scheduler::SchedulePrompts(Schedule& step) {
       if (shares[i] > 0) ScheduleSpan(*prompts[i], shares[i], step);
     }
   }
+}
+
+// Whether deadlines allow the sequence to start, though others were passed over: the first of these
+// must be able to start as soon as it could without it.
+bool Scheduler::MayStart(const Sequence& sequence, std::span<Sequence* const> passed,
+                         const Gate& gate) const {
+  std::vector<const Sequence*> running(running_.begin(), running_.end());
+  if (!gate.forecast.MayStart(sequence, running, /*alone=*/true, gate.now)) return false;
+  if (passed.empty()) return true;
+  running.push_back(passed.front());
+  return gate.forecast.MayStart(sequence, running, /*alone=*/true, gate.now);
 }
 
 void Scheduler::Start(Sequence& sequence, Schedule& step) {
@@ -127,7 +152,6 @@ bool Scheduler::MakeRoomToStart(const Sequence& sequence, const Gate& gate, Sche
   const auto may_start = [&](bool alone) {
     return gate.forecast.MayStart(sequence, running_, alone, gate.now);
   };
-  if (!may_start(/*alone=*/true)) return false;
   // One more block than its tokens take, for each continuation, so that it is not preempted at
   // once.
   const int blocks =

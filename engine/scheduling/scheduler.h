@@ -1,6 +1,7 @@
 #pragma once
 
 #include <optional>
+#include <span>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -20,7 +21,8 @@ struct Schedule {
   std::vector<Span> spans;           ///< of decoding sequences first, then pieces of the past
   std::vector<Sequence*> started;    ///< for the first time, whether or not they have a span yet
   std::vector<Sequence*> preempted;  ///< lost their blocks; will be recomputed
-  /// The priority of the sequence that was next and could not be started, if any.
+  /// The priority of the sequence that was next, but for those passed over, and could not be
+  /// started; none if everybody else was.
   std::optional<int> blocked_priority;
   int rows_left = 0;  ///< of max_step_tokens
 };
@@ -34,8 +36,9 @@ struct Schedule {
 ///     the rest of its max_step_tokens rows (SharePromptRows). Drafts get rows and blocks that no
 ///     decode token needs.
 ///   - The next waiting sequence that finds a place among the prompts that run (PromptPlaces) is
-///     started when there are blocks for all its tokens and one more, and deadlines allow it; no
-///     other overtakes it. Running ones of lower priority give way to it.
+///     started when there are blocks for all its tokens and one more, and deadlines allow it.
+///     Running ones of lower priority give way to it. No other overtakes it, unless a deadline keeps
+///     it from being started and not the other, not even if both ran.
 ///   - A decode that needs a block when none is free takes one from the last running sequence
 ///     (perhaps itself), which gives up all its blocks and waits again, to be recomputed.
 /// So the first sequence always goes on. Every sequence gets to be the first, because those of the
@@ -89,6 +92,8 @@ class Scheduler {
   void ScheduleDecode(Sequence& sequence, int decodes_to_come, Schedule& step);
   void SchedulePrompts(Schedule& step);
   void StartWaiting(const Gate& gate, Schedule& step);
+  bool MayStart(const Sequence& sequence, std::span<Sequence* const> passed,
+                const Gate& gate) const;
   void Start(Sequence& sequence, Schedule& step);
   void ScheduleSpan(Sequence& sequence, int rows, Schedule& step);
   bool MakeRoomToDecode(Sequence& sequence, Schedule& step);

@@ -36,7 +36,7 @@ class WaitingQueue {
   /// REQUIRES: it is here.
   void Remove(Sequence& sequence);
 
-  /// Tells whether a sequence may be next. The same for all of a client in one priority.
+  /// Tells whether a sequence may be next.
   using Filter = std::function<bool(const Sequence&)>;
 
   /// Whose turn it is of those that may be next and are not paused; nullptr if there is none. May

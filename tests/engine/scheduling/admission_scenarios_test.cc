@@ -122,5 +122,20 @@ TEST(AdmissionScenariosTest, APromptThatIsCachedIsNotChargedToItsRequest) {
   }
 }
 
+TEST(AdmissionScenariosTest, WhoWouldMakeARunningOneLateLetsOthersPass) {
+  std::vector<Arrival> arrivals;
+  for (int i = 0; i < 20; ++i) arrivals.push_back(At(10.0 * i, "b", 50, 20 + i, 1e6));
+  // Alone it takes 26 s. A prompt of 2,000 tokens takes 18 s.
+  arrivals.push_back(At(300, "running", 10, 1000, 41));
+  arrivals.push_back(At(301, "head", 2000, 10, 1e6));
+  for (int i = 0; i < 5; ++i) arrivals.push_back(At(302 + 2 * i, "brief", 10, 5, 1e6));
+  VirtualServer server(Options(), kTwoCores);
+  const std::vector<double> seconds = EndsOf(server, arrivals);
+  EXPECT_EQ(Completed(server, "running"), 1);
+  EXPECT_LT(*std::max_element(seconds.begin() + 22, seconds.end()), 3) << "of brief ones";
+  // When the running one has ended, the head is at once the next.
+  EXPECT_LT(seconds[21], seconds[20] + 18 + 5);
+}
+
 }  // namespace
 }  // namespace winnow

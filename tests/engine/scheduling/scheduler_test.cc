@@ -14,6 +14,7 @@
 namespace winnow {
 namespace {
 
+using ::testing::Contains;
 using ::testing::ElementsAre;
 using ::testing::SizeIs;
 
@@ -259,7 +260,39 @@ TEST_F(SchedulerTest, WhoMayNotStartHoldsNoBlocks) {
   const Schedule step = Form();
   EXPECT_THAT(Of(step), ElementsAre(&running));
   EXPECT_TRUE(sequence.kv().empty());
-  EXPECT_EQ(step.blocked_priority, std::optional(0));
+  EXPECT_EQ(step.blocked_priority, std::nullopt) << "slots and blocks are free";
+}
+
+class DeadlineTest : public SchedulerTest {
+ protected:
+  // One runs that has 19 s of work and, at first, 8 s to spare.
+  DeadlineTest() : SchedulerTest(64), running_(Add({.deadline = now_ + absl::Seconds(28)})) {
+    Compute(Form());
+    TeachForecast();
+  }
+  Sequence& running_;
+};
+
+TEST_F(DeadlineTest, WhoseStartADeadlineForbidsIsPassedOverByWhoHoldsItUpInNothing) {
+  Sequence& head = Add({.prompt = 9, .first = 5, .client = "head", .max_tokens = 2});
+  Sequence& same = Add({.prompt = 9, .first = 7, .client = "head", .max_tokens = 2});
+  Sequence& brief = Add({.prompt = 2, .first = 9, .client = "brief", .max_tokens = 2});
+  const Schedule step = Form();
+  EXPECT_THAT(Of(step), ElementsAre(&running_, &brief));
+  EXPECT_TRUE(head.kv().empty());
+  EXPECT_TRUE(same.kv().empty());
+  scheduler_.Remove(running_);
+  EXPECT_THAT(Of(Form()), Contains(&head)) << "the next as soon as it may be";
+}
+
+TEST_F(DeadlineTest, NobodyPassesWhoWouldBeLateWithTheOtherBesideIt) {
+  Add({.prompt = 9, .first = 5, .client = "head", .max_tokens = 2});
+  Add({.prompt = 2,
+       .first = 9,
+       .client = "brief",
+       .max_tokens = 2,
+       .deadline = now_ + absl::Seconds(6)});  // 4 s of its own, and 9 s of the head's prompt
+  EXPECT_THAT(Of(Form()), ElementsAre(&running_));
 }
 
 TEST_F(SchedulerTest, WhoRestsKeepsItsBlocksWhenOnlyADeadlineNeedsRoom) {

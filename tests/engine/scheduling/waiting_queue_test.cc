@@ -84,6 +84,20 @@ TEST_F(WaitingQueueTest, PausedOnesArePassedOver) {
   EXPECT_EQ(Take(), &paused);
 }
 
+TEST_F(WaitingQueueTest, TheNextButForSomeIsWhoWouldBeNextWithoutThem) {
+  Sequence& first = Add(0, "a");
+  Sequence& second = Add(0, "a");
+  Sequence& third = Add(0, "b");
+  Sequence& lower = Add(1);
+  std::vector<Sequence*> passed;
+  for (Sequence* expected : {&first, &third, &second, &lower}) {
+    EXPECT_EQ(queue_.Next(passed), expected);
+    passed.push_back(expected);
+    if (expected == &first) queue_.Serve("a", 1);
+  }
+  EXPECT_EQ(queue_.Next(passed), nullptr);
+}
+
 TEST_F(WaitingQueueTest, EveryEighthTurnThatLeavesLowerOnesWaitingPromotesTheOldest) {
   Sequence& old = Add(5);
   Sequence& young = Add(3);
