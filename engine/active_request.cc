@@ -27,11 +27,6 @@ ActiveRequest::ActiveRequest(Request request, RequestSink* sink, absl::Time subm
   summary_.prompt_tokens = first().prompt_length();
 }
 
-bool ActiveRequest::running() const {
-  return std::ranges::any_of(sequences_,
-                             [](const auto& s) { return s->state() == Sequence::State::kRunning; });
-}
-
 bool ActiveRequest::complete() const {
   return std::ranges::all_of(
       sequences_, [](const auto& s) { return s->state() == Sequence::State::kFinished; });

@@ -37,8 +37,6 @@ class ActiveRequest {
 
   /// Whether a step has computed some of it; until then it waits.
   bool started() const { return summary_.started; }
-  /// Whether one of its sequences runs.
-  bool running() const;
   /// Whether all its sequences have finished.
   bool complete() const;
 

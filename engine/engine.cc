@@ -52,8 +52,20 @@ Engine::Activity Engine::activity() const {
   return activity;
 }
 
+// Tells submitters, metrics and the watchdog what runs and waits.
+void Engine::Publish() {
+  const Load waiting = mailbox_.Publish(core_.load());
+  EngineGauges gauges = core_.gauges();
+  gauges.waiting_requests = static_cast<int>(waiting.requests);
+  gauges.waiting_prompt_tokens = static_cast<int>(waiting.prompt_tokens);
+  observer_.OnGauges(gauges);
+  std::lock_guard lock(activity_mutex_);
+  activity_.in_step = false;
+  activity_.gauges = gauges;
+}
+
 void Engine::Loop() {
-  bool busy = core_.Step();  // computes nothing yet, but reports the empty pool
+  bool busy = core_.Step([this] { Publish(); });  // computes nothing yet, but reports the empty pool
   bool draining = false;
   while (true) {
     Messages messages = mailbox_.Collect(busy ? absl::InfinitePast() : core_.NextDeadline());
@@ -74,14 +86,7 @@ void Engine::Loop() {
       activity_.in_step = true;
       activity_.step_begin = absl::Now();
     }
-    busy = core_.Step([this] {
-      {
-        std::lock_guard lock(activity_mutex_);
-        activity_.in_step = false;
-        activity_.gauges = core_.gauges();
-      }
-      mailbox_.Publish(core_.load());
-    });
+    busy = core_.Step([this] { Publish(); });
     healthy_.store(core_.healthy(), std::memory_order_release);
     drained_.store(draining && core_.requests() == 0, std::memory_order_release);
   }

@@ -69,6 +69,7 @@ class Engine {
 
  private:
   void Loop();
+  void Publish();
 
   const EngineOptions options_;
   const int vocab_;

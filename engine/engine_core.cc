@@ -269,14 +269,13 @@ void EngineCore::NoteLoad() {
   running.blocked_priority = blocked_priority_;
 
   EngineGauges& gauges = gauges_ = {};
-  for (const ActiveRequest* active : requests_.all()) {
-    ++(active->running() ? gauges.running_requests : gauges.waiting_requests);
-  }
-  gauges.waiting_prompt_tokens = static_cast<int>(load_.waiting.total().prompt_tokens);
-  gauges.estimated_wait_seconds = absl::ToDoubleSeconds(load_.EstimatedWait(0, ""));
+  const Load& waiting = load_.waiting.total();
+  gauges.waiting_requests = static_cast<int>(waiting.requests);
+  gauges.running_requests = requests_.size() - gauges.waiting_requests;
+  gauges.waiting_prompt_tokens = static_cast<int>(waiting.prompt_tokens);
+  gauges.estimated_wait_seconds = absl::ToDoubleSeconds(load_.QueueWait());
   gauges.kv_blocks_used = store_.used_blocks();
   gauges.kv_blocks_total = store_.total_blocks();
-  observer_.OnGauges(gauges);
 }
 
 }  // namespace winnow

@@ -86,7 +86,7 @@ class EngineCore {
     int32_t decode = 0;
   };
   StepTokens step_tokens() const { return step_tokens_.load(std::memory_order_relaxed); }
-  /// As of the last step.
+  /// As of the last step; its observer does not get them.
   const EngineGauges& gauges() const { return gauges_; }
   const KvStore& store() const { return store_; }
   /// See Scheduler::CheckInvariants.

@@ -66,10 +66,11 @@ Messages Mailbox::Collect(absl::Time until) {
   return std::exchange(messages_, {});
 }
 
-void Mailbox::Publish(EngineLoad engine) {
+Load Mailbox::Publish(EngineLoad engine) {
   std::lock_guard lock(mutex_);
   engine_ = std::move(engine);
   for (const Submission& submission : messages_.submissions) Count(submission.request);
+  return engine_.waiting.total();
 }
 
 bool Mailbox::HasMessages() const {

@@ -56,8 +56,9 @@ class Mailbox {
   /// Takes all messages, after waiting for one until `until`. Engine thread only.
   Messages Collect(absl::Time until);
 
-  /// What the engine has to do, with all submissions collected so far. Engine thread only.
-  void Publish(EngineLoad engine);
+  /// What the engine has to do, with all submissions collected so far. Returns what waits now, here
+  /// and in the engine. Engine thread only.
+  Load Publish(EngineLoad engine);
 
  private:
   absl::Status Check(const Request& request, absl::Time now) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);

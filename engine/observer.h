@@ -24,10 +24,10 @@ struct StepStats {
 
 /// The engine's state between two steps.
 struct EngineGauges {
-  int running_requests = 0;
-  int waiting_requests = 0;
-  int waiting_prompt_tokens = 0;  ///< of requests that have not been started
-  /// Until a request without a prompt would have its turn, by an estimate (Forecast).
+  int running_requests = 0;       ///< that have been started, preempted ones among them
+  int waiting_requests = 0;       ///< that have not been started, in the mailbox or the queue
+  int waiting_prompt_tokens = 0;  ///< of these
+  /// Until the last of those in the queue has its turn if nobody else comes, by an estimate.
   double estimated_wait_seconds = 0;
   int kv_blocks_used = 0;
   int kv_blocks_total = 0;

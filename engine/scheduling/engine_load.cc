@@ -14,6 +14,13 @@ absl::Duration EngineLoad::EstimatedWait(int priority, const std::string& client
   return absl::Seconds(forecast.WaitOf(forecast.PaceAfter(ahead, running, {}, priority)).seconds);
 }
 
+absl::Duration EngineLoad::QueueWait() const {
+  if (waiting.levels().empty()) return absl::ZeroDuration();
+  const int lowest = waiting.levels().rbegin()->first;
+  const Load ahead = waiting.total() * (1 - 1 / waiting.total().sequences);  // of the last one
+  return absl::Seconds(forecast.WaitOf(forecast.PaceAfter(ahead, running, {}, lowest)).seconds);
+}
+
 double EngineLoad::SequencesOf(const std::string& client) const {
   const auto runs = running.client_sequences.find(client);
   double sequences = runs == running.client_sequences.end() ? 0 : runs->second;

@@ -21,6 +21,10 @@ struct EngineLoad {
   /// How long a request without a prompt would wait for its turn if it came now.
   absl::Duration EstimatedWait(int priority, const std::string& client) const;
 
+  /// How long the last of those who wait would wait for its turn from now on if nobody else came; 0
+  /// if none does.
+  absl::Duration QueueWait() const;
+
   /// Sequences of the client that wait or run.
   double SequencesOf(const std::string& client) const;
   bool idle() const { return running.levels.empty() && waiting.total().requests == 0; }

@@ -66,14 +66,16 @@ MetricsExporter::MetricsExporter(const std::string& model, const std::string& ar
                              "Time between two generated tokens of one continuation.")
                       .Add({}, kItlBuckets);
 
-  running_requests_ = &Gauges(r, "winnow_requests_running", "Requests that steps compute.").Add({});
+  running_requests_ =
+      &Gauges(r, "winnow_requests_running", "Requests that have been started and are not over.")
+           .Add({});
   waiting_requests_ =
-      &Gauges(r, "winnow_requests_waiting", "Requests in the admission queue.").Add({});
+      &Gauges(r, "winnow_requests_waiting", "Requests that have not been started.").Add({});
   waiting_prompt_tokens_ =
-      &Gauges(r, "winnow_waiting_prompt_tokens", "Prompt tokens in the admission queue.").Add({});
+      &Gauges(r, "winnow_waiting_prompt_tokens", "Prompt tokens of requests that wait.").Add({});
   estimated_wait_seconds_ =
       &Gauges(r, "winnow_estimated_wait_seconds",
-              "Time that a request which came now would wait for its turn, estimated.")
+              "Time until the last request that waits has its turn, estimated.")
            .Add({});
   auto& blocks = Gauges(r, "winnow_kv_blocks", "KV blocks of the pool by state.");
   kv_blocks_used_ = &blocks.Add({{"state", "used"}});

@@ -242,13 +242,13 @@ TEST(EngineCoreTest, GaugesTellRunningAndWaitingRequestsAndBlocks) {
   EXPECT_EQ(bench.core.load().waiting.total().requests, 3);
   bench.Step();
   EXPECT_EQ(bench.core.load().waiting.total().requests, 2);
-  EXPECT_EQ(bench.observer.gauges.running_requests, 1);
-  EXPECT_EQ(bench.observer.gauges.waiting_requests, 2);
-  EXPECT_EQ(bench.observer.gauges.kv_blocks_used, 4);
-  EXPECT_EQ(bench.observer.gauges.kv_blocks_total, 8);
+  EXPECT_EQ(bench.core.gauges().running_requests, 1);
+  EXPECT_EQ(bench.core.gauges().waiting_requests, 2);
+  EXPECT_EQ(bench.core.gauges().kv_blocks_used, 4);
+  EXPECT_EQ(bench.core.gauges().kv_blocks_total, 8);
   bench.RunToEnd();
-  EXPECT_EQ(bench.observer.gauges.running_requests, 0);
-  EXPECT_EQ(bench.observer.gauges.kv_blocks_used, 0);
+  EXPECT_EQ(bench.core.gauges().running_requests, 0);
+  EXPECT_EQ(bench.core.gauges().kv_blocks_used, 0);
 }
 
 TEST(EngineCoreTest, RequestsWithoutASeedDiffer) {

@@ -157,6 +157,15 @@ TEST_F(MailboxTest, PublishingKeepsWhatHasCome) {
   EXPECT_EQ(Reason(Submit(brief)), "deadline") << "the average one would be late";
 }
 
+TEST_F(MailboxTest, PublishingTellsWhatWaitsHereAndInTheEngine) {
+  EXPECT_TRUE(Submit(MakeRequest(1)).ok());
+  Collect();
+  EXPECT_TRUE(Submit(MakeRequest(2, 20)).ok());  // while the engine computes a step
+  const Load waiting = mailbox_.Publish(WithWaiting({MakeRequest(1)}));
+  EXPECT_EQ(waiting.requests, 2);
+  EXPECT_EQ(waiting.prompt_tokens, 30);
+}
+
 TEST_F(MailboxTest, DrainRefusesWhatComesLaterAndLosesNothing) {
   EXPECT_TRUE(Submit(MakeRequest(1)).ok());
   mailbox_.Drain(kNow + absl::Seconds(5));

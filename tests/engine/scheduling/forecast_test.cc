@@ -127,6 +127,8 @@ TEST_F(ForecastTest, EstimatedWaitIsThatOfTheClientsNextRequest) {
   const double turn = 100 * StepSeconds(4) / 4;
   EXPECT_NEAR(absl::ToDoubleSeconds(engine.EstimatedWait(0, "new")), turn, 0.3);
   EXPECT_NEAR(absl::ToDoubleSeconds(engine.EstimatedWait(0, "busy")), 4 * turn, 1);
+  EXPECT_NEAR(absl::ToDoubleSeconds(engine.QueueWait()), 3 * turn, 1);
+  EXPECT_EQ(EngineLoad(Options()).QueueWait(), absl::ZeroDuration()) << "nobody waits";
 }
 
 TEST_F(ForecastTest, OverdueIsWhatWouldBeLateThoughItWereStartedNow) {
