@@ -65,7 +65,8 @@ void Engine::Publish() {
 }
 
 void Engine::Loop() {
-  bool busy = core_.Step([this] { Publish(); });  // computes nothing yet, but reports the empty pool
+  bool busy =
+      core_.Step([this] { Publish(); });  // computes nothing yet, but reports the empty pool
   bool draining = false;
   while (true) {
     Messages messages = mailbox_.Collect(busy ? absl::InfinitePast() : core_.NextDeadline());

@@ -12,13 +12,6 @@ namespace winnow {
 
 using State = Sequence::State;
 
-namespace {
-
-/// Sequences that are passed over in one step: the queue is blocked if yet another may not start.
-constexpr size_t kMaxPassed = 4;
-
-}  // namespace
-
 void Scheduler::Add(Sequence& sequence) {
   WINNOW_CHECK(sequence.state() == State::kNew);
   sequence.set_state(State::kWaiting);

@@ -37,8 +37,8 @@ struct Schedule {
 ///     decode token needs.
 ///   - The next waiting sequence that finds a place among the prompts that run (PromptPlaces) is
 ///     started when there are blocks for all its tokens and one more, and deadlines allow it.
-///     Running ones of lower priority give way to it. No other overtakes it, unless a deadline keeps
-///     it from being started and not the other, not even if both ran.
+///     Running ones of lower priority give way to it. No other overtakes it, unless a deadline
+///     keeps it from being started and not the other, not even if both ran.
 ///   - A decode that needs a block when none is free takes one from the last running sequence
 ///     (perhaps itself), which gives up all its blocks and waits again, to be recomputed.
 /// So the first sequence always goes on. Every sequence gets to be the first, because those of the
@@ -82,6 +82,10 @@ class Scheduler {
   void CheckInvariants() const;
 
  private:
+  /// Sequences that are passed over in one step: if yet another may not start, the queue is
+  /// blocked.
+  static constexpr size_t kMaxPassed = 4;
+
   /// What deadlines say of who may be started in this step.
   struct Gate {
     const Forecast& forecast;

@@ -264,7 +264,7 @@ TEST(LogTest, NamesTheTraceThatACallBelongsTo) {
   EXPECT_EQ(complete({third, third}, 1), grpc::StatusCode::OK);
   EXPECT_EQ(complete({third + "x"}, 1), grpc::StatusCode::OK);
   server->Terminate();
-  server->Wait(absl::Seconds(20));
+  server->Wait();
   EXPECT_THAT(server->Log(), Not(HasSubstr("b7ad6b7169203333")));
 }
 

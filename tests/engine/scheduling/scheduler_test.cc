@@ -61,10 +61,9 @@ class SchedulerTest : public testing::Test {
     scheduler_.CheckInvariants();
   }
 
-  /// A second for a prompt's token, and for a step.
-  void TeachForecast() {
-    Teach({.steps = 1, .prompt_tokens = 1},
-          [&](const StepWork& step, double seconds) { forecast_.NoteStep(step, seconds); });
+  /// A second for a prompt's token, and for a step, unless told otherwise.
+  void TeachForecast(const KnownCosts& costs = {.steps = 1, .prompt_tokens = 1}) {
+    Teach(costs, [&](const StepWork& step, double seconds) { forecast_.NoteStep(step, seconds); });
   }
 
   static std::vector<Sequence*> Of(const Schedule& step) {
@@ -300,7 +299,7 @@ TEST_F(SchedulerTest, WhoRestsKeepsItsBlocksWhenOnlyADeadlineNeedsRoom) {
   Sequence& low = Add({.prompt = 3, .first = 3, .priority = 1});
   Compute(Form());
   resting.set_paused(true);
-  forecast_.mutable_costs().NoteStep({{0, 1}}, 0, 1.0);  // a second for a token
+  TeachForecast({.prompt_tokens = 1, .decode_tokens = 1});
   // 9 s for its prompt, and 20 for its tokens if it decodes alone.
   const absl::Time deadline = now_ + absl::Seconds(9 + 20 + 10);
   Sequence& high = Add({.prompt = 9, .first = 5, .deadline = deadline});
