@@ -17,8 +17,9 @@ absl::Duration EngineLoad::EstimatedWait(int priority, const std::string& client
 absl::Duration EngineLoad::QueueWait() const {
   if (waiting.levels().empty()) return absl::ZeroDuration();
   const int lowest = waiting.levels().rbegin()->first;
-  const Load ahead = waiting.total() * (1 - 1 / waiting.total().sequences);  // of the last one
-  return absl::Seconds(forecast.WaitOf(forecast.PaceAfter(ahead, running, {}, lowest)).seconds);
+  const Load last = waiting.total() * (1 / waiting.total().sequences);
+  const Load ahead = waiting.total() + last * -1;
+  return absl::Seconds(forecast.WaitOf(forecast.PaceAfter(ahead, running, last, lowest)).seconds);
 }
 
 double EngineLoad::SequencesOf(const std::string& client) const {

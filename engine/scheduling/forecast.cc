@@ -45,6 +45,13 @@ Work Forecast::WorkOfPrompt(double begin, double end) const {
           .prompt_context = ContextOf(begin, end)};
 }
 
+Work Forecast::RowsOfStep(const Work& prompts) const {
+  Work rows =
+      prompts * std::min(1.0, options_.max_step_tokens / std::max(1.0, prompts.prompt_tokens));
+  rows.steps = 0;
+  return rows;
+}
+
 double Forecast::LeastRemaining(const Sequence& sequence) const {
   return std::max(1.0,
                   lengths_.AtLeast(sequence.request(), LimitOf(sequence)) - sequence.generated());
@@ -87,7 +94,8 @@ Forecast::Pace Forecast::PaceAfter(const Load& ahead, const RunningLoad& running
            .decode_tokens = concurrent,
            .decode_context = concurrent * all.context / std::max(1.0, all.sequences)} *
       costs_.LoadFactor(priority);
-  return {.wait = before.prompts + ahead.prompts * (beside / std::max(1.0, ahead.sequences)) +
+  return {.wait = running.prompts.Beside(priority, own.prompts) +
+                  ahead.prompts * (beside / std::max(1.0, ahead.sequences)) +
                   step * (1 + turns * mean_tokens / concurrent),
           .step = step};
 }

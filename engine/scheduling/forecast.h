@@ -55,8 +55,8 @@ class Forecast {
   static Pace PaceOf(const Load& running);
 
   /// Of a request that comes and has `ahead` before it:
-  ///     wait = the step under way + prompts that start before it without waiting
-  ///            + turns before its own
+  ///     wait = the step under way + prompts that run, as far as they share its steps
+  ///            + prompts that start before it without waiting + turns before its own
   /// with a turn for every sequence before it that finds no free slot: one of so many as run ends
   /// after the mean number of tokens. A step decodes for all that would run then, with the prompts
   /// that come meanwhile (StepCosts::LoadFactor). What runs with a lower priority gives way and
@@ -80,7 +80,8 @@ class Forecast {
 
   /// Whether a waiting sequence would end in time if it were started now, unless it has been
   /// before, and would not keep a running one from that. All steps are taken to decode for as many
-  /// sequences as would run then, after the prompts are computed. Sequences that will be late in
+  /// sequences as would run then, after the prompts are computed, or, for the waiting one, beside
+  /// prompts that go on in every step, if it ends earlier so. Sequences that will be late in
   /// any case, or claim the engine, hold up nobody, and those of lower priority none of a higher
   /// one; with `alone`, the latter are taken to have given way.
   template <typename Running>
@@ -93,6 +94,8 @@ class Forecast {
 
   Load LoadOf(const Sequence& sequence, int known) const;
   Work WorkOfPrompt(double begin, double end) const;
+  /// What a step computes of prompts, beside the step itself.
+  Work RowsOfStep(const Work& prompts) const;
   double LeastRemaining(const Sequence& sequence) const;
   double Remaining(const Sequence& sequence, double answers) const;
 
@@ -120,18 +123,27 @@ bool Forecast::MayStart(const Sequence& waiting, const Running& running, bool al
                         absl::Time now) const {
   const int priority = waiting.request().priority;  // promotion takes from nobody
   Load before;
+  RunningPrompts prompts;
   for (const Sequence* other : running) {
-    if (!other->resting() && !(alone && other->priority() > priority)) before += LoadOf(*other);
+    if (other->resting() || (alone && other->priority() > priority)) continue;
+    const Load load = LoadOf(*other);
+    before += load;
+    prompts.Add(other->priority(), other->request().client, load.prompts);
   }
   if (before.sequences == 0) return true;
+  const Load own = LoadOf(waiting);
   const Pace without = PaceOf(before);
-  const Pace with = PaceOf(before + LoadOf(waiting));
+  const Pace with = PaceOf(before + own);
+  const Pace beside = {.wait = prompts.Beside(priority, own.prompts) + own.prompts,
+                       .step = with.step + RowsOfStep(before.prompts)};
   const auto in_time = [&](const Sequence& sequence, double tokens, const Pace& pace) {
     const absl::Time deadline = sequence.request().deadline;
     if (deadline == absl::InfiniteFuture()) return true;
     return now + absl::Seconds(EndOf(pace, {}, tokens).seconds) < deadline;
   };
-  return (waiting.started() || in_time(waiting, Remaining(waiting, 1), with)) &&
+  const double own_tokens = Remaining(waiting, 1);
+  return (waiting.started() || in_time(waiting, own_tokens, with) ||
+          in_time(waiting, own_tokens, beside)) &&
          std::ranges::all_of(running, [&](const Sequence* other) {
            if (other->resting() || other->claims_all() || other->priority() > priority) return true;
            const double tokens = Remaining(*other, kProtectedAnswers);

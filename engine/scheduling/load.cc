@@ -1,5 +1,7 @@
 #include "engine/scheduling/load.h"
 
+#include <algorithm>
+
 #include "engine/scheduling/waiting_queue.h"
 
 namespace winnow {
@@ -59,8 +61,25 @@ Load WaitingLoad::Ahead(int priority, const std::string& client, const Load& own
   return ahead;
 }
 
+void RunningPrompts::Add(int priority, const std::string& client, const Work& prompt) {
+  if (prompt.prompt_tokens > 0) levels_[priority][client] += prompt;
+}
+
+Work RunningPrompts::Beside(int priority, const Work& own) const {
+  Work beside;
+  for (const auto& [level, clients] : levels_) {
+    if (level > priority) break;
+    for (const auto& [client, prompts] : clients) {
+      const double share = level < priority ? 1 : own.prompt_tokens / prompts.prompt_tokens;
+      beside += prompts * std::min(1.0, share);
+    }
+  }
+  return beside;
+}
+
 void RunningLoad::Add(int priority, const std::string& client, const Load& load) {
   levels[priority] += load;
+  prompts.Add(priority, client, load.prompts);
   client_sequences[client] += load.sequences;
 }
 

@@ -49,6 +49,19 @@ class WaitingLoad {
   Load total_;
 };
 
+/// Prompts that are being computed: they share each step's rows (SharePromptRows).
+class RunningPrompts {
+ public:
+  void Add(int priority, const std::string& client, const Work& prompt);
+
+  /// What is computed of them until one of this priority is that asks for `own`: all that has a
+  /// higher priority, and for each client of its own at most as much as of it.
+  Work Beside(int priority, const Work& own) const;
+
+ private:
+  std::map<int, std::map<std::string, Work>> levels_;  ///< by priority and client
+};
+
 /// What runs: sequences that own KV blocks. `decode_tokens` count from a sequence's begin to its
 /// end, `prompts` is what is still to compute, `requests` and `prompt_tokens` are not counted.
 struct RunningLoad {
@@ -57,6 +70,7 @@ struct RunningLoad {
   Load DownTo(int priority) const;
 
   std::map<int, Load> levels;  ///< by priority
+  RunningPrompts prompts;
   std::map<std::string, double> client_sequences;
   /// The priority of the sequence that could not be started when its turn had come, if any.
   std::optional<int> blocked_priority;

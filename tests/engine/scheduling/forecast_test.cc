@@ -102,11 +102,13 @@ TEST_F(ForecastTest, LoadIsWhatARequestAndARunningSequenceAskFor) {
 
 TEST_F(ForecastTest, ARequestWaitsForThePromptsBesideItOrForTurns) {
   RunningLoad running;
-  running.levels[0] = {.sequences = 2, .decode_tokens = 100, .prompts = {.prompt_tokens = 300}};
+  running.Add(0, "other",
+              {.sequences = 2, .decode_tokens = 100, .prompts = {.prompt_tokens = 300}});
   const Load ahead = {
       .requests = 1, .sequences = 1, .decode_tokens = 50, .prompts = {.prompt_tokens = 500}};
   const auto wait = [&](const Load& before, int priority) {
-    return forecast_.WaitOf(forecast_.PaceAfter(before, running, {}, priority)).seconds;
+    const Load own = {.prompts = {.prompt_tokens = 1000}};
+    return forecast_.WaitOf(forecast_.PaceAfter(before, running, own, priority)).seconds;
   };
   EXPECT_NEAR(wait(ahead, 0), StepSeconds(4) + 0.3 + 0.5, 0.03);
   EXPECT_NEAR(forecast_.PaceAfter(ahead, running, {}, 0).step.decode_tokens, 4, 0.1);
@@ -115,6 +117,22 @@ TEST_F(ForecastTest, ARequestWaitsForThePromptsBesideItOrForTurns) {
   const double mean_tokens = (100 + 50) / 3.0;
   EXPECT_NEAR(wait(ahead, 0), 0.3 + (1 + 2 * mean_tokens / 2) * StepSeconds(2), 0.3);
   EXPECT_NEAR(wait({}, -1), StepSeconds(1), 0.01) << "others give way";
+}
+
+TEST_F(ForecastTest, AShortPromptWaitsForNoLongOneThatRuns) {
+  RunningLoad running;
+  running.Add(-1, "higher", {.sequences = 1, .prompts = {.prompt_tokens = 500}});
+  running.Add(0, "long", {.sequences = 1, .prompts = {.prompt_tokens = 100'000}});
+  running.Add(0, "brief", {.sequences = 1, .prompts = {.prompt_tokens = 200}});
+  const Load own = {.prompts = {.prompt_tokens = 1000}};
+  const Forecast::Pace pace = forecast_.PaceAfter({}, running, own, 0);
+  EXPECT_NEAR(forecast_.WaitOf(pace).seconds, StepSeconds(4) + 0.5 + 1 + 0.2, 0.1);
+
+  Sequence& prompt = MakeSequence(9000, 10);
+  prompt.set_started();
+  running_.insert(&prompt);
+  EXPECT_FALSE(MayStart(MakeSequence(1000, 1, 1.9)));
+  EXPECT_TRUE(MayStart(MakeSequence(1000, 1, 3.2))) << "1 s each, and a step of both";
 }
 
 TEST_F(ForecastTest, EstimatedWaitIsThatOfTheClientsNextRequest) {

@@ -53,6 +53,19 @@ TEST(WaitingLoadTest, OfOtherClientsIsAheadWhatTheyAreServedMeanwhile) {
   EXPECT_DOUBLE_EQ(ahead.sequences, 1 + 1 + 1);
 }
 
+TEST(RunningPromptsTest, OfEachClientAsMuchIsBesideAsOfTheOneThatComes) {
+  RunningPrompts prompts;
+  prompts.Add(0, "a", {.prompt_tokens = 700, .prompt_context = 7});
+  prompts.Add(0, "a", {.prompt_tokens = 300, .prompt_context = 3});
+  prompts.Add(0, "b", {.prompt_tokens = 50});
+  prompts.Add(-1, "b", {.prompt_tokens = 2000});
+  prompts.Add(1, "c", {.prompt_tokens = 9});
+  EXPECT_DOUBLE_EQ(prompts.Beside(0, {.prompt_tokens = 100}).prompt_tokens, 100 + 50 + 2000);
+  EXPECT_DOUBLE_EQ(prompts.Beside(0, {.prompt_tokens = 100}).prompt_context, 1);
+  EXPECT_DOUBLE_EQ(prompts.Beside(0, {}).prompt_tokens, 2000);
+  EXPECT_DOUBLE_EQ(prompts.Beside(-2, {.prompt_tokens = 100}).prompt_tokens, 0);
+}
+
 TEST(RunningLoadTest, LowerPrioritiesDoNotCount) {
   RunningLoad running;
   running.Add(0, "a", {0, 2, 10, 20});
