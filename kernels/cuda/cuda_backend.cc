@@ -8,7 +8,6 @@
 #include <cstring>
 #include <string>
 #include <utility>
-#include <vector>
 
 #include "absl/functional/function_ref.h"
 #include "absl/status/status.h"
@@ -28,8 +27,8 @@
 #include "kernels/cuda/step_arrays.h"
 #include "kernels/cuda/thin_product.h"
 #include "kernels/cuda/token_choices.h"
+#include "kernels/cuda/token_descriptions.h"
 #include "kernels/cuda/weights.h"
-#include "kernels/logits.h"
 
 namespace winnow {
 namespace {
@@ -105,7 +104,7 @@ class CudaBackend : public Backend {
     absl::Status status = arrays_.Reserve(limits);
     status.Update(decode_rows_.Reserve(limits, stream_));
     status.Update(choices_.Reserve(limits, stream_));
-    described_.reserve(static_cast<size_t>(limits.vocab));
+    status.Update(descriptions_.Reserve(stream_));
     return status;
   }
 
@@ -206,19 +205,7 @@ class CudaBackend : public Backend {
 
   void DescribeTokens(Tensor logits, int first, std::span<const TokenChoice> choices,
                       const int32_t* tokens, TokenDescription* descriptions) override {
-    described_.resize(static_cast<size_t>(logits.columns));
-    int copied = -1;
-    for (size_t i = 0; i < choices.size() && status_.ok(); ++i) {
-      const int row = choices[i].row - first;
-      if (choices[i].alternatives < 0 || tokens[i] < 0) continue;
-      if (row != copied) {
-        CopyToHost({logits.Row(row), 1, logits.columns, logits.stride}, described_.data());
-        copied = row;
-      }
-      if (status_.ok()) {
-        descriptions[i] = DescribeToken(described_, tokens[i], choices[i].alternatives);
-      }
-    }
+    Note(descriptions_.Describe(logits, first, choices, tokens, *staging_, descriptions, stream_));
   }
 
   void CopyToHost(const Tensor& x, float* host) override {
@@ -308,8 +295,8 @@ class CudaBackend : public Backend {
   StepArrays arrays_;
   DecodeRows decode_rows_;
   TokenChoices choices_;
-  std::vector<float> described_;  ///< a row of logits
-  absl::Status status_;           ///< first error since Synchronize
+  TokenDescriptions descriptions_;
+  absl::Status status_;  ///< first error since Synchronize
 };
 
 }  // namespace

@@ -4,6 +4,7 @@
 #include "kernels/cuda/cuda_backend.h"
 
 #include <algorithm>
+#include <array>
 #include <bit>
 #include <cmath>
 #include <memory>
@@ -311,6 +312,54 @@ TEST_F(CudaBackendTest, ChoosesTheTokensThatTheCpuChooses) {
     }
     EXPECT_EQ(tokens.back(), kNoTokenLeft);
     EXPECT_EQ(Get(rows), logits);  // which other choices of the same rows need
+  }
+}
+
+// What the CPU says is tested against double precision (tests/kernels/backend_test.cc).
+TEST_F(CudaBackendTest, DescribesTokensAsTheCpuDoes) {
+  const auto cpu = CreateCpuBackend({.threads = 1});
+  for (const int vocab : {5, 700, 32003, 128256}) {
+    std::mt19937 random(static_cast<unsigned>(vocab));
+    constexpr int kRows = 8;
+    constexpr int kFirst = 3;
+    std::vector<float> logits;
+    for (int row = 0; row < kRows; ++row) {
+      const float spread = std::array{0.0f, 0.5f, 5.0f, 200.0f}[row % 4];
+      for (const float x : RandomFloats(vocab, random)) logits.push_back(x * spread);
+      // Equal logits, which ids tell apart, zeros of both signs, and tokens that can't be.
+      for (int i = 0; i < vocab / 3; ++i) {
+        const float same = std::array{spread, 0.0f, -0.0f, -INFINITY}[random() % 4];
+        logits[row * vocab + static_cast<int>(random() % vocab)] = same;
+      }
+      logits[row * vocab] = spread;
+    }
+    std::vector<TokenChoice> choices(200);
+    std::vector<int32_t> tokens;
+    for (size_t i = 0; i < choices.size(); ++i) {
+      choices[i].row = kFirst + static_cast<int32_t>(i) / 25;
+      choices[i].alternatives = static_cast<int32_t>(random() % 23) - 1;
+      tokens.push_back(i % 9 == 0 ? kNoTokenLeft : static_cast<int32_t>(random() % vocab));
+    }
+    choices[7].alternatives = 5000;  // more results than are brought back together
+    const std::vector<TokenDescription> before(choices.size(), {-7, {{1, -8}}});
+    auto got = before;
+    auto expected = before;
+    const Tensor host{logits.data(), kRows, vocab, vocab, DataType::kF32};
+    cpu->DescribeTokens(host, kFirst, choices, tokens.data(), expected.data());
+    backend_->DescribeTokens(Put(logits, vocab), kFirst, choices, tokens.data(), got.data());
+    Sync();
+    const auto equal = [](float a, float b) {
+      return a == b || std::abs(a - b) <= std::max(1e-5f, 1e-6f * std::abs(b));
+    };
+    for (size_t i = 0; i < choices.size(); ++i) {
+      SCOPED_TRACE(testing::Message() << "vocabulary " << vocab << ", choice " << i);
+      EXPECT_TRUE(equal(got[i].logprob, expected[i].logprob));
+      ASSERT_EQ(got[i].alternatives.size(), expected[i].alternatives.size());
+      for (size_t j = 0; j < got[i].alternatives.size(); ++j) {
+        EXPECT_EQ(got[i].alternatives[j].token, expected[i].alternatives[j].token);
+        EXPECT_TRUE(equal(got[i].alternatives[j].logprob, expected[i].alternatives[j].logprob));
+      }
+    }
   }
 }
 
