@@ -35,14 +35,14 @@ class ActiveRequest {
   std::span<const std::unique_ptr<Sequence>> sequences() const { return sequences_; }
   Sequence& first() const { return *sequences_.front(); }
 
-  /// Whether a step has computed some of it; until then it waits.
+  /// Whether it has been started; until then it waits.
   bool started() const { return summary_.started; }
   /// Whether all its sequences have finished.
   bool complete() const;
 
   /// Takes over whether its reader is slow.
   void NotePauses();
-  /// A step computes the first of it, from the prompt's token `cached_tokens` on.
+  /// It is started, and will be computed from the prompt's token `cached_tokens` on.
   void NoteStart(int cached_tokens, absl::Time now);
   void NotePreemption() { ++summary_.preemptions; }
 

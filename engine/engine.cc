@@ -59,8 +59,8 @@ void Engine::Publish() {
   gauges.waiting_requests = static_cast<int>(waiting.requests);
   gauges.waiting_prompt_tokens = static_cast<int>(waiting.prompt_tokens);
   observer_.OnGauges(gauges);
+  healthy_.store(core_.healthy(), std::memory_order_release);
   std::lock_guard lock(activity_mutex_);
-  activity_.in_step = false;
   activity_.gauges = gauges;
 }
 
@@ -88,7 +88,10 @@ void Engine::Loop() {
       activity_.step_begin = absl::Now();
     }
     busy = core_.Step([this] { Publish(); });
-    healthy_.store(core_.healthy(), std::memory_order_release);
+    {
+      std::lock_guard lock(activity_mutex_);
+      activity_.in_step = false;
+    }
     drained_.store(draining && core_.requests() == 0, std::memory_order_release);
   }
 }

@@ -131,21 +131,30 @@ bool EngineCore::ComputeStep() {
 void EngineCore::EndLate() {
   const absl::Time now = clock_();
   if (now >= drain_limit_) return EndAll(absl::UnavailableError("the server is shutting down"));
+  std::map<int, Load> running;  // by priority, down to it
   for (ActiveRequest* active : requests_.all()) {
     if (now >= active->request().deadline) {
       End(*active, absl::DeadlineExceededError("the request's deadline has passed"));
-    } else if (!active->started() && Overdue(*active, now)) {
+    } else if (!active->started() && Overdue(*active, running, now)) {
       Shed(*active, ShedReason::kOverdue, "the request's deadline has come out of reach");
     }
   }
 }
 
 // What the prefix cache has of its prompt is looked up if anything hangs on it.
-bool EngineCore::Overdue(const ActiveRequest& waiting, absl::Time now) const {
+bool EngineCore::Overdue(const ActiveRequest& waiting, std::map<int, Load>& running,
+                         absl::Time now) const {
+  const Request& request = waiting.request();
+  if (request.deadline == absl::InfiniteFuture()) return false;
+  const int priority = waiting.first().priority();
+  const auto [before, is_new] = running.try_emplace(priority);
+  if (is_new) {
+    before->second = load_.forecast.LoadDownTo(priority, scheduler_.running());
+  }
   const auto with_known = [&](int known) {
-    return load_.forecast.Overdue(waiting.first(), known, scheduler_.running(), now);
+    return load_.forecast.Overdue(waiting.first(), known, before->second, now);
   };
-  return with_known(0) && with_known(KnownTokens(waiting.request()));
+  return with_known(0) && with_known(KnownTokens(request));
 }
 
 void EngineCore::Draft() {

@@ -107,7 +107,7 @@ class EngineCore {
   bool ComputeStep();
   int KnownTokens(const Request& request) const;
   void EndLate();
-  bool Overdue(const ActiveRequest& waiting, absl::Time now) const;
+  bool Overdue(const ActiveRequest& waiting, std::map<int, Load>& running, absl::Time now) const;
   void ShedOverflow(const Request& newcomer);
   void Draft();
   void NoteScheduled(const Schedule& schedule, absl::Time now);

@@ -5,13 +5,14 @@ namespace winnow {
 Estimate EngineLoad::EndOf(int priority, const std::string& client, const Load& load,
                            const Load& more) const {
   const Load ahead = waiting.Ahead(priority, client, load) + more;
-  const Forecast::Pace pace = forecast.PaceAfter(ahead, running, load, priority);
+  const Forecast::Pace pace = forecast.PaceAfter(ahead, running, load, priority, client);
   return forecast.EndOf(pace, load.prompts, load.decode_tokens / load.sequences);
 }
 
 absl::Duration EngineLoad::EstimatedWait(int priority, const std::string& client) const {
   const Load ahead = waiting.Ahead(priority, client, {});
-  return absl::Seconds(forecast.WaitOf(forecast.PaceAfter(ahead, running, {}, priority)).seconds);
+  const Forecast::Pace pace = forecast.PaceAfter(ahead, running, {}, priority, client);
+  return absl::Seconds(forecast.WaitOf(pace).seconds);
 }
 
 absl::Duration EngineLoad::QueueWait() const {
@@ -19,7 +20,8 @@ absl::Duration EngineLoad::QueueWait() const {
   const int lowest = waiting.levels().rbegin()->first;
   const Load last = waiting.total() * (1 / waiting.total().sequences);
   const Load ahead = waiting.total() + last * -1;
-  return absl::Seconds(forecast.WaitOf(forecast.PaceAfter(ahead, running, last, lowest)).seconds);
+  const Forecast::Pace pace = forecast.PaceAfter(ahead, running, last, lowest, /*client=*/"");
+  return absl::Seconds(forecast.WaitOf(pace).seconds);
 }
 
 double EngineLoad::SequencesOf(const std::string& client) const {

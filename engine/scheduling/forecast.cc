@@ -70,6 +70,15 @@ bool Forecast::ClaimsAll(const Load& request, double seconds) const {
   return EndOf(PaceOf(request), {}, tokens).at_least * kOrdinary > seconds;
 }
 
+bool Forecast::Overdue(const Sequence& waiting, int known, const Load& running,
+                       absl::Time now) const {
+  if (running.sequences == 0) return false;
+  Load all = running + LoadOf(waiting, known);
+  all.prompts = LoadOf(waiting, known).prompts;  // others may be computed beside it
+  const Estimate end = EndOf(PaceOf(all), {}, LeastRemaining(waiting));
+  return now + absl::Seconds(end.at_least) >= waiting.request().deadline;
+}
+
 Forecast::Pace Forecast::PaceOf(const Load& running) {
   return {
       .wait = running.prompts,
@@ -77,7 +86,7 @@ Forecast::Pace Forecast::PaceOf(const Load& running) {
 }
 
 Forecast::Pace Forecast::PaceAfter(const Load& ahead, const RunningLoad& running, const Load& own,
-                                   int priority) const {
+                                   int priority, const std::string& client) const {
   const Load before = running.DownTo(priority);
   const bool blocked =
       running.blocked_priority.has_value() && *running.blocked_priority <= priority;
@@ -94,7 +103,7 @@ Forecast::Pace Forecast::PaceAfter(const Load& ahead, const RunningLoad& running
            .decode_tokens = concurrent,
            .decode_context = concurrent * all.context / std::max(1.0, all.sequences)} *
       costs_.LoadFactor(priority);
-  return {.wait = running.prompts.Beside(priority, own.prompts) +
+  return {.wait = running.prompts.Beside(priority, client, own.prompts) +
                   ahead.prompts * (beside / std::max(1.0, ahead.sequences)) +
                   step * (1 + turns * mean_tokens / concurrent),
           .step = step};

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <algorithm>
+#include <string>
 
 #include "absl/time/time.h"
 #include "engine/request/engine_options.h"
@@ -61,22 +62,25 @@ class Forecast {
   /// after the mean number of tokens. A step decodes for all that would run then, with the prompts
   /// that come meanwhile (StepCosts::LoadFactor). What runs with a lower priority gives way and
   /// does not count.
-  Pace PaceAfter(const Load& ahead, const RunningLoad& running, const Load& own,
-                 int priority) const;
+  Pace PaceAfter(const Load& ahead, const RunningLoad& running, const Load& own, int priority,
+                 const std::string& client) const;
 
   /// Whether a request with so many seconds to its deadline claims the engine for itself: even
   /// alone it would have less than half of its own time to spare. Such a deadline is met if nothing
   /// else is there to do, but binds nobody else.
   bool ClaimsAll(const Load& request, double seconds) const;
 
+  /// Whether a waiting sequence of whose prompt so many tokens are known would end after its
+  /// deadline even if it were started now, so that what it cost would be lost. When nothing of its
+  /// or a higher priority runs (LoadDownTo) it is let try.
+  bool Overdue(const Sequence& waiting, int known, const Load& running, absl::Time now) const;
+
   // Below, `running` is any range of pointers to sequences, those that run now. Those that rest do
   // not count.
 
-  /// Whether a waiting sequence of whose prompt so many tokens are known would end after its
-  /// deadline even if it were started now, so that what it cost would be lost. When nothing of its
-  /// or a higher priority runs it is let try.
+  /// What those of this priority and higher ones ask for.
   template <typename Running>
-  bool Overdue(const Sequence& waiting, int known, const Running& running, absl::Time now) const;
+  Load LoadDownTo(int priority, const Running& running) const;
 
   /// Whether a waiting sequence would end in time if it were started now, unless it has been
   /// before, and would not keep a running one from that. All steps are taken to decode for as many
@@ -105,17 +109,12 @@ class Forecast {
 };
 
 template <typename Running>
-bool Forecast::Overdue(const Sequence& waiting, int known, const Running& running,
-                       absl::Time now) const {
-  Load before;
-  for (const Sequence* other : running) {
-    if (!other->resting() && other->priority() <= waiting.priority()) before += LoadOf(*other);
+Load Forecast::LoadDownTo(int priority, const Running& running) const {
+  Load sum;
+  for (const Sequence* sequence : running) {
+    if (!sequence->resting() && sequence->priority() <= priority) sum += LoadOf(*sequence);
   }
-  if (before.sequences == 0) return false;
-  before.prompts = {};  // they may be computed beside it
-  const Pace pace = PaceOf(before + LoadOf(waiting, known));
-  const Estimate end = EndOf(pace, {}, LeastRemaining(waiting));
-  return now + absl::Seconds(end.at_least) >= waiting.request().deadline;
+  return sum;
 }
 
 template <typename Running>
@@ -134,8 +133,9 @@ bool Forecast::MayStart(const Sequence& waiting, const Running& running, bool al
   const Load own = LoadOf(waiting);
   const Pace without = PaceOf(before);
   const Pace with = PaceOf(before + own);
-  const Pace beside = {.wait = prompts.Beside(priority, own.prompts) + own.prompts,
-                       .step = with.step + RowsOfStep(before.prompts)};
+  const Pace beside = {
+      .wait = prompts.Beside(priority, waiting.request().client, own.prompts) + own.prompts,
+      .step = with.step + RowsOfStep(before.prompts)};
   const auto in_time = [&](const Sequence& sequence, double tokens, const Pace& pace) {
     const absl::Time deadline = sequence.request().deadline;
     if (deadline == absl::InfiniteFuture()) return true;

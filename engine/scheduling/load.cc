@@ -65,12 +65,17 @@ void RunningPrompts::Add(int priority, const std::string& client, const Work& pr
   if (prompt.prompt_tokens > 0) levels_[priority][client] += prompt;
 }
 
-Work RunningPrompts::Beside(int priority, const Work& own) const {
+Work RunningPrompts::Beside(int priority, const std::string& client, const Work& own) const {
   Work beside;
   for (const auto& [level, clients] : levels_) {
     if (level > priority) break;
-    for (const auto& [client, prompts] : clients) {
-      const double share = level < priority ? 1 : own.prompt_tokens / prompts.prompt_tokens;
+    const auto mine = clients.find(client);
+    double least = own.prompt_tokens;
+    if (mine != clients.end() && own.prompt_tokens > mine->second.prompt_tokens / 2) {
+      least += mine->second.prompt_tokens;
+    }
+    for (const auto& [name, prompts] : clients) {
+      const double share = level < priority ? 1 : least / prompts.prompt_tokens;
       beside += prompts * std::min(1.0, share);
     }
   }

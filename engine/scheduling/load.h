@@ -54,9 +54,10 @@ class RunningPrompts {
  public:
   void Add(int priority, const std::string& client, const Work& prompt);
 
-  /// What is computed of them until one of this priority is that asks for `own`: all that has a
-  /// higher priority, and for each client of its own at most as much as of it.
-  Work Beside(int priority, const Work& own) const;
+  /// What is computed of them until another one is: all that has a higher priority, what its client
+  /// has, unless it is so short that it need not wait for that, and for each other client of its
+  /// priority at most as much as for this one.
+  Work Beside(int priority, const std::string& client, const Work& own) const;
 
  private:
   std::map<int, std::map<std::string, Work>> levels_;  ///< by priority and client

@@ -73,13 +73,14 @@ void Scheduler::StartWaiting(const Gate& gate, Schedule& step) {
     const bool in_time = MayStart(*next, passed, gate);
     if (gave_way || !in_time || !MakeRoomToStart(*next, gate, step)) {
       ReleaseBlocks(*next);
-      if (!in_time && passed.size() < kMaxPassed) {
+      if (!in_time && passed.size() < kMaxPassed && next->passes() < kMaxPasses) {
         passed.push_back(next);
         continue;
       }
       step.blocked_priority = next->priority();
       break;
     }
+    if (!passed.empty()) passed.front()->NotePass();
     Start(*next, step);
     places = PromptPlaces(running_, step.rows_left);
   }

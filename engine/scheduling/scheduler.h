@@ -38,7 +38,8 @@ struct Schedule {
 ///   - The next waiting sequence that finds a place among the prompts that run (PromptPlaces) is
 ///     started when there are blocks for all its tokens and one more, and deadlines allow it.
 ///     Running ones of lower priority give way to it. No other overtakes it, unless a deadline
-///     keeps it from being started and not the other, not even if both ran.
+///     keeps it from being started and not the other, not even if both ran, and that at most
+///     kMaxPasses times. Where one of a client's finds no place, its later ones wait, too.
 ///   - A decode that needs a block when none is free takes one from the last running sequence
 ///     (perhaps itself), which gives up all its blocks and waits again, to be recomputed.
 /// So the first sequence always goes on. Every sequence gets to be the first, because those of the
@@ -49,6 +50,12 @@ struct Schedule {
 /// blocks of prompt tokens, and those of dense sequences, can be known.
 class Scheduler {
  public:
+  /// Sequences that are passed over in one step: if yet another may not start, the queue is
+  /// blocked.
+  static constexpr size_t kMaxPassed = 4;
+  /// How often a sequence is passed over while it is the first to be: then all wait for it.
+  static constexpr int kMaxPasses = 32;
+
   /// REQUIRES: `store` outlives the scheduler.
   Scheduler(const EngineOptions& options, KvStore& store) : options_(options), store_(store) {}
 
@@ -82,10 +89,6 @@ class Scheduler {
   void CheckInvariants() const;
 
  private:
-  /// Sequences that are passed over in one step: if yet another may not start, the queue is
-  /// blocked.
-  static constexpr size_t kMaxPassed = 4;
-
   /// What deadlines say of who may be started in this step.
   struct Gate {
     const Forecast& forecast;

@@ -40,11 +40,14 @@ void WaitingQueue::Remove(Sequence& sequence) {
   }
 }
 
+const WaitingQueue::Filter WaitingQueue::kAny = [](const Sequence&) { return true; };
+
 Sequence* WaitingQueue::Next(const Filter& may) {
   Sequence* best = nullptr;
   Sequence* oldest_other = nullptr;
   for (const auto& [priority, level] : levels_) {
-    Sequence* next = NextOf(level, may);
+    // Whoever may be promoted needs to find a place only then.
+    Sequence* next = best == nullptr ? NextOf(level, may) : NextOf(level, kAny);
     if (next == nullptr) continue;
     if (best == nullptr) {
       best = next;

@@ -38,10 +38,11 @@ class WaitingQueue {
 
   /// Tells whether a sequence may be next.
   using Filter = std::function<bool(const Sequence&)>;
+  static const Filter kAny;
 
   /// Whose turn it is of those that may be next and are not paused; nullptr if there is none. May
-  /// promote.
-  Sequence* Next(const Filter& may = [](const Sequence&) { return true; });
+  /// promote one that may not be next where it waits.
+  Sequence* Next(const Filter& may = kAny);
 
   /// The sequence is about to be started: Next chose it, and it will be removed.
   void NoteTurn(const Sequence& sequence);

@@ -110,6 +110,9 @@ class Sequence {
   /// Whether it has nothing to do until its reader has caught up. REQUIRES: it is running.
   bool resting() const { return paused_ && decoding(); }
   /// Whether its deadline binds nobody else: see Forecast::ClaimsAll.
+  /// How often others were started while it was passed over (Scheduler).
+  int passes() const { return passes_; }
+  void NotePass() { ++passes_; }
   bool claims_all() const { return claims_all_; }
   void set_claims_all(bool claims_all) { claims_all_ = claims_all; }
   /// Where its keys and values are.
@@ -147,6 +150,7 @@ class Sequence {
   bool started_ = false;
   bool paused_ = false;
   bool claims_all_ = false;
+  int passes_ = 0;
   int computed_ = 0;
   int past_length_ = 0;
   std::vector<Sequence*> forks_;

@@ -29,14 +29,14 @@ struct PairMerge {
 /// first, until no two neighbours have one.
 ///
 /// A long text is merged window by window, with the same result, in time that grows with its length
-/// and memory that does not. A division of a text is what merging makes of it if, and only if,
-/// merging makes of every two neighbours, taken alone, just these two: pieces merge within
-/// themselves in the same order whatever stands beside them, up to the first merge across an edge,
-/// which the two alone would have done, too. So what was made of the text before an edge goes with
-/// what is made of the text behind it, if the pieces on both sides of the edge have been neighbours
-/// in one window: each window begins with a piece from within the one before, and must have made
-/// the same piece of its beginning. Where it has not, what follows reaches back further than a
-/// window, and the text is merged anew with larger ones.
+/// and memory that does not, unless merges reach further than a window. A division of a text is
+/// what merging makes of it if, and only if, merging makes of every two neighbours, taken alone,
+/// just these two: pieces merge within themselves in the same order whatever stands beside them, up
+/// to the first merge across an edge, which the two alone would have done, too. So what was made of
+/// the text before an edge goes with what is made of the text behind it, if the pieces on both
+/// sides of the edge have been neighbours in one window: each window begins with a piece from
+/// within the one before, and must have made the same piece of its beginning. Where it has not,
+/// what follows reaches back further than a window, and the text is merged anew with larger ones.
 ///
 /// Keeps memory from text to text; not for several threads at a time.
 class PairMerger {

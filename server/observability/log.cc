@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <atomic>
 #include <nlohmann/json.hpp>
+#include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
@@ -89,11 +90,17 @@ std::string FormatLogLine(LogFormat format, std::string_view time, LogLevel leve
   return line + (format == LogFormat::kJson ? "}\n" : "\n");
 }
 
-void Log(LogLevel level, std::string_view event, std::initializer_list<LogField> fields) {
-  if (level < g_level.load(std::memory_order_relaxed)) return;
+std::string LogLine(LogLevel level, std::string_view event,
+                    std::initializer_list<LogField> fields) {
+  if (level < g_level.load(std::memory_order_relaxed)) return "";
   const std::string time =
       absl::FormatTime("%Y-%m-%dT%H:%M:%E3SZ", absl::Now(), absl::UTCTimeZone());
-  WriteLogLine(FormatLogLine(g_format, time, level, event, fields));
+  return FormatLogLine(g_format, time, level, event, fields);
+}
+
+void Log(LogLevel level, std::string_view event, std::initializer_list<LogField> fields) {
+  std::string line = LogLine(level, event, fields);
+  if (!line.empty()) WriteLogLine(std::move(line));
 }
 
 }  // namespace winnow

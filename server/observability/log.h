@@ -40,6 +40,9 @@ void ConfigureLog(LogLevel level, LogFormat format);
 /// lines never mix. Never pass text of prompts or of generated output.
 void Log(LogLevel level, std::string_view event, std::initializer_list<LogField> fields = {});
 
+/// The line that Log would write now; empty if it is below the level.
+std::string LogLine(LogLevel level, std::string_view event, std::initializer_list<LogField> fields);
+
 /// "debug", "info", "warning", "error"; "logfmt", "json". REQUIRES: one of these.
 LogLevel ParseLogLevel(std::string_view name);
 LogFormat ParseLogFormat(std::string_view name);

@@ -81,13 +81,13 @@ class LogThread::Queue {
       changed_.wait(lock, [this] { return stop_ || !waiting_.empty(); });
       if (waiting_.empty()) return;
       std::string text = std::exchange(waiting_, {});
-      const int64_t dropped = std::exchange(dropped_, 0);
+      if (dropped_ > 0) {  // first of what is written next, before it can be full again
+        waiting_ = LogLine(LogLevel::kWarning, "log_lines_dropped",
+                           {{"lines", std::exchange(dropped_, 0)}});
+      }
       writing_ = true;
       lock.unlock();
       WriteAll(text);
-      if (dropped > 0) {
-        Log(LogLevel::kWarning, "log_lines_dropped", {{"lines", dropped}});
-      }
       lock.lock();
       writing_ = false;
       changed_.notify_all();

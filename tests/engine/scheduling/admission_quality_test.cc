@@ -216,7 +216,7 @@ TEST(AdmissionQualityTest, BeyondItsCapacity) {
   const Quality quality = Measure(Hours() / 2, {1.5, 4});
   ASSERT_GT(quality.asked, 0);
   EXPECT_LT(quality.wrong, 0.6 * quality.asked);
-  EXPECT_LT(quality.late, 0.03 * quality.admitted);
+  EXPECT_LT(quality.late, 0.04 * quality.admitted);
 }
 
 }  // namespace

@@ -57,7 +57,8 @@ class ForecastTest : public testing::Test {
     return forecast_.MayStart(sequence, running_, alone, kNow);
   }
   bool Overdue(const Sequence& sequence, int known = 0) const {
-    return forecast_.Overdue(sequence, known, running_, kNow);
+    const Load running = forecast_.LoadDownTo(sequence.priority(), running_);
+    return forecast_.Overdue(sequence, known, running, kNow);
   }
 
   LetterTokenizer tokenizer_{16};
@@ -108,10 +109,10 @@ TEST_F(ForecastTest, ARequestWaitsForThePromptsBesideItOrForTurns) {
       .requests = 1, .sequences = 1, .decode_tokens = 50, .prompts = {.prompt_tokens = 500}};
   const auto wait = [&](const Load& before, int priority) {
     const Load own = {.prompts = {.prompt_tokens = 1000}};
-    return forecast_.WaitOf(forecast_.PaceAfter(before, running, own, priority)).seconds;
+    return forecast_.WaitOf(forecast_.PaceAfter(before, running, own, priority, "own")).seconds;
   };
   EXPECT_NEAR(wait(ahead, 0), StepSeconds(4) + 0.3 + 0.5, 0.03);
-  EXPECT_NEAR(forecast_.PaceAfter(ahead, running, {}, 0).step.decode_tokens, 4, 0.1);
+  EXPECT_NEAR(forecast_.PaceAfter(ahead, running, {}, 0, "own").step.decode_tokens, 4, 0.1);
 
   running.blocked_priority = 0;  // no slot is free, whatever it looks like
   const double mean_tokens = (100 + 50) / 3.0;
@@ -125,7 +126,7 @@ TEST_F(ForecastTest, AShortPromptWaitsForNoLongOneThatRuns) {
   running.Add(0, "long", {.sequences = 1, .prompts = {.prompt_tokens = 100'000}});
   running.Add(0, "brief", {.sequences = 1, .prompts = {.prompt_tokens = 200}});
   const Load own = {.prompts = {.prompt_tokens = 1000}};
-  const Forecast::Pace pace = forecast_.PaceAfter({}, running, own, 0);
+  const Forecast::Pace pace = forecast_.PaceAfter({}, running, own, 0, "own");
   EXPECT_NEAR(forecast_.WaitOf(pace).seconds, StepSeconds(4) + 0.5 + 1 + 0.2, 0.1);
 
   Sequence& prompt = MakeSequence(9000, 10);
@@ -156,7 +157,8 @@ TEST_F(ForecastTest, OverdueIsWhatWouldBeLateThoughItWereStartedNow) {
   EXPECT_FALSE(Overdue(MakeSequence(1000, 10, 1.2 + 10 * 0.12 + 0.1)));
   EXPECT_FALSE(Overdue(MakeSequence(1000, 10)));
   EXPECT_FALSE(Overdue(MakeSequence(1000, 10, 1, /*priority=*/-1))) << "what runs gives way";
-  EXPECT_FALSE(Forecast(Options()).Overdue(MakeSequence(1000, 10, 1), 0, running_, kNow));
+  const Forecast fresh(Options());
+  EXPECT_FALSE(fresh.Overdue(MakeSequence(1000, 10, 1), 0, fresh.LoadDownTo(0, running_), kNow));
 }
 
 TEST_F(ForecastTest, WhatIsKnownOfAPromptCostsNothing) {

@@ -60,10 +60,13 @@ TEST(RunningPromptsTest, OfEachClientAsMuchIsBesideAsOfTheOneThatComes) {
   prompts.Add(0, "b", {.prompt_tokens = 50});
   prompts.Add(-1, "b", {.prompt_tokens = 2000});
   prompts.Add(1, "c", {.prompt_tokens = 9});
-  EXPECT_DOUBLE_EQ(prompts.Beside(0, {.prompt_tokens = 100}).prompt_tokens, 100 + 50 + 2000);
-  EXPECT_DOUBLE_EQ(prompts.Beside(0, {.prompt_tokens = 100}).prompt_context, 1);
-  EXPECT_DOUBLE_EQ(prompts.Beside(0, {}).prompt_tokens, 2000);
-  EXPECT_DOUBLE_EQ(prompts.Beside(-2, {.prompt_tokens = 100}).prompt_tokens, 0);
+  const Work own = {.prompt_tokens = 100};
+  EXPECT_DOUBLE_EQ(prompts.Beside(0, "new", own).prompt_tokens, 100 + 50 + 2000);
+  EXPECT_DOUBLE_EQ(prompts.Beside(0, "new", own).prompt_context, 1);
+  EXPECT_DOUBLE_EQ(prompts.Beside(0, "new", {}).prompt_tokens, 2000);
+  EXPECT_DOUBLE_EQ(prompts.Beside(-2, "new", own).prompt_tokens, 0);
+  EXPECT_DOUBLE_EQ(prompts.Beside(0, "a", own).prompt_tokens, 100 + 50 + 2000) << "goes first";
+  EXPECT_DOUBLE_EQ(prompts.Beside(0, "b", own).prompt_tokens, 150 + 50 + 2000) << "waits for it";
 }
 
 TEST(RunningLoadTest, LowerPrioritiesDoNotCount) {

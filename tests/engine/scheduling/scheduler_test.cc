@@ -284,6 +284,21 @@ TEST_F(DeadlineTest, WhoseStartADeadlineForbidsIsPassedOverByWhoHoldsItUpInNothi
   EXPECT_THAT(Of(Form()), Contains(&head)) << "the next as soon as it may be";
 }
 
+TEST_F(DeadlineTest, NobodyIsPassedOverForEver) {
+  Sequence& head = Add({.prompt = 9, .first = 5, .client = "head", .max_tokens = 2});
+  int passes = 0;
+  std::optional<int> blocked;
+  while (!blocked && passes < 1000) {
+    Sequence& brief = Add({.prompt = 2, .first = 9, .client = "brief", .max_tokens = 2});
+    blocked = Form().blocked_priority;
+    passes += brief.state() == Sequence::State::kRunning;
+    scheduler_.Remove(brief);
+  }
+  EXPECT_EQ(passes, Scheduler::kMaxPasses);
+  EXPECT_EQ(blocked, std::optional(0));
+  EXPECT_EQ(head.state(), Sequence::State::kWaiting);
+}
+
 TEST_F(DeadlineTest, NobodyPassesWhoWouldBeLateWithTheOtherBesideIt) {
   Add({.prompt = 9, .first = 5, .client = "head", .max_tokens = 2});
   Add({.prompt = 2,

@@ -100,6 +100,19 @@ TEST_F(WaitingQueueTest, TheNextButForSomeIsWhoWouldBeNextWithoutThem) {
   EXPECT_EQ(queue_.Next(may), nullptr);
 }
 
+TEST_F(WaitingQueueTest, WhoFindsNoPlaceWhereItWaitsIsPromotedAllTheSame) {
+  Sequence& low = Add(5);
+  const auto may = [](const Sequence& s) { return s.priority() == 0; };
+  for (int turn = 0; turn < WaitingQueue::kPromotionInterval; ++turn) {
+    Sequence& high = Add(0);
+    ASSERT_EQ(queue_.Next(may), &high);
+    queue_.NoteTurn(high);
+    queue_.Remove(high);
+  }
+  Add(0);
+  EXPECT_EQ(queue_.Next(may), &low);
+}
+
 TEST_F(WaitingQueueTest, EveryEighthTurnThatLeavesLowerOnesWaitingPromotesTheOldest) {
   Sequence& old = Add(5);
   Sequence& young = Add(3);
