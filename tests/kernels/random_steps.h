@@ -6,6 +6,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <numeric>
 #include <random>
 #include <span>
 #include <vector>
@@ -28,6 +29,7 @@ class RandomSteps {
   static constexpr int kVocab = 700;
 
   explicit RandomSteps(Backend& backend) : backend_(backend) {
+    std::iota(own_blocks_.begin(), own_blocks_.end(), 0);
     for (const KvShape& shape : kLayers) {
       KvView& kv = kv_.emplace_back(KvView{shape});
       kv.data = Take(shape.bytes());
@@ -91,6 +93,9 @@ class RandomSteps {
     };
     const int sequences = up_to(kSequences);
     int left = kRows;
+    // No two rows write to one place.
+    std::ranges::shuffle(own_blocks_, random);
+    size_t used = 0;
     for (auto& probes : probes_) probes.clear();
     for (int s = 0; s < sequences; ++s) {
       const int most = left - (sequences - 1 - s);
@@ -100,6 +105,8 @@ class RandomSteps {
       left -= rows;
       std::vector<int32_t> blocks((context + kBlockTokens - 1) / kBlockTokens);
       for (int32_t& block : blocks) block = static_cast<int32_t>(random() % kBlocks);
+      const auto written = static_cast<size_t>((context - rows) / kBlockTokens);
+      for (size_t i = written; i < blocks.size(); ++i) blocks[i] = own_blocks_[used++];
       builder_.BeginSequence(blocks);
       const bool is_prompt = random() % 3 == 0;
       for (int i = 0; i < rows; ++i) {
@@ -214,6 +221,7 @@ class RandomSteps {
   std::byte *qkv_ = nullptr, *activations_ = nullptr, *out_ = nullptr, *logits_ = nullptr;
   std::unique_ptr<Recordings> recordings_[std::size(kLayers)];
 
+  std::vector<int32_t> own_blocks_ = std::vector<int32_t>(kBlocks);  ///< shuffled
   StepBatchBuilder builder_;
   StepBatch batch_;
   std::vector<float> random_qkv_;
