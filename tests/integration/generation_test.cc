@@ -116,7 +116,7 @@ TEST_F(GenerationTest, EightConcurrentCallsGetWhatTheyGetOneByOne) {
 
   for (size_t i = 0; i < requests.size(); ++i) {
     SCOPED_TRACE(i);
-    EXPECT_TRUE(together[i].status.ok()) << together[i].status.error_message();
+    ASSERT_TRUE(together[i].status.ok()) << together[i].status.error_message();
     EXPECT_THAT(together[i].continuations, ElementsAreArray(alone[i].continuations));
     EXPECT_THAT(together[i].continuations, SizeIs(requests[i].has_n() ? requests[i].n() : 1));
     EXPECT_EQ(together[i].summary.usage().prompt_tokens(),
