@@ -147,12 +147,12 @@ bool EngineCore::Overdue(const ActiveRequest& waiting, std::map<int, Load>& runn
   const Request& request = waiting.request();
   if (request.deadline == absl::InfiniteFuture()) return false;
   const int priority = waiting.first().priority();
-  const auto [before, is_new] = running.try_emplace(priority);
-  if (is_new) {
-    before->second = load_.forecast.LoadDownTo(priority, scheduler_.running());
+  if (!running.contains(priority)) {
+    running[priority] = load_.forecast.LoadDownTo(priority, scheduler_.running());
   }
+  const Load& before = running[priority];
   const auto with_known = [&](int known) {
-    return load_.forecast.Overdue(waiting.first(), known, before->second, now);
+    return load_.forecast.Overdue(waiting.first(), known, before, now);
   };
   return with_known(0) && with_known(KnownTokens(request));
 }
