@@ -199,7 +199,8 @@ std::vector<std::string> ViolatedFields(const grpc::Status& status) {
 absl::Duration RetryDelay(const grpc::Status& status) {
   google::rpc::RetryInfo retry;
   if (!FindDetail(status, &retry)) return absl::ZeroDuration();
-  return absl::Seconds(retry.retry_delay().seconds());
+  return absl::Seconds(retry.retry_delay().seconds()) +
+         absl::Nanoseconds(retry.retry_delay().nanos());
 }
 
 }  // namespace winnow
