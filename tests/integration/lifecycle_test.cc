@@ -370,9 +370,13 @@ TEST_F(LifecycleTest, AClientThatStopsReadingIsCutOffDuringTheLameDuckAndTheDrai
 TEST_F(LifecycleTest, RefusesWhatCannotEndBeforeItsDeadline) {
   ASSERT_NO_FATAL_FAILURE(
       Start({"--max-context", "2048", "--kv-tokens", "4096", "--max-running", "1"}));
-  // What runs takes ten times as long as this.
-  const Generation measured = Generate(*generation_, Greedy("The history of wine begins", 200));
-  const auto limit = absl::Seconds(measured.summary.timings().total_seconds());
+  // What runs takes ten times as long as this. A second of steps makes their costs known.
+  absl::Duration limit;
+  for (absl::Duration known; known < absl::Seconds(1.5); known += limit) {
+    const Generation measured = Generate(*generation_, Greedy("The history of wine begins", 200));
+    ASSERT_TRUE(measured.status.ok()) << measured.status.error_message();
+    limit = absl::Seconds(measured.summary.timings().total_seconds());
+  }
   Stream running(*generation_, Greedy("The history of bread begins", 2000));
   ASSERT_TRUE(running.ReadTokens(1));
   Stream late(*generation_, Greedy("x", 5), limit);
