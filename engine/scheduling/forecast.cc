@@ -73,8 +73,9 @@ bool Forecast::ClaimsAll(const Load& request, double seconds) const {
 bool Forecast::Overdue(const Sequence& waiting, int known, const Load& running,
                        absl::Time now) const {
   if (running.sequences == 0) return false;
-  Load all = running + LoadOf(waiting, known);
-  all.prompts = LoadOf(waiting, known).prompts;  // others may be computed beside it
+  const Load own = LoadOf(waiting, known);
+  Load all = running + own;
+  all.prompts = own.prompts;  // others may be computed beside it
   const Estimate end = EndOf(PaceOf(all), {}, LeastRemaining(waiting));
   return now + absl::Seconds(end.at_least) >= waiting.request().deadline;
 }

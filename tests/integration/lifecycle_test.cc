@@ -132,7 +132,7 @@ TEST_F(LifecycleTest, ASecondSignalEndsTheServerAtOnce) {
   Stream running(*generation_, Wide("The history of bread begins", 240));
   ASSERT_TRUE(running.ReadTokens(1));
   server_->Terminate();
-  while (CheckHealth() == HealthCheckResponse::SERVING) absl::SleepFor(absl::Milliseconds(5));
+  EXPECT_TRUE(Becomes([&] { return CheckHealth() != HealthCheckResponse::SERVING; }));
   server_->Terminate();
   EXPECT_EQ(server_->Wait(), 1) << server_->Log();
   EXPECT_EQ(running.Finish().status.error_code(), grpc::StatusCode::UNAVAILABLE);
@@ -319,11 +319,7 @@ TEST_F(LifecycleTest, ConnectionsBeyondTheDescriptorsAreRefusedAndThoseThatComeL
   EXPECT_TRUE(Generate(*generation_, Greedy("x", 1)).status.ok());
   {
     const auto idle = IdleConnections(server_->address(), 300);
-    const absl::Time limit = absl::Now() + kHangLimit;
-    while (server_->Metric(refused).value_or(0) < 100 && absl::Now() < limit) {
-      absl::SleepFor(absl::Milliseconds(5));
-    }
-    EXPECT_GE(server_->Metric(refused).value_or(0), 100);
+    EXPECT_TRUE(Becomes([&] { return server_->Metric(refused).value_or(0) >= 100; }));
     EXPECT_TRUE(Generate(*generation_, Greedy("x", 1)).status.ok()) << "who is connected stays";
     EXPECT_FALSE(server_->ScrapeMetrics().empty());
   }

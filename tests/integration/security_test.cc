@@ -27,15 +27,6 @@ using ::testing::ContainsRegex;
 using ::testing::HasSubstr;
 using ::testing::Not;
 
-bool Becomes(const std::function<bool()>& condition) {
-  const absl::Time end = absl::Now() + kHangLimit;
-  while (!condition()) {
-    if (absl::Now() > end) return false;
-    absl::SleepFor(absl::Milliseconds(100));
-  }
-  return true;
-}
-
 /// `winnow serve` with little memory.
 std::unique_ptr<ServerProcess> StartSmall(std::vector<std::string> flags) {
   flags.insert(flags.end(), {"--max-context", "512", "--kv-tokens", "1024"});

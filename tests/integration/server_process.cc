@@ -70,6 +70,15 @@ int Connect(const std::string& address) {
 
 }  // namespace
 
+bool Becomes(const std::function<bool()>& condition) {
+  const absl::Time end = absl::Now() + kHangLimit;
+  while (!condition()) {
+    if (absl::Now() > end) return false;
+    absl::SleepFor(kPoll);
+  }
+  return true;
+}
+
 std::string DemoModelPath() {
   const char* path = std::getenv("WINNOW_DEMO_MODEL");
   if (path == nullptr) {
@@ -121,8 +130,7 @@ std::optional<int> ChildProcess::ExitStatus() {
 }
 
 std::optional<int> ChildProcess::Wait() {
-  const absl::Time end = absl::Now() + kHangLimit;
-  while (!ExitStatus() && absl::Now() < end) absl::SleepFor(kPoll);
+  Becomes([&] { return ExitStatus().has_value(); });
   return exit_status_;
 }
 
@@ -194,21 +202,11 @@ std::optional<double> ServerProcess::Metric(const std::string& series) const {
 }
 
 bool ServerProcess::MetricBecomes(const std::string& series, double value) const {
-  const absl::Time end = absl::Now() + kHangLimit;
-  while (Metric(series) != value) {
-    if (absl::Now() > end) return false;
-    absl::SleepFor(kPoll);
-  }
-  return true;
+  return Becomes([&] { return Metric(series) == value; });
 }
 
-bool ServerProcess::Logs(std::string_view text, absl::Duration limit) const {
-  const absl::Time end = absl::Now() + limit;
-  while (Log().find(text) == std::string::npos) {
-    if (absl::Now() > end) return false;
-    absl::SleepFor(kPoll);
-  }
-  return true;
+bool ServerProcess::Logs(std::string_view text) const {
+  return Becomes([&] { return Log().find(text) != std::string::npos; });
 }
 
 bool ServerProcess::BecomesIdle() const {

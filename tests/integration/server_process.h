@@ -3,6 +3,7 @@
 #include <sys/types.h>
 
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <memory>
 #include <optional>
@@ -22,6 +23,10 @@ std::string DemoModelPath();
 /// What waits for a cause waits for so long, on a machine that does much else: what hangs fails a
 /// test, not stops it.
 inline constexpr absl::Duration kHangLimit = absl::Seconds(60);
+
+/// Asks until it is so; false if it still isn't after kHangLimit. For what another process does,
+/// which tells nobody when it has.
+bool Becomes(const std::function<bool()>& condition);
 
 /// A running program with its standard output and error going to a file.
 class ChildProcess {
@@ -97,9 +102,9 @@ class ServerProcess {
   std::optional<int> ExitStatus() { return process_.ExitStatus(); }
   std::optional<int> Wait() { return process_.Wait(); }
   std::string Log() const { return process_.Output(); }
-  /// Waits until the log holds `text`; false if it doesn't after `limit`. Lines may come later than
-  /// what they tell of.
-  bool Logs(std::string_view text, absl::Duration limit = kHangLimit) const;
+  /// Waits until the log holds `text`; false if it never does. Lines may come later than what they
+  /// tell of.
+  bool Logs(std::string_view text) const;
 
  private:
   explicit ServerProcess(const std::vector<std::string>& arguments) : process_(arguments) {}
