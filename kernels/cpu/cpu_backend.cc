@@ -1,7 +1,5 @@
 #include "kernels/cpu/cpu_backend.h"
 
-#include <sys/mman.h>
-
 #include <algorithm>
 #include <cassert>
 #include <cstring>
@@ -14,8 +12,8 @@
 #include "absl/functional/function_ref.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
-#include "absl/strings/str_cat.h"
 #include "kernels/cpu/elementwise.h"
+#include "kernels/cpu/host_buffer.h"
 #include "kernels/cpu/label_scores.h"
 #include "kernels/cpu/matmul.h"
 #include "kernels/cpu/matmul_amx.h"
@@ -40,19 +38,6 @@ constexpr int64_t kItemRows = 128;
 constexpr int64_t kItemsPerWorker = 16;
 // Below this many elements a row-wise operator is not worth waking the workers.
 constexpr int64_t kSerialElements = 16384;
-
-// Zeroed pages that become resident when they are first written.
-class HostBuffer : public Buffer {
- public:
-  HostBuffer(std::byte* data, int64_t bytes) : data_(data), bytes_(bytes) {}
-  ~HostBuffer() override { munmap(data_, bytes_); }
-  std::byte* data() override { return data_; }
-  int64_t bytes() const override { return bytes_; }
-
- private:
-  std::byte* data_;
-  int64_t bytes_;
-};
 
 // A table that stays where the model file put it.
 class HostTable : public Matrix {
@@ -84,15 +69,9 @@ class CpuBackend : public Backend {
   absl::Status CheckAttention(int, const KvShape&) const override { return absl::OkStatus(); }
 
   absl::StatusOr<std::unique_ptr<Buffer>> Allocate(int64_t bytes) override {
-    const int64_t size = std::max<int64_t>(bytes, 1);
-    void* data = mmap(nullptr, size, PROT_READ | PROT_WRITE,
-                      MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    if (data == MAP_FAILED) {
-      return absl::ResourceExhaustedError(
-          absl::StrCat("no memory for a buffer of ", bytes, " bytes"));
-    }
-    madvise(data, size, MADV_HUGEPAGE);
-    return std::make_unique<HostBuffer>(static_cast<std::byte*>(data), size);
+    absl::StatusOr<std::unique_ptr<HostBuffer>> buffer = HostBuffer::Create(bytes);
+    if (!buffer.ok()) return buffer.status();
+    return std::unique_ptr<Buffer>(*std::move(buffer));
   }
 
   absl::StatusOr<std::unique_ptr<Matrix>> LoadMatrix(std::span<const HostMatrix> parts) override {
