@@ -88,11 +88,11 @@ HWY_INLINE int32_t* Positions(const float* weights, int count, float low, int32_
   constexpr int kStep = static_cast<int>(hn::MaxLanes(di));
   const VF32 lows = hn::Set(d, low);
   for (int t = 0; t < count; t += kLanes) {
-    uint8_t below[8] = {};
-    hn::StoreMaskBits(d, hn::Lt(hn::LoadU(d, weights + t), lows), below);
+    uint8_t bytes[8] = {};
     // Not those that reach it, which NaN does not.
-    uint32_t bits = ~(below[0] | uint32_t{below[1]} << 8);
-    bits &= (1u << std::min(kLanes, count - t)) - 1;
+    hn::StoreMaskBits(d, hn::Not(hn::Lt(hn::LoadU(d, weights + t), lows)), bytes);
+    uint32_t bits = bytes[0] | uint32_t{bytes[1]} << 8;
+    if (t + kLanes > count) bits &= (1u << (count - t)) - 1;
     for (int first = t; first < t + kLanes; first += 8, bits >>= 8) {
       const uint8_t* numbers = kSetBits.numbers[bits & 255];
       for (int i = 0; i < 8; i += kStep) {
@@ -154,6 +154,20 @@ uint32_t KthLargest(std::vector<uint32_t>& bits, int k) {
   }
 }
 
+// Leaves k of the `chosen` positions, whose weights reach the threshold: all that are above it, and
+// the first of those that are equal to it.
+void DropTies(const float* weights, uint32_t threshold, int k, int chosen, int32_t* positions) {
+  int ties = k;
+  for (int i = 0; i < chosen; ++i) ties -= Key(weights[positions[i]]) > threshold;
+  int kept = 0;
+  for (int i = 0; i < chosen; ++i) {
+    const bool tie = Key(weights[positions[i]]) == threshold;
+    positions[kept] = positions[i];
+    kept += !tie || ties > 0;
+    ties -= tie;
+  }
+}
+
 // One pass over the weights finds candidates, all else works on these.
 void TopTokens(const float* weights, int count, int k, int32_t base, int32_t* out,
                TopTokensScratch* scratch) {
@@ -169,20 +183,16 @@ void TopTokens(const float* weights, int count, int k, int32_t base, int32_t* ou
   }
 
   bits.resize(candidates);
-  int larger = 0;
   for (int i = 0; i < candidates; ++i) bits[i] = Key(weights[positions[i]]);
   const uint32_t threshold = KthLargest(bits, k);
-  for (int i = 0; i < candidates; ++i) larger += Key(weights[positions[i]]) > threshold;
-  int ties = k - larger;  // of what is equal, the first ones fill up
   int chosen = 0;
   for (int i = 0; i < candidates; ++i) {  // without branches, which would be mispredicted
-    const uint32_t key = Key(weights[positions[i]]);
-    const bool tie = key == threshold && ties > 0;
-    positions[chosen] = base + positions[i];
-    ties -= tie;
-    chosen += tie || key > threshold;
+    const int32_t position = positions[i];
+    positions[chosen] = position;
+    chosen += Key(weights[position]) >= threshold;
   }
-  std::copy_n(positions.begin(), k, out);
+  if (chosen > k) DropTies(weights, threshold, k, chosen, positions.data());
+  for (int i = 0; i < k; ++i) out[i] = base + positions[i];
 }
 
 }  // namespace HWY_NAMESPACE
