@@ -88,13 +88,13 @@ SyntheticModel::SyntheticModel(const ModelConfig& config) : config_(config) {
   ones_.assign(longest, 1.0f);
 }
 
-HostMatrix SyntheticModel::Weight(std::string_view name) const {
+HostWeight SyntheticModel::Weight(std::string_view name) const {
   const std::vector<int64_t>& shape = shapes_.find(name)->second;
   if (shape.size() == 1) {
-    return {DataType::kF32, 1, shape[0], std::as_bytes(std::span(ones_).first(shape[0]))};
+    return HostMatrix{DataType::kF32, 1, shape[0], std::as_bytes(std::span(ones_).first(shape[0]))};
   }
-  return {DataType::kBF16, shape[0], shape[1],
-          std::as_bytes(std::span(numbers_).first(shape[0] * shape[1]))};
+  return HostMatrix{DataType::kBF16, shape[0], shape[1],
+                    std::as_bytes(std::span(numbers_).first(shape[0] * shape[1]))};
 }
 
 }  // namespace winnow

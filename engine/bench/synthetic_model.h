@@ -25,7 +25,7 @@ class SyntheticModel : public WeightSource {
   static absl::StatusOr<std::unique_ptr<SyntheticModel>> Make(std::string_view name);
 
   const ModelConfig& config() const { return config_; }
-  HostMatrix Weight(std::string_view name) const override;
+  HostWeight Weight(std::string_view name) const override;
   void ReleasePages() const override {}
 
  private:

@@ -188,19 +188,17 @@ class Gatherer {
     KeepLayer(statistics_.windows.back().layers[layer], residual.columns);
   }
 
-  // Adds what the output projection makes of a head's error, read from the model's file.
-  void AddOutputProjections(const GgufFile& file) {
+  // Adds what the output projection makes of a head's error.
+  void AddOutputProjections(const WeightSource& weights) {
     const int group_columns = config_.heads / config_.kv_heads * config_.head_dim;
     const ModelSpec spec = ModelSpec::Of(config_);
     ParallelFor(config_.layers, options_.threads, [&](int layer) {
-      const GgufFile::Tensor* tensor =
-          file.FindTensor(spec.blocks[layer].attention.output.weights[0]);
-      assert(tensor != nullptr);
-      const int64_t columns = tensor->shape[1];
-      RowMatrix weight(tensor->shape[0], columns);
-      for (int64_t row = 0; row < weight.rows(); ++row) {
-        Dequantize(tensor->type, tensor->data.data() + row * RowBytes(tensor->type, columns),
-                   columns, weight.data() + row * columns);
+      const HostWeight stored = weights.Weight(spec.blocks[layer].attention.output.weights[0]);
+      const auto& [type, rows, columns, data] = stored.matrix;
+      RowMatrix weight(rows, columns);
+      for (int64_t row = 0; row < rows; ++row) {
+        Dequantize(type, data.data() + row * RowBytes(type, columns), columns,
+                   weight.data() + row * columns);
       }
       for (int g = 0; g < config_.kv_heads; ++g) {
         const auto part = weight.middleCols(g * group_columns, group_columns);
@@ -313,7 +311,7 @@ absl::Status RunWindow(Transformer& transformer, std::span<const int32_t> tokens
 }  // namespace
 
 absl::StatusOr<CalibrationStatistics> GatherStatistics(
-    Transformer& transformer, Backend& backend, const GgufFile& file,
+    Transformer& transformer, Backend& backend, const Checkpoint& checkpoint,
     std::span<const std::vector<int32_t>> windows, const GatherOptions& options,
     const CalibrationProgress& progress) {
   const ModelConfig& config = transformer.config();
@@ -337,13 +335,13 @@ absl::StatusOr<CalibrationStatistics> GatherStatistics(
                          std::binary_search(measured.begin(), measured.end(), window_index));
     if (absl::Status status = RunWindow(transformer, tokens); !status.ok()) return status;
   }
-  if (!measured.empty()) gatherer.AddOutputProjections(file);
+  if (!measured.empty()) gatherer.AddOutputProjections(checkpoint.weights());
   CalibrationStatistics statistics = std::move(gatherer).Finish();
   if (!AllFinite(statistics)) {
     return absl::InvalidArgumentError(
         "the model computes keys, values or queries that are not finite in fp16");
   }
-  statistics.model_fingerprint = ModelFingerprint(file, config);
+  statistics.model_fingerprint = ModelFingerprint(checkpoint);
   return statistics;
 }
 

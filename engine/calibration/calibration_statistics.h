@@ -7,7 +7,7 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
-#include "engine/model/gguf.h"
+#include "engine/model/checkpoint.h"
 #include "engine/model/transformer.h"
 #include "kernels/backend.h"
 
@@ -71,12 +71,12 @@ struct GatherOptions {
 using CalibrationProgress = std::function<void(double done)>;
 
 /// Runs each window of tokens through the model, densely, as one step at positions from 0, and
-/// gathers what calibration needs. `file` is the model's file.
+/// gathers what calibration needs. `checkpoint` is what it was loaded from.
 /// REQUIRES: at least one window; the transformer's KV pool and steps hold each window; nothing
 /// else observes its layers. Errors are those of Transformer::Forward, and INVALID_ARGUMENT when
 /// the model computes numbers that are not finite.
 absl::StatusOr<CalibrationStatistics> GatherStatistics(
-    Transformer& transformer, Backend& backend, const GgufFile& file,
+    Transformer& transformer, Backend& backend, const Checkpoint& checkpoint,
     std::span<const std::vector<int32_t>> windows, const GatherOptions& options,
     const CalibrationProgress& progress);
 

@@ -51,14 +51,6 @@ absl::Status Unimplemented(const GgufFile& file, const Parts&... parts) {
   return absl::UnimplementedError(absl::StrCat(file.path(), ": ", parts...));
 }
 
-/// A file of a model that is split over several: all but the first lack even the architecture.
-absl::Status RefuseParts(const GgufFile& file) {
-  const int64_t parts = file.GetInt("split.count").value_or(1);
-  if (parts <= 1) return absl::OkStatus();
-  return Unimplemented(file, "the file is part ", file.GetInt("split.no").value_or(0) + 1, " of ",
-                       parts, " of a model; join them first, as with llama-gguf-split --merge");
-}
-
 absl::StatusOr<const Family*> ReadFamily(const GgufFile& file) {
   const absl::StatusOr<std::string> architecture = file.GetString("general.architecture");
   if (!architecture.ok()) return absl::InvalidArgumentError(architecture.status().message());
@@ -219,7 +211,6 @@ absl::Status CheckTensors(const GgufFile& file, const ModelConfig& config) {
 }  // namespace
 
 absl::StatusOr<ModelConfig> ModelConfig::FromGguf(const GgufFile& file) {
-  if (absl::Status status = RefuseParts(file); !status.ok()) return status;
   const absl::StatusOr<const Family*> family = ReadFamily(file);
   if (!family.ok()) return family.status();
   ModelConfig config;

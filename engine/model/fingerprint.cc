@@ -18,7 +18,9 @@ void ContentHash::Add(std::span<const std::byte> bytes) {
 
 std::string ContentHash::Hex() const { return absl::StrCat(absl::Hex(hash_, absl::kZeroPad16)); }
 
-std::string ModelFingerprint(const GgufFile& gguf, const ModelConfig& config) {
+std::string ModelFingerprint(const Checkpoint& checkpoint) {
+  const GgufFile& gguf = checkpoint.gguf();
+  const ModelConfig& config = checkpoint.config();
   ContentHash hash;
   const auto add_number = [&](uint64_t number) { hash.Add(absl::StrCat(number, ";")); };
   const auto add_tensor = [&](const std::string& name) {

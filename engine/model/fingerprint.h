@@ -6,8 +6,7 @@
 #include <string>
 #include <string_view>
 
-#include "engine/model/config.h"
-#include "engine/model/gguf.h"
+#include "engine/model/checkpoint.h"
 
 namespace winnow {
 
@@ -26,6 +25,6 @@ class ContentHash {
 /// Tells models apart whose keys and queries differ: a hash over types, shapes and parts of the
 /// contents of the query and key projections and their biases, and over what the file says of RoPE.
 /// 16 hexadecimal digits.
-std::string ModelFingerprint(const GgufFile& gguf, const ModelConfig& config);
+std::string ModelFingerprint(const Checkpoint& checkpoint);
 
 }  // namespace winnow

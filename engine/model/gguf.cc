@@ -1,57 +1,21 @@
 #include "engine/model/gguf.h"
 
-#include <fcntl.h>
-#include <sys/mman.h>
-#include <sys/stat.h>
-#include <unistd.h>
-
+#include <algorithm>
 #include <cassert>
-#include <cerrno>
 #include <limits>
 #include <utility>
 #include <variant>
 
 #include "absl/status/status.h"
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
 #include "engine/model/gguf_parser.h"
 
 namespace winnow {
 namespace {
 
-absl::Status SystemError(const std::string& path, const char* action, int error) {
-  const absl::Status status = absl::ErrnoToStatus(error, action);
-  return absl::Status(status.code(), absl::StrCat(path, ": ", std::string(status.message())));
-}
-
-/// Maps the file read-only; the descriptor is closed again.
-absl::StatusOr<std::span<const std::byte>> MapFile(const std::string& path) {
-  // Without O_NONBLOCK, opening a named pipe would wait for a writer.
-  const int descriptor = open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);
-  if (descriptor < 0) return SystemError(path, "cannot open the model file", errno);
-  absl::StatusOr<std::span<const std::byte>> mapping;
-  struct stat info = {};
-  if (fstat(descriptor, &info) != 0) {
-    mapping = SystemError(path, "cannot read the model file's size", errno);
-  } else if (!S_ISREG(info.st_mode)) {
-    mapping = absl::InvalidArgumentError(absl::StrCat(path, " is not a regular file"));
-  } else if (info.st_size == 0) {
-    mapping = absl::InvalidArgumentError(absl::StrCat(path, " is empty"));
-  } else {
-    const auto bytes = static_cast<size_t>(info.st_size);
-    void* data = mmap(nullptr, bytes, PROT_READ, MAP_PRIVATE, descriptor, 0);
-    if (data == MAP_FAILED) {
-      mapping = SystemError(path, "cannot map the model file", errno);
-    } else {
-      mapping = std::span(static_cast<const std::byte*>(data), bytes);
-    }
-  }
-  close(descriptor);
-  return mapping;
-}
-
-void* MutableStart(std::span<const std::byte> mapping) {
-  return const_cast<std::byte*>(mapping.data());  // as munmap and madvise want it
-}
+constexpr int64_t kMaxParts = 65535;  // what split.count can hold
 
 absl::Status WrongType(const std::string& path, std::string_view key, const char* wanted) {
   return absl::InvalidArgumentError(
@@ -76,32 +40,108 @@ absl::StatusOr<const T*> FindAs(const GgufFile& file, std::string_view key, cons
   return typed;
 }
 
+absl::StatusOr<GgufContents> Parse(const std::string& path, const MappedFile& file) {
+  absl::StatusOr<GgufContents> contents = ParseGguf(file.bytes());
+  if (contents.ok()) return contents;
+  return absl::InvalidArgumentError(
+      absl::StrCat(path, " ", std::string(contents.status().message())));
+}
+
+/// How the names of a model's parts end; parts count from 0.
+std::string PartSuffix(int64_t part, int64_t count) {
+  return absl::StrFormat("-%05d-of-%05d.gguf", part + 1, count);
+}
+
+/// A split.* key of a part; -1 when there is none.
+int64_t SplitNumber(const GgufContents& contents, const char* key) {
+  const auto entry = contents.metadata.find(key);
+  if (entry == contents.metadata.end()) return -1;
+  if (const auto* number = std::get_if<uint64_t>(&entry->second)) {
+    return static_cast<int64_t>(std::min<uint64_t>(*number, kMaxParts + 1));
+  }
+  const auto* number = std::get_if<int64_t>(&entry->second);
+  return number == nullptr ? -1 : *number;
+}
+
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<GgufFile>> GgufFile::Open(const std::string& path) {
-  const absl::StatusOr<std::span<const std::byte>> mapping = MapFile(path);
-  if (!mapping.ok()) return mapping.status();
+  absl::StatusOr<MappedFile> mapped = MappedFile::Open(path);
+  if (!mapped.ok()) return mapped.status();
+  absl::StatusOr<GgufContents> contents = Parse(path, *mapped);
+  if (!contents.ok()) return contents.status();
   std::unique_ptr<GgufFile> file(new GgufFile());
   file->path_ = path;
-  file->mapping_ = *mapping;  // from here on the destructor unmaps
-  absl::StatusOr<GgufContents> contents = ParseGguf(*mapping);
-  if (!contents.ok()) {
-    return absl::InvalidArgumentError(
-        absl::StrCat(path, " ", std::string(contents.status().message())));
-  }
+  file->files_.push_back(*std::move(mapped));
+  const int64_t parts = SplitNumber(*contents, "split.count");
+  const int64_t part = SplitNumber(*contents, "split.no");
   file->metadata_ = std::move(contents->metadata);
   file->tensors_ = std::move(contents->tensors);
   file->tensor_index_ = std::move(contents->tensor_index);
+  if (parts <= 1) return file;
+  if (part != 0) {
+    return absl::InvalidArgumentError(absl::StrCat(path, " is part ", part + 1, " of ", parts,
+                                                   " of a model; name the first, whose name ends "
+                                                   "in ",
+                                                   PartSuffix(0, parts)));
+  }
+  if (absl::Status status = file->AddParts(parts); !status.ok()) return status;
   return file;
 }
 
-GgufFile::~GgufFile() { munmap(MutableStart(mapping_), mapping_.size()); }
+absl::Status GgufFile::AddParts(int64_t count) {
+  const std::string suffix = PartSuffix(0, count);
+  if (count > kMaxParts || !absl::EndsWith(path_, suffix)) {
+    return absl::InvalidArgumentError(
+        absl::StrCat(path_, " is the first of ", count, " parts of a model, but its name does not ",
+                     "end in ", suffix, ", by which the others are found"));
+  }
+  const std::string stem = path_.substr(0, path_.size() - suffix.size());
+  for (int64_t part = 1; part < count; ++part) {
+    const std::string path = stem + PartSuffix(part, count);
+    absl::StatusOr<MappedFile> mapped = MappedFile::Open(path);
+    if (!mapped.ok()) {
+      return absl::Status(mapped.status().code(),
+                          absl::StrCat("part ", part + 1, " of ", count,
+                                       " of the model: ", std::string(mapped.status().message())));
+    }
+    absl::StatusOr<GgufContents> contents = Parse(path, *mapped);
+    if (!contents.ok()) return contents.status();
+    if (SplitNumber(*contents, "split.no") != part ||
+        SplitNumber(*contents, "split.count") != count) {
+      return absl::InvalidArgumentError(absl::StrCat(path, " does not say that it is part ",
+                                                     part + 1, " of ", count, " of a model"));
+    }
+    files_.push_back(*std::move(mapped));
+    for (Tensor& tensor : contents->tensors) {
+      if (!tensor_index_.emplace(tensor.name, tensors_.size()).second) {
+        return absl::InvalidArgumentError(
+            absl::StrCat(path, " has the tensor ", tensor.name, ", which a part before it has"));
+      }
+      tensors_.push_back(std::move(tensor));
+    }
+  }
+  const absl::StatusOr<int64_t> wanted = GetInt("split.tensors.count");
+  const auto found = static_cast<int64_t>(tensors_.size());
+  if (wanted.ok() && *wanted != found) {
+    return absl::InvalidArgumentError(absl::StrCat(path_, " says that its parts have ", *wanted,
+                                                   " tensors together; they have ", found));
+  }
+  return absl::OkStatus();
+}
 
-HostMatrix GgufFile::Weight(std::string_view name) const {
+int64_t GgufFile::file_bytes() const {
+  int64_t bytes = 0;
+  for (const MappedFile& file : files_) bytes += static_cast<int64_t>(file.bytes().size());
+  return bytes;
+}
+
+HostWeight GgufFile::Weight(std::string_view name) const {
   const Tensor* tensor = FindTensor(name);
   assert(tensor != nullptr);
-  const int64_t rows = tensor->shape.size() > 1 ? tensor->shape[0] : 1;
-  return {tensor->type, rows, tensor->shape.back(), tensor->data};
+  int64_t rows = 1;
+  for (size_t i = 0; i + 1 < tensor->shape.size(); ++i) rows *= tensor->shape[i];
+  return HostMatrix{tensor->type, rows, tensor->shape.back(), tensor->data};
 }
 
 const GgufFile::Tensor* GgufFile::FindTensor(std::string_view name) const {
@@ -155,7 +195,7 @@ absl::StatusOr<const std::vector<double>*> GgufFile::GetFloats(std::string_view 
 }
 
 void GgufFile::ReleasePages() const {
-  madvise(MutableStart(mapping_), mapping_.size(), MADV_DONTNEED);
+  for (const MappedFile& file : files_) file.ReleasePages();
 }
 
 }  // namespace winnow

@@ -10,15 +10,18 @@
 #include <variant>
 #include <vector>
 
+#include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "engine/model/mapped_file.h"
 #include "engine/model/weight_source.h"
 #include "kernels/data_type.h"
 
 namespace winnow {
 
-/// A GGUF v3 file, mapped read-only. Every count, length and offset is checked against the file's
-/// size before use, so that a truncated or hostile file yields an error, never a crash or a large
-/// allocation. Format: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md
+/// A GGUF v3 file, or all files of a model that is split over several, mapped read-only. Every
+/// count, length and offset is checked against the file's size before use, so that a truncated or
+/// hostile file yields an error, never a crash or a large allocation.
+/// Format: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md
 class GgufFile : public WeightSource {
  public:
   /// One metadata value. Integers of all widths widen to 64 bits; arrays of integers, booleans and
@@ -35,21 +38,21 @@ class GgufFile : public WeightSource {
     std::span<const std::byte> data;
   };
 
-  /// Maps and validates the file. NOT_FOUND when there is none, INVALID_ARGUMENT with the path and
-  /// the reason when it is no valid GGUF v3 file or holds a tensor type that Winnow can't compute.
+  /// Maps and validates the file, and the others when it says that it is the first of several,
+  /// which are named NAME-00001-of-00003.gguf and so on. NOT_FOUND when there is none,
+  /// INVALID_ARGUMENT with the path and the reason when one is no valid GGUF v3 file, holds a
+  /// tensor type that Winnow can't compute, or is not the part that its name says.
   static absl::StatusOr<std::unique_ptr<GgufFile>> Open(const std::string& path);
 
-  ~GgufFile() override;
-  GgufFile(const GgufFile&) = delete;
-  GgufFile& operator=(const GgufFile&) = delete;
-
+  /// Of the first file, as are metadata.
   const std::string& path() const { return path_; }
-  int64_t file_bytes() const { return static_cast<int64_t>(mapping_.size()); }
+  /// Of all files.
+  int64_t file_bytes() const;
   const std::map<std::string, Value, std::less<>>& metadata() const { return metadata_; }
   const std::vector<Tensor>& tensors() const { return tensors_; }
 
-  /// REQUIRES: the file has a tensor of that name, of one or two dimensions.
-  HostMatrix Weight(std::string_view name) const override;
+  /// REQUIRES: the file has a tensor of that name.
+  HostWeight Weight(std::string_view name) const override;
 
   /// The tensor of that name, or null.
   const Tensor* FindTensor(std::string_view name) const;
@@ -65,15 +68,14 @@ class GgufFile : public WeightSource {
   absl::StatusOr<const std::vector<int64_t>*> GetInts(std::string_view key) const;
   absl::StatusOr<const std::vector<double>*> GetFloats(std::string_view key) const;
 
-  /// Tells the kernel that the pages of the mapping are not needed for now; they are read again
-  /// from the file on the next access. Called once weights have been repacked.
   void ReleasePages() const override;
 
  private:
   GgufFile() = default;
+  absl::Status AddParts(int64_t count);
 
   std::string path_;
-  std::span<const std::byte> mapping_;
+  std::vector<MappedFile> files_;
   std::map<std::string, Value, std::less<>> metadata_;
   std::vector<Tensor> tensors_;
   std::map<std::string, size_t, std::less<>> tensor_index_;

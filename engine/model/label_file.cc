@@ -286,8 +286,8 @@ absl::Status Differs(const char* what, const std::string& file, const std::strin
 }
 
 // Says in what the file and the model differ. `layers` is how many the file says that it holds.
-absl::Status CheckModel(const LabelFile& file, int layers, const GgufFile& gguf,
-                        const ModelConfig& config) {
+absl::Status CheckModel(const LabelFile& file, int layers, const Checkpoint& model) {
+  const ModelConfig& config = model.config();
   if (file.architecture != config.architecture) {
     return Differs("architecture", file.architecture, config.architecture);
   }
@@ -301,7 +301,7 @@ absl::Status CheckModel(const LabelFile& file, int layers, const GgufFile& gguf,
   if (file.head_dim != config.head_dim) {
     return differ("head size", file.head_dim, config.head_dim);
   }
-  const std::string fingerprint = ModelFingerprint(gguf, config);
+  const std::string fingerprint = ModelFingerprint(model);
   if (file.model_fingerprint != fingerprint) {
     return Differs("fingerprint", file.model_fingerprint, fingerprint);
   }
@@ -353,8 +353,7 @@ absl::StatusOr<LabelFile::Layer> DecodeLayer(const Json& json, const LabelFile& 
   return layer;
 }
 
-absl::StatusOr<LabelFile> Parse(const std::string& text, const GgufFile& gguf,
-                                const ModelConfig& config) {
+absl::StatusOr<LabelFile> Parse(const std::string& text, const Checkpoint& model) {
   const Json json = Json::parse(text, nullptr, /*allow_exceptions=*/false);
   if (json.is_discarded()) return Invalid("it is not valid JSON");
   Members members(json, "");
@@ -375,7 +374,7 @@ absl::StatusOr<LabelFile> Parse(const std::string& text, const GgufFile& gguf,
   file.head_dim = members.Int("head_dim", 1, 1 << 16);
   if (!members.status().ok()) return members.status();
   // Sizes are bounded by those of the model from here on.
-  if (absl::Status status = CheckModel(file, layers, gguf, config); !status.ok()) return status;
+  if (absl::Status status = CheckModel(file, layers, model); !status.ok()) return status;
 
   file.width = members.Int("width", 1, std::min(kMaxLabelWidth, file.head_dim));
   if (members.status().ok() && file.width % kLabelWidthMultiple != 0) {
@@ -403,15 +402,14 @@ absl::StatusOr<LabelFile> Parse(const std::string& text, const GgufFile& gguf,
 
 }  // namespace
 
-absl::StatusOr<LabelFile> LabelFile::Read(const std::string& path, const GgufFile& gguf,
-                                          const ModelConfig& config) {
+absl::StatusOr<LabelFile> LabelFile::Read(const std::string& path, const Checkpoint& model) {
   const auto annotated = [&](const absl::Status& status) {
     return absl::Status(status.code(),
                         absl::StrCat("label file ", path, ": ", std::string(status.message())));
   };
   const absl::StatusOr<std::string> text = ReadText(path);
   if (!text.ok()) return annotated(text.status());
-  absl::StatusOr<LabelFile> file = Parse(*text, gguf, config);
+  absl::StatusOr<LabelFile> file = Parse(*text, model);
   if (!file.ok()) return annotated(file.status());
   return file;
 }

@@ -5,8 +5,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
-#include "engine/model/config.h"
-#include "engine/model/gguf.h"
+#include "engine/model/checkpoint.h"
 #include "kernels/selection.h"
 
 namespace winnow {
@@ -42,8 +41,7 @@ struct LabelFile {
 
   /// Reads a file and checks that it fits the model. INVALID_ARGUMENT says what is malformed, or
   /// in what the file and the model differ; NOT_FOUND when there is no such file.
-  static absl::StatusOr<LabelFile> Read(const std::string& path, const GgufFile& gguf,
-                                        const ModelConfig& config);
+  static absl::StatusOr<LabelFile> Read(const std::string& path, const Checkpoint& model);
 
   /// Writes the file. Matrices and ranges are kept in fp16, budget weights to four decimals.
   /// INVALID_ARGUMENT when a number is not finite in fp16.

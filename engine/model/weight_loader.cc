@@ -18,8 +18,11 @@ absl::Status Annotate(const absl::Status& status, const std::string& name) {
 
 absl::StatusOr<std::unique_ptr<Matrix>> WeightLoader::LoadMatrix(
     std::span<const std::string> names) const {
+  std::vector<HostWeight> weights;
   std::vector<HostMatrix> parts;
-  for (const std::string& name : names) parts.push_back(source_.Weight(name));
+  for (const std::string& name : names) {
+    parts.push_back(weights.emplace_back(source_.Weight(name)).matrix);
+  }
   absl::StatusOr<std::unique_ptr<Matrix>> matrix = backend_.LoadMatrix(parts);
   if (!matrix.ok()) return Annotate(matrix.status(), names[0]);
   return matrix;
@@ -28,7 +31,8 @@ absl::StatusOr<std::unique_ptr<Matrix>> WeightLoader::LoadMatrix(
 absl::StatusOr<DeviceFloats> WeightLoader::LoadVector(std::span<const std::string> names) const {
   std::vector<float> values;
   for (const std::string& name : names) {
-    const HostMatrix part = source_.Weight(name);
+    const HostWeight weight = source_.Weight(name);
+    const HostMatrix& part = weight.matrix;
     values.resize(values.size() + part.columns);
     Dequantize(part.type, part.data.data(), part.columns, &*(values.end() - part.columns));
   }
@@ -38,7 +42,8 @@ absl::StatusOr<DeviceFloats> WeightLoader::LoadVector(std::span<const std::strin
 }
 
 absl::StatusOr<std::unique_ptr<Matrix>> WeightLoader::LoadEmbedding(const std::string& name) const {
-  absl::StatusOr<std::unique_ptr<Matrix>> table = backend_.LoadEmbedding(source_.Weight(name));
+  absl::StatusOr<std::unique_ptr<Matrix>> table =
+      backend_.LoadEmbedding(source_.Weight(name).matrix);
   if (!table.ok()) return Annotate(table.status(), name);
   return table;
 }

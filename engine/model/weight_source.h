@@ -1,19 +1,35 @@
 #pragma once
 
+#include <cstddef>
+#include <memory>
 #include <string_view>
+#include <utility>
 
 #include "kernels/backend.h"
 
 namespace winnow {
+
+/// A weight in host memory: the source's, or its own where the source had to make it from what its
+/// files hold.
+struct HostWeight {
+  HostWeight(const HostMatrix& stored) : matrix(stored) {}  // NOLINT: whoever has one has a weight
+  /// REQUIRES: `made.data` points into `owned`.
+  HostWeight(const HostMatrix& made, std::unique_ptr<std::byte[]> owned)
+      : matrix(made), memory(std::move(owned)) {}
+
+  HostMatrix matrix;
+  std::unique_ptr<std::byte[]> memory;  ///< null: the data lives as long as the source
+};
 
 /// Where a model's weights come from, by their names in GGUF files.
 class WeightSource {
  public:
   virtual ~WeightSource() = default;
 
-  /// A matrix as it is stored, or a vector as one row. Lives as long as the source.
+  /// A matrix, a vector as one row, or a stack of matrices (experts) as one below the other. The
+  /// embedding table's data is always the source's.
   /// REQUIRES: the model has a weight of that name (see ModelSpec).
-  virtual HostMatrix Weight(std::string_view name) const = 0;
+  virtual HostWeight Weight(std::string_view name) const = 0;
 
   /// Tells the source that the weights are not needed for now.
   virtual void ReleasePages() const = 0;

@@ -13,8 +13,8 @@
 #include "engine/bench/bench_support.h"
 #include "engine/bench/step_bench.h"
 #include "engine/bench/synthetic_model.h"
+#include "engine/model/checkpoint.h"
 #include "engine/model/config.h"
-#include "engine/model/gguf.h"
 #include "engine/model/label_file.h"
 #include "engine/request/engine_options.h"
 #include "kernels/devices/create_backend.h"
@@ -28,7 +28,7 @@ namespace {
 
 // A model with a KV pool of a benchmark's size.
 struct BenchModel {
-  std::unique_ptr<GgufFile> file;  ///< or
+  std::unique_ptr<Checkpoint> checkpoint;  ///< or
   std::unique_ptr<SyntheticModel> synthetic;
   LoadedModel loaded;
 };
@@ -99,13 +99,11 @@ absl::StatusOr<BenchModel> Load(const BenchFlags& flags, int tokens_per_sequence
     config = model.synthetic->config();
     weights = model.synthetic.get();
   } else {
-    absl::StatusOr<std::unique_ptr<GgufFile>> file = GgufFile::Open(flags.model);
-    if (!file.ok()) return file.status();
-    model.file = *std::move(file);
-    absl::StatusOr<ModelConfig> read = ModelConfig::FromGguf(*model.file);
-    if (!read.ok()) return read.status();
-    config = *std::move(read);
-    weights = model.file.get();
+    absl::StatusOr<std::unique_ptr<Checkpoint>> checkpoint = Checkpoint::Open(flags.model);
+    if (!checkpoint.ok()) return checkpoint.status();
+    model.checkpoint = *std::move(checkpoint);
+    config = model.checkpoint->config();
+    weights = &model.checkpoint->weights();
   }
   LoadOptions options = {.backend = {flags.device, flags.threads},
                          .max_step_tokens = std::max(flags.max_step_tokens, flags.batch),
@@ -116,10 +114,10 @@ absl::StatusOr<BenchModel> Load(const BenchFlags& flags, int tokens_per_sequence
       flags.batch * ((tokens_per_sequence + options.block_tokens - 1) / options.block_tokens);
   absl::StatusOr<LoadedModel> loaded;
   if (!flags.label_file.empty()) {
-    if (model.file == nullptr) {
+    if (model.checkpoint == nullptr) {
       return absl::InvalidArgumentError("--label-file: a synthetic model has random labels only");
     }
-    loaded = LoadedModel::FromFile(*model.file, config, options);
+    loaded = LoadedModel::FromCheckpoint(*model.checkpoint, options);
   } else {
     std::optional<LabelFile> labels;
     if (flags.policy == "double-sparsity") labels = RandomLabels(config, flags.label_width);

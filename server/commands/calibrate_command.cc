@@ -144,7 +144,7 @@ absl::Status CheckWritable(const std::string& path) {
 absl::StatusOr<std::vector<std::vector<int32_t>>> MakeWindows(const CalibrateFlags& flags,
                                                               const ModelFile& model,
                                                               const std::string& text) {
-  const int longest = model.config.max_context;
+  const int longest = model.config().max_context;
   const int window = flags.window > 0 ? flags.window : std::min(longest, kLongestDefaultWindow);
   if (window > longest) {
     return absl::InvalidArgumentError(
@@ -167,14 +167,14 @@ absl::StatusOr<CalibrationStatistics> Gather(const ModelFile& model, const Calib
   const auto window = static_cast<int>(windows[0].size());
   LoadOptions load = {.backend = {flags.device, flags.threads}, .max_step_tokens = window};
   load.kv_blocks = (window + load.block_tokens - 1) / load.block_tokens;
-  const absl::StatusOr<LoadedModel> loaded = LoadedModel::FromFile(*model.gguf, model.config, load);
+  const absl::StatusOr<LoadedModel> loaded = LoadedModel::FromCheckpoint(*model.checkpoint, load);
   if (!loaded.ok()) return loaded.status();
   GatherOptions options;
   options.threads = flags.threads;
   if (flags.budgets == "uniform") options.measured_windows = 0;
   ProgressBar bar("running the model");
-  return GatherStatistics(*loaded->transformer, *loaded->backend, *model.gguf, windows, options,
-                          [&](double done) { bar.Update(done); });
+  return GatherStatistics(*loaded->transformer, *loaded->backend, *model.checkpoint, windows,
+                          options, [&](double done) { bar.Update(done); });
 }
 
 nlohmann::ordered_json ToJson(const Job& job, const CalibrationResult& result) {
@@ -209,14 +209,14 @@ absl::Status Calibrate(const CalibrateFlags& flags, std::vector<Job> jobs) {
   ChannelRanking imported;
   if (!flags.import.empty()) {
     absl::StatusOr<ChannelRanking> read =
-        ImportChannelRanking(flags.import, model->config, jobs[0].options.ranking);
+        ImportChannelRanking(flags.import, model->config(), jobs[0].options.ranking);
     if (!read.ok()) return read.status();
     imported = *std::move(read);
     jobs[0].options.imported = &imported;
   }
   // Before the model runs for minutes.
   for (const Job& job : jobs) {
-    if (absl::Status status = CheckCalibrationOptions(job.options, model->config.head_dim);
+    if (absl::Status status = CheckCalibrationOptions(job.options, model->config().head_dim);
         !status.ok()) {
       return status;
     }

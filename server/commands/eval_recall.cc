@@ -35,7 +35,7 @@ absl::Status WriteHeatMap(const RecallFlags& flags, const std::vector<RecallResu
   std::vector<HeatMapPanel> panels;
   for (const RecallResult& result : results) panels.push_back({Title(result.policy), &result});
   const std::string caption = absl::StrCat(
-      model.file.config.name, ", context ", flags.options.context,
+      model.file.config().name, ", context ", flags.options.context,
       ", windows: ", flags.options.windows, ", rows sampled in each: ", flags.options.sampled_rows);
   std::string image = RecallHeatMapSvg(caption, panels);
   if (EndsWith(flags.output, ".html")) image = HtmlPage("Recall by layer and KV head", image);

@@ -97,10 +97,10 @@ absl::StatusOr<ModelFile> OpenModel(const EvalFlags& flags) {
 absl::StatusOr<EvalModel> LoadModel(const EvalFlags& flags, ModelFile file, int tokens) {
   EvalModel model;
   model.file = std::move(file);
-  if (tokens > model.file.config.max_context) {
+  if (tokens > model.file.config().max_context) {
     return absl::InvalidArgumentError(
         absl::StrCat("a context of ", tokens, " tokens is beyond the ",
-                     model.file.config.max_context, " that the model was trained for"));
+                     model.file.config().max_context, " that the model was trained for"));
   }
   LoadOptions options = {.backend = {flags.device, flags.threads},
                          .max_step_tokens = kEvalStepRows,
@@ -108,8 +108,7 @@ absl::StatusOr<EvalModel> LoadModel(const EvalFlags& flags, ModelFile file, int 
                          .label_file = flags.label_file};
   options.kv_blocks = (tokens + options.block_tokens - 1) / options.block_tokens;
   options.selection.uniform_budgets = flags.budgets == "uniform";
-  absl::StatusOr<LoadedModel> loaded =
-      LoadedModel::FromFile(*model.file.gguf, model.file.config, options);
+  absl::StatusOr<LoadedModel> loaded = LoadedModel::FromCheckpoint(*model.file.checkpoint, options);
   if (!loaded.ok()) return loaded.status();
   model.loaded = *std::move(loaded);
   if (model.loaded.calibrated_context < tokens) {

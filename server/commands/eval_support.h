@@ -51,7 +51,7 @@ struct EvalModel {
 absl::StatusOr<ModelFile> OpenModel(const EvalFlags& flags);
 
 /// Loads the weights, with a pool of `tokens`. INVALID_ARGUMENT when the model was not trained for
-/// so many; the errors of LoadedModel::FromFile.
+/// so many; the errors of LoadedModel::FromCheckpoint.
 absl::StatusOr<EvalModel> LoadModel(const EvalFlags& flags, ModelFile file, int tokens);
 
 /// The bytes of the file that `flag` names. INVALID_ARGUMENT when the path is empty, NOT_FOUND when

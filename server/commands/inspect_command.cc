@@ -84,45 +84,45 @@ const char* PairingName(RopePairing pairing) {
   return pairing == RopePairing::kAdjacent ? "adjacent" : "halves";
 }
 
-void CountTensors(const GgufFile& file, Report& report) {
+void CountTensors(const Checkpoint& checkpoint, Report& report) {
   std::map<DataType, TypeTotal> totals;
-  for (const GgufFile::Tensor& tensor : file.tensors()) {
+  for (const Checkpoint::Tensor& tensor : checkpoint.tensors()) {
     int64_t elements = 1;
     for (const int64_t size : tensor.shape) elements *= size;
     TypeTotal& total = totals[tensor.type];
     total.type = tensor.type;
     ++total.tensors;
     total.parameters += elements;
-    total.bytes += static_cast<int64_t>(tensor.data.size());
+    total.bytes += tensor.bytes;
     report.parameters += elements;
   }
-  report.tensors = static_cast<int>(file.tensors().size());
+  report.tensors = static_cast<int>(checkpoint.tensors().size());
   for (const auto& [type, total] : totals) report.types.push_back(total);
   std::ranges::sort(report.types, std::ranges::greater(), &TypeTotal::bytes);
 }
 
 /// The memory of each tensor that the forward pass reads: matrices repacked, vectors as fp32, the
 /// embedding table where it is.
-void CountMemory(const GgufFile& file, Report& report) {
-  const auto matrix_bytes = [](const GgufFile::Tensor& tensor) {
+void CountMemory(const Checkpoint& checkpoint, Report& report) {
+  const auto matrix_bytes = [](const Checkpoint::Tensor& tensor) {
     return CpuMatrixBytes(tensor.type, tensor.shape[0], tensor.shape[1]);
   };
   const ModelSpec spec = ModelSpec::Of(report.config);
   for (const TensorSpec& expected : spec.tensors) {
-    const GgufFile::Tensor& tensor = *file.FindTensor(expected.name);
+    const Checkpoint::Tensor& tensor = *checkpoint.FindTensor(expected.name);
     if (tensor.shape.size() == 1) {
       report.weight_bytes += tensor.shape[0] * static_cast<int64_t>(sizeof(float));
     } else if (expected.name != spec.embedding) {
       report.weight_bytes += matrix_bytes(tensor);
     } else {
-      report.embedding_bytes = static_cast<int64_t>(tensor.data.size());
+      report.embedding_bytes = tensor.bytes;
       if (report.config.tied_embeddings) report.weight_bytes += matrix_bytes(tensor);
     }
   }
 }
 
 absl::Status DescribeTokenizer(const ModelFile& model, Report& report) {
-  const absl::StatusOr<Vocabulary> vocabulary = ReadVocabulary(*model.gguf);
+  const absl::StatusOr<Vocabulary> vocabulary = ReadVocabulary(model.checkpoint->gguf());
   if (!vocabulary.ok()) return vocabulary.status();
   const auto named = [&](int32_t id) -> std::optional<NamedToken> {
     if (id < 0) return std::nullopt;
@@ -140,7 +140,7 @@ absl::Status DescribeTokenizer(const ModelFile& model, Report& report) {
   for (const int32_t id : vocabulary->end_of_generation) {
     report.end_of_generation.push_back(*named(id));
   }
-  const bool has_template = model.gguf->GetString("tokenizer.chat_template").ok();
+  const bool has_template = model.checkpoint->gguf().GetString("tokenizer.chat_template").ok();
   report.chat_family = model.chat     ? FamilyName(model.chat->family())
                        : has_template ? "unknown"
                                       : "none";
@@ -164,17 +164,18 @@ absl::StatusOr<Report> Inspect(const std::string& path, int context) {
   if (!model.ok()) return model.status();
   Report report;
   report.path = path;
-  report.file_bytes = model->gguf->file_bytes();
-  report.config = model->config;
+  const Checkpoint& checkpoint = *model->checkpoint;
+  report.file_bytes = checkpoint.file_bytes();
+  report.config = checkpoint.config();
   report.context_tokens = context > 0 ? context : report.config.max_context;
   if (report.context_tokens > report.config.max_context) {
     return absl::InvalidArgumentError(absl::StrCat("--context ", context, " is beyond the ",
                                                    report.config.max_context,
                                                    " tokens that the model was trained for"));
   }
-  CountTensors(*model->gguf, report);
-  CountMemory(*model->gguf, report);
-  DescribeRope(*model->gguf, report);
+  CountTensors(checkpoint, report);
+  CountMemory(checkpoint, report);
+  DescribeRope(checkpoint.gguf(), report);
   if (absl::Status status = DescribeTokenizer(*model, report); !status.ok()) return status;
   return report;
 }

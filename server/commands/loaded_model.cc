@@ -8,12 +8,14 @@
 
 namespace winnow {
 
-absl::StatusOr<LoadedModel> LoadedModel::FromFile(const GgufFile& file, const ModelConfig& config,
-                                                  const LoadOptions& options) {
-  if (options.label_file.empty()) return FromWeights(file, config, nullptr, options);
-  const absl::StatusOr<LabelFile> labels = LabelFile::Read(options.label_file, file, config);
+absl::StatusOr<LoadedModel> LoadedModel::FromCheckpoint(const Checkpoint& checkpoint,
+                                                        const LoadOptions& options) {
+  const WeightSource& weights = checkpoint.weights();
+  const ModelConfig& config = checkpoint.config();
+  if (options.label_file.empty()) return FromWeights(weights, config, nullptr, options);
+  const absl::StatusOr<LabelFile> labels = LabelFile::Read(options.label_file, checkpoint);
   if (!labels.ok()) return labels.status();
-  return FromWeights(file, config, &*labels, options);
+  return FromWeights(weights, config, &*labels, options);
 }
 
 absl::StatusOr<LoadedModel> LoadedModel::FromWeights(const WeightSource& weights,

@@ -6,8 +6,8 @@
 #include "absl/status/statusor.h"
 #include "engine/attention/policy.h"
 #include "engine/cache/kv_pools.h"
+#include "engine/model/checkpoint.h"
 #include "engine/model/config.h"
-#include "engine/model/gguf.h"
 #include "engine/model/label_file.h"
 #include "engine/model/transformer.h"
 #include "engine/model/weight_source.h"
@@ -29,8 +29,8 @@ struct LoadOptions {
   std::string label_file = {};  ///< empty: there are no labels to select by
 };
 
-/// A model that can compute: its weights on a backend, beside KV pools. One that is loaded from a
-/// file goes on reading it.
+/// A model that can compute: its weights on a backend, beside KV pools. One that is loaded from
+/// files goes on reading them.
 struct LoadedModel {
   std::unique_ptr<Backend> backend;
   std::unique_ptr<KvPools> pools;
@@ -38,10 +38,10 @@ struct LoadedModel {
   /// Longest context that the labels were calibrated for; that of the model if there are none.
   int calibrated_context = 0;
 
-  /// The model of the file, whose configuration is `config`, with the label file of the options.
-  /// Errors are those of LabelFile::Read, CreateBackend, KvPools::Allocate and Transformer::Load.
-  static absl::StatusOr<LoadedModel> FromFile(const GgufFile& file, const ModelConfig& config,
-                                              const LoadOptions& options);
+  /// The model of the checkpoint, with the label file of the options. Errors are those of
+  /// LabelFile::Read, CreateBackend, KvPools::Allocate and Transformer::Load.
+  static absl::StatusOr<LoadedModel> FromCheckpoint(const Checkpoint& checkpoint,
+                                                    const LoadOptions& options);
 
   /// The same of any weights, with labels that may be null; options.label_file is not read.
   static absl::StatusOr<LoadedModel> FromWeights(const WeightSource& weights,

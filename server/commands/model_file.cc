@@ -3,9 +3,11 @@
 #include <algorithm>
 #include <filesystem>
 #include <string>
+#include <string_view>
 #include <utility>
 #include <vector>
 
+#include "absl/strings/ascii.h"
 #include "engine/text/vocabulary.h"
 #include "server/base/utf8.h"
 #include "server/observability/log.h"
@@ -29,23 +31,35 @@ void LogRecognisedMarkers(const Vocabulary& vocabulary) {
        {"hint", "tokenizer.ggml.token_type has them as text; taken for control tokens"}});
 }
 
+/// A name without the "-00001-of-00003" that those of parts end in.
+std::string WithoutPart(const std::string& name) {
+  constexpr std::string_view kEnd = "-00000-of-00000";
+  if (name.size() <= kEnd.size()) return name;
+  const size_t stem = name.size() - kEnd.size();
+  for (size_t i = 0; i < kEnd.size(); ++i) {
+    const char c = name[stem + i];
+    if (kEnd[i] == '0' ? !absl::ascii_isdigit(static_cast<unsigned char>(c)) : c != kEnd[i]) {
+      return name;
+    }
+  }
+  return name.substr(0, stem);
+}
+
 }  // namespace
 
 absl::StatusOr<ModelFile> ModelFile::Open(const std::string& path) {
   ModelFile file;
-  absl::StatusOr<std::unique_ptr<GgufFile>> gguf = GgufFile::Open(path);
-  if (!gguf.ok()) return gguf.status();
-  file.gguf = *std::move(gguf);
-  absl::StatusOr<ModelConfig> config = ModelConfig::FromGguf(*file.gguf);
-  if (!config.ok()) return config.status();
-  file.config = *std::move(config);
-  const absl::StatusOr<Vocabulary> vocabulary = ReadVocabulary(*file.gguf);
+  absl::StatusOr<std::unique_ptr<Checkpoint>> checkpoint = Checkpoint::Open(path);
+  if (!checkpoint.ok()) return checkpoint.status();
+  file.checkpoint = *std::move(checkpoint);
+  const GgufFile& gguf = file.checkpoint->gguf();
+  const absl::StatusOr<Vocabulary> vocabulary = ReadVocabulary(gguf);
   if (!vocabulary.ok()) return vocabulary.status();
   LogRecognisedMarkers(*vocabulary);
   absl::StatusOr<std::unique_ptr<Tokenizer>> tokenizer = Tokenizer::Create(*vocabulary);
   if (!tokenizer.ok()) return tokenizer.status();
   file.tokenizer = *std::move(tokenizer);
-  if (const auto jinja = file.gguf->GetString("tokenizer.chat_template"); jinja.ok()) {
+  if (const auto jinja = gguf.GetString("tokenizer.chat_template"); jinja.ok()) {
     absl::StatusOr<ChatTemplate> chat = ChatTemplate::FromJinja(*jinja);
     if (chat.ok()) file.chat = *std::move(chat);
   }
@@ -54,7 +68,8 @@ absl::StatusOr<ModelFile> ModelFile::Open(const std::string& path) {
 
 std::string ModelNameFromPath(const std::string& path) {
   const std::filesystem::path name = std::filesystem::path(path).filename();
-  return ToUtf8(name.extension() == ".gguf" ? name.stem().string() : name.string());
+  if (name.extension() != ".gguf") return ToUtf8(name.string());
+  return ToUtf8(WithoutPart(name.stem().string()));
 }
 
 }  // namespace winnow

@@ -70,7 +70,7 @@ absl::Status Serve(ServeFlags& flags, const Signals& signals) {
   }
   absl::StatusOr<ModelFile> file = ModelFile::Open(flags.model);
   if (!file.ok()) return file.status();
-  absl::StatusOr<EngineOptions> options = MakeEngineOptions(flags, file->config);
+  absl::StatusOr<EngineOptions> options = MakeEngineOptions(flags, file->config());
   if (!options.ok()) return options.status();
 
   absl::StatusOr<AttentionLimits> attention = MakeAttentionLimits(flags);
@@ -84,7 +84,7 @@ absl::Status Serve(ServeFlags& flags, const Signals& signals) {
                       .selection = flags.selection,
                       .label_file = flags.label_file};
   load.selection.uniform_budgets = flags.budgets == "uniform";
-  const absl::StatusOr<LoadedModel> loaded = LoadedModel::FromFile(*file->gguf, file->config, load);
+  const absl::StatusOr<LoadedModel> loaded = LoadedModel::FromCheckpoint(*file->checkpoint, load);
   if (absl::IsResourceExhausted(loaded.status())) {
     return absl::ResourceExhaustedError(absl::StrCat(
         loaded.status().message(), "; less is needed with lower --kv-tokens, --max-step-tokens, ",
@@ -102,10 +102,10 @@ absl::Status Serve(ServeFlags& flags, const Signals& signals) {
   flags.limits.answer_bytes = flags.server.max_message_bytes;
   const ServedModel model = {
       .name = flags.model_name.empty() ? ModelNameFromPath(flags.model) : flags.model_name,
-      .title = ToUtf8(file->config.name),
-      .architecture = file->config.architecture,
+      .title = ToUtf8(file->config().name),
+      .architecture = file->config().architecture,
       .context_tokens = options->max_context,
-      .trained_context_tokens = file->config.max_context,
+      .trained_context_tokens = file->config().max_context,
       .max_sequences = options->max_running_sequences,
       .min_priority = flags.min_priority,
       .attention = *attention,

@@ -97,7 +97,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
 
   memory.Set(bytes);
   const auto file = GgufFile::Open(memory.path());
-  WINNOW_CHECK(file.ok());
+  if (!file.ok()) return 0;  // part of a model
   UseText(**file);
   const auto config = ModelConfig::FromGguf(**file);
   if (config.ok() && (*file)->file_bytes() <= kMaxLoadedBytes) Compute(**file, *config);

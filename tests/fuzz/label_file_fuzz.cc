@@ -20,12 +20,12 @@ namespace {
 struct Model {
   Model() {
     file.Set(TinyModel("llama").Write().Bytes());
-    gguf = GgufFile::Open(file.path()).value();
-    config = ModelConfig::FromGguf(*gguf).value();
+    checkpoint = Checkpoint::Open(file.path()).value();
+    config = checkpoint->config();
   }
 
   MemoryFile file;
-  std::unique_ptr<GgufFile> gguf;
+  std::unique_ptr<Checkpoint> checkpoint;
   ModelConfig config;
 };
 
@@ -54,7 +54,7 @@ void CheckLabels(const LabelFile& labels, const Model& model) {
 void CheckRoundTrip(const LabelFile& labels, const Model& model) {
   static MemoryFile memory;
   WINNOW_CHECK(labels.Write(memory.path()).ok());
-  const auto again = LabelFile::Read(memory.path(), *model.gguf, model.config);
+  const auto again = LabelFile::Read(memory.path(), *model.checkpoint);
   // Ranges are rounded when they are written, and may meet.
   if (!again.ok()) return;
   WINNOW_CHECK(again->basis == labels.basis && again->width == labels.width);
@@ -84,7 +84,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   static const Model model;
   static MemoryFile memory;
   memory.Set(std::as_bytes(std::span(data, size)));
-  if (const auto labels = LabelFile::Read(memory.path(), *model.gguf, model.config); labels.ok()) {
+  if (const auto labels = LabelFile::Read(memory.path(), *model.checkpoint); labels.ok()) {
     CheckLabels(*labels, model);
     CheckRoundTrip(*labels, model);
   }

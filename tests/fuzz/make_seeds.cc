@@ -119,13 +119,13 @@ std::string Written(const LabelFile& labels) {
 void WriteLabelFiles(SeedFolder folder) {
   MemoryFile memory;
   memory.Set(TinyModel("llama").Write().Bytes());
-  const auto gguf = GgufFile::Open(memory.path()).value();
-  const ModelConfig config = ModelConfig::FromGguf(*gguf).value();
+  const auto checkpoint = Checkpoint::Open(memory.path()).value();
+  const ModelConfig& config = checkpoint->config();
   constexpr int kWidth = 8;
   LabelFile labels;
   labels.architecture = config.architecture;
   labels.model_name = config.name;
-  labels.model_fingerprint = ModelFingerprint(*gguf, config);
+  labels.model_fingerprint = ModelFingerprint(*checkpoint);
   labels.kv_heads = config.kv_heads;
   labels.head_dim = config.head_dim;
   labels.width = kWidth;

@@ -49,7 +49,7 @@ class Calibrated {
     auto pools = KvPools::Allocate(*backend_, Layout(model.config));
     EXPECT_TRUE(pools.ok()) << pools.status();
     pools_ = *std::move(pools);
-    auto loaded = Transformer::Load(*model.gguf, model.config, *backend_, *pools_,
+    auto loaded = Transformer::Load(model.checkpoint->weights(), model.config, *backend_, *pools_,
                                     {.max_step_tokens = kWindow});
     EXPECT_TRUE(loaded.ok()) << loaded.status();
     transformer_ = *std::move(loaded);
@@ -63,7 +63,7 @@ class Calibrated {
     options.measured_windows = 2;
     options.queries_per_window = 7;
     options.threads = 2;
-    return GatherStatistics(*transformer_, *backend_, *model.gguf, RandomWindows(3), options,
+    return GatherStatistics(*transformer_, *backend_, *model.checkpoint, RandomWindows(3), options,
                             [&](double done) { progress.push_back(done); });
   }
 
@@ -168,11 +168,11 @@ TEST(GatherStatisticsTest, AModelThatComputesNoNumbersIsRefused) {
   const auto backend = CreateCpuBackend({.threads = 1, .f32_matmul = true});
   const auto pools = KvPools::Allocate(*backend, Layout(broken.config));
   ASSERT_TRUE(pools.ok()) << pools.status();
-  auto loaded = Transformer::Load(*broken.gguf, broken.config, *backend, **pools,
+  auto loaded = Transformer::Load(broken.checkpoint->weights(), broken.config, *backend, **pools,
                                   {.max_step_tokens = kWindow});
   ASSERT_TRUE(loaded.ok()) << loaded.status();
   const auto gathered =
-      GatherStatistics(**loaded, *backend, *broken.gguf, RandomWindows(1), {}, nullptr);
+      GatherStatistics(**loaded, *backend, *broken.checkpoint, RandomWindows(1), {}, nullptr);
   EXPECT_EQ(gathered.status().code(), absl::StatusCode::kInvalidArgument);
 }
 
@@ -237,7 +237,7 @@ TEST(MeasureSelectionErrorsTest, AgreesWithADirectTranscriptionInDouble) {
     LabelBasis basis = ProjectionBasis(head.query_moment, head.key_covariance, d, kLabelWidth);
     RoundToHalf(basis);
     const LabelRanges ranges = QuantileRanges(basis, head.keys);
-    const GgufFile::Tensor* out = calibrated.model.gguf->FindTensor(
+    const GgufFile::Tensor* out = calibrated.model.checkpoint->gguf().FindTensor(
         layer == 0 ? "blk.0.attn_output.weight" : "blk.1.attn_output.weight");
     ASSERT_NE(out, nullptr);
     Eigen::MatrixXd projection(32, 32);
@@ -317,8 +317,7 @@ TEST(MakeLabelFileTest, FilesOfAllKindsFitTheModelAgain) {
         ASSERT_TRUE(made.ok()) << made.status();
         const TemporaryFile file({});
         ASSERT_TRUE(made->file.Write(file.path()).ok());
-        const auto read =
-            LabelFile::Read(file.path(), *calibrated.model.gguf, calibrated.model.config);
+        const auto read = LabelFile::Read(file.path(), *calibrated.model.checkpoint);
         ASSERT_TRUE(read.ok()) << read.status();
         EXPECT_EQ(read->calibrated_context, kWindow);
         EXPECT_EQ(read->ranking, basis == "channels" ? "qk-centred" : "");

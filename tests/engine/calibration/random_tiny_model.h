@@ -6,8 +6,8 @@
 #include <utility>
 #include <vector>
 
+#include "engine/model/checkpoint.h"
 #include "engine/model/config.h"
-#include "engine/model/gguf.h"
 #include "gtest/gtest.h"
 #include "tests/engine/model/tiny_model.h"
 
@@ -31,12 +31,10 @@ struct RandomTinyModel {
       for (uint64_t i = 0; i < elements; ++i) values.push_back(deviation * normal(random));
     }
     file = std::make_unique<TemporaryFile>(tiny.Write().Bytes());
-    auto opened = GgufFile::Open(file->path());
+    auto opened = Checkpoint::Open(file->path());
     EXPECT_TRUE(opened.ok()) << opened.status();
-    gguf = *std::move(opened);
-    auto read = ModelConfig::FromGguf(*gguf);
-    EXPECT_TRUE(read.ok()) << read.status();
-    config = *std::move(read);
+    checkpoint = *std::move(opened);
+    config = checkpoint->config();
   }
 
   static TinyModel Shapes(const std::string& architecture) {
@@ -46,7 +44,7 @@ struct RandomTinyModel {
   }
 
   std::unique_ptr<TemporaryFile> file;
-  std::unique_ptr<GgufFile> gguf;
+  std::unique_ptr<Checkpoint> checkpoint;
   ModelConfig config;
 };
 

@@ -93,11 +93,10 @@ TEST(DemoPerplexityTest, CudaPredictsTheTextAsTheCpuDoesDenseAndSparse) {
   if (!cuda.ok()) GTEST_SKIP() << cuda.status().message();
   const char* path = std::getenv("WINNOW_DEMO_MODEL");
   ASSERT_NE(path, nullptr) << "set WINNOW_DEMO_MODEL to the demo model's file";
-  const auto file = GgufFile::Open(path);
-  ASSERT_TRUE(file.ok()) << file.status();
-  const auto config = ModelConfig::FromGguf(**file);
-  ASSERT_TRUE(config.ok()) << config.status();
-  const auto labels = LabelFile::Read("models/smollm2-135m-instruct.labels.json", **file, *config);
+  const auto checkpoint = Checkpoint::Open(path);
+  ASSERT_TRUE(checkpoint.ok()) << checkpoint.status();
+  const ModelConfig& config = (*checkpoint)->config();
+  const auto labels = LabelFile::Read("models/smollm2-135m-instruct.labels.json", **checkpoint);
   ASSERT_TRUE(labels.ok()) << labels.status();
   std::vector<int32_t> tokens;
   const auto golden = nlohmann::json::parse(std::ifstream("tests/golden/logits_smollm2.json"));
@@ -113,11 +112,11 @@ TEST(DemoPerplexityTest, CudaPredictsTheTextAsTheCpuDoesDenseAndSparse) {
   for (int device = 0; device < 2; ++device) {
     Backend& backend = device == 0 ? *cpu : **cuda;
     const auto pools = KvPools::Allocate(
-        backend, KvLayout(*config, {.blocks = (context + kBlockTokens - 1) / kBlockTokens,
-                                    .block_tokens = kBlockTokens,
-                                    .label_width = labels->width}));
+        backend, KvLayout(config, {.blocks = (context + kBlockTokens - 1) / kBlockTokens,
+                                   .block_tokens = kBlockTokens,
+                                   .label_width = labels->width}));
     ASSERT_TRUE(pools.ok()) << pools.status();
-    const auto transformer = Transformer::Load(**file, *config, backend, **pools,
+    const auto transformer = Transformer::Load((*checkpoint)->weights(), config, backend, **pools,
                                                {.max_step_tokens = 256, .labels = &*labels});
     ASSERT_TRUE(transformer.ok()) << transformer.status();
     auto result = EvalPerplexity(**transformer, tokens, policies,

@@ -257,20 +257,6 @@ INSTANTIATE_TEST_SUITE_P(Models, RefusedConfigTest, testing::ValuesIn(kRefusedCa
                            return info.param.name;
                          });
 
-TEST(ModelConfigTest, APartOfASplitModelSaysSo) {
-  TinyModel model("llama");
-  model.ints["split.no"] = 1;
-  model.ints["split.count"] = 3;
-  while (model.shapes.size() > 5) model.shapes.erase(model.shapes.begin());
-  for (const bool first : {true, false}) {
-    if (!first) model.strings.clear();  // only the first part says what the model is
-    const absl::Status status = Read(model).status();
-    EXPECT_EQ(status.code(), absl::StatusCode::kUnimplemented);
-    EXPECT_THAT(std::string(status.message()),
-                HasSubstr("the file is part 2 of 3 of a model; join them first"));
-  }
-}
-
 TEST(ModelConfigTest, Qwen2WithoutBiasesIsRefused) {
   const absl::Status status = Read(TinyModel("qwen2")).status();
   EXPECT_EQ(status.code(), kInvalid);

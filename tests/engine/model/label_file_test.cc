@@ -34,7 +34,7 @@ LabelFile ProjectionFile(const RandomTinyModel& model) {
   LabelFile file;
   file.architecture = model.config.architecture;
   file.model_name = model.config.name;
-  file.model_fingerprint = ModelFingerprint(*model.gguf, model.config);
+  file.model_fingerprint = ModelFingerprint(*model.checkpoint);
   file.kv_heads = model.config.kv_heads;
   file.head_dim = model.config.head_dim;
   file.width = kWidth;
@@ -78,7 +78,7 @@ std::string Written(const LabelFile& file) {
 
 absl::StatusOr<LabelFile> ReadText(const std::string& text, const RandomTinyModel& model) {
   const TemporaryFile temporary(std::as_bytes(std::span(text)));
-  return LabelFile::Read(temporary.path(), *model.gguf, model.config);
+  return LabelFile::Read(temporary.path(), *model.checkpoint);
 }
 
 void ExpectEqual(const LabelFile& read, const LabelFile& written) {
@@ -141,19 +141,18 @@ TEST(LabelFileTest, NumbersThatFp16CannotHoldAreNotWritten) {
 
 TEST(LabelFileTest, AMissingFileIsNotFound) {
   const RandomTinyModel model(7);
-  const auto read = LabelFile::Read("/nonexistent/labels.json", *model.gguf, model.config);
+  const auto read = LabelFile::Read("/nonexistent/labels.json", *model.checkpoint);
   EXPECT_EQ(read.status().code(), absl::StatusCode::kNotFound);
   EXPECT_THAT(std::string(read.status().message()), HasSubstr("/nonexistent/labels.json"));
   const auto folder =
-      LabelFile::Read(std::filesystem::temp_directory_path().string(), *model.gguf, model.config);
+      LabelFile::Read(std::filesystem::temp_directory_path().string(), *model.checkpoint);
   EXPECT_EQ(folder.status().code(), absl::StatusCode::kInvalidArgument);
 }
 
 TEST(LabelFileTest, AFileOfAnotherModelIsRefusedWithTheReason) {
   const RandomTinyModel model(7);
   const RandomTinyModel other(8);
-  ASSERT_NE(ModelFingerprint(*model.gguf, model.config),
-            ModelFingerprint(*other.gguf, other.config));
+  ASSERT_NE(ModelFingerprint(*model.checkpoint), ModelFingerprint(*other.checkpoint));
   const auto read = ReadText(Written(ProjectionFile(model)), other);
   EXPECT_EQ(read.status().code(), absl::StatusCode::kInvalidArgument);
   EXPECT_THAT(std::string(read.status().message()), HasSubstr("fingerprint"));
@@ -164,11 +163,9 @@ TEST(LabelFileTest, TheFingerprintSeesRopeAndBiases) {
   TinyModel tiny("llama");
   const auto fingerprint = [&] {
     const TemporaryFile file(tiny.Write().Bytes());
-    const auto gguf = GgufFile::Open(file.path());
-    EXPECT_TRUE(gguf.ok());
-    const auto config = ModelConfig::FromGguf(**gguf);
-    EXPECT_TRUE(config.ok()) << config.status();
-    return ModelFingerprint(**gguf, *config);
+    const auto checkpoint = Checkpoint::Open(file.path());
+    EXPECT_TRUE(checkpoint.ok()) << checkpoint.status();
+    return ModelFingerprint(**checkpoint);
   };
   const std::string plain = fingerprint();
   EXPECT_EQ(plain.size(), 16u);

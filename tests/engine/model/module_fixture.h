@@ -64,9 +64,9 @@ class ModuleFixture {
       : model(5, architecture, 0.4f),
         config(model.config),
         spec(ModelSpec::Of(config)),
-        reference(*model.gguf, config),
+        reference(model.checkpoint->gguf(), config),
         backend(CreateCpuBackend({.threads = 1, .f32_matmul = true})),
-        loader(*model.gguf, *backend) {
+        loader(model.checkpoint->weights(), *backend) {
     activations_ = *ActivationMemory::Allocate(config, kMaxRows, *backend);
     frequencies_ = *DeviceFloats::Upload(
         std::vector<float>(config.rope_frequencies.begin(), config.rope_frequencies.end()),

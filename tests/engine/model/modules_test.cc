@@ -52,7 +52,7 @@ class OwnWeights : public WeightSource {
     entry.matrix.data = entry.bytes;
   }
 
-  HostMatrix Weight(std::string_view name) const override {
+  HostWeight Weight(std::string_view name) const override {
     return entries_.find(name)->second.matrix;
   }
   void ReleasePages() const override {}

@@ -33,8 +33,8 @@ class Computed {
         *backend_, KvLayout(model_.config, {.blocks = 2, .block_tokens = kBlockTokens}));
     EXPECT_TRUE(pools.ok()) << pools.status();
     pools_ = *std::move(pools);
-    auto loaded =
-        Transformer::Load(*model_.gguf, model_.config, *backend_, *pools_, {.max_step_tokens = 16});
+    auto loaded = Transformer::Load(model_.checkpoint->weights(), model_.config, *backend_, *pools_,
+                                    {.max_step_tokens = 16});
     EXPECT_TRUE(loaded.ok()) << loaded.status();
     transformer_ = *std::move(loaded);
   }
@@ -56,7 +56,9 @@ class Computed {
     return matrix;
   }
 
-  Matrix64 Expected() const { return ReferenceModel(*model_.gguf, model_.config).Logits(kTokens); }
+  Matrix64 Expected() const {
+    return ReferenceModel(model_.checkpoint->gguf(), model_.config).Logits(kTokens);
+  }
   Transformer& transformer() { return *transformer_; }
 
  private:
