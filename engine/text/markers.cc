@@ -59,11 +59,8 @@ void DropMerged(const Vocabulary& vocabulary, std::vector<int32_t>& tokens) {
   if (tokens.empty()) return;
   absl::flat_hash_set<std::string> spellings;
   for (const int32_t token : tokens) spellings.insert(vocabulary.tokens[token]);
-  std::string joined;
-  for (const std::string& merge : vocabulary.merges) {
-    joined = merge;
-    joined.erase(std::min(joined.find(' '), joined.size()), 1);
-    spellings.erase(joined);
+  for (const TokenMerge& merge : vocabulary.merges) {
+    spellings.erase(vocabulary.tokens[merge.merged]);
   }
   std::erase_if(tokens,
                 [&](int32_t token) { return !spellings.contains(vocabulary.tokens[token]); });

@@ -74,17 +74,31 @@ std::string OrderLongRuns(const icu::Normalizer2& nfd, std::string_view text) {
   return ordered.append(text, done);
 }
 
+const icu::Normalizer2* Find(UnicodeForm form, UErrorCode& error) {
+  switch (form) {
+    case UnicodeForm::kNfc:
+      return icu::Normalizer2::getNFCInstance(error);
+    case UnicodeForm::kNfd:
+      return icu::Normalizer2::getNFDInstance(error);
+    case UnicodeForm::kNfkc:
+      return icu::Normalizer2::getNFKCInstance(error);
+    case UnicodeForm::kNfkd:
+      return icu::Normalizer2::getNFKDInstance(error);
+  }
+  return nullptr;
+}
+
 }  // namespace
 
-std::string NormalizeNfc(std::string_view text) {
+std::string NormalizeUnicode(UnicodeForm form, std::string_view text) {
   UErrorCode error = U_ZERO_ERROR;
-  const icu::Normalizer2* nfc = icu::Normalizer2::getNFCInstance(error);
+  const icu::Normalizer2* normalizer = Find(form, error);
   const icu::Normalizer2* nfd = icu::Normalizer2::getNFDInstance(error);
   if (U_SUCCESS(error) && IsValidUtf8(text)) {
     const std::string ordered = OrderLongRuns(*nfd, text);
     std::string normalized;
     icu::StringByteSink<std::string> sink(&normalized, static_cast<int32_t>(ordered.size()));
-    nfc->normalizeUTF8(0, ordered, sink, nullptr, error);
+    normalizer->normalizeUTF8(0, ordered, sink, nullptr, error);
     if (U_SUCCESS(error)) return normalized;
   }
   return std::string(text);

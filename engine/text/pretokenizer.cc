@@ -3,245 +3,205 @@
 #include <unicode/uchar.h>
 #include <unicode/utf8.h>
 
-#include <array>
-#include <cstddef>
-#include <cstdint>
+#include <algorithm>
+
+#include "engine/text/characters.h"
 
 namespace winnow {
 namespace {
 
-// The patterns as the models' tokenizer.json files publish them. They are scanned by hand below,
-// since a regular expression engine would take most of the time of tokenization.
-//
-//   GPT-2    's|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+
-//   SmolLM   every \p{N} by itself, GPT-2's pattern on what lies between
-//   Llama 3  (?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}
-//            | ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+
-//   Qwen 2   Llama 3's with \p{N} in place of \p{N}{1,3}
+using CharacterKind = Pretokenizer::CharacterKind;
 
-struct NamedPretokenizer {
-  std::string_view name;
-  Pretokenizer pretokenizer;
+/// A stretch of a text between the places where it is split.
+struct Stretch {
+  size_t begin;
+  size_t end;
+  bool matches;
 };
 
-constexpr Pretokenizer kGpt2 = {.pattern = WordPattern::kGpt2};
-constexpr Pretokenizer kSmolLm = {.pattern = WordPattern::kSmolLm};
-constexpr Pretokenizer kLlama3 = {
-    .pattern = WordPattern::kLlama3, .ignores_merges = true, .adds_bos = true};
-constexpr Pretokenizer kQwen2 = {.pattern = WordPattern::kQwen2, .normalizes_nfc = true};
-
-// "default" is what files from before the key existed amount to: GPT-2 and its descendants.
-constexpr NamedPretokenizer kPretokenizers[] = {
-    {"default", kGpt2},
-    {"gpt-2", kGpt2},
-    {"phi-2", kGpt2},
-    {"smollm", kSmolLm},
-    {"starcoder", kSmolLm},
-    {"refact", kSmolLm},
-    {"llama-bpe", kLlama3},
-    {"llama3", kLlama3},
-    {"llama-v3", kLlama3},
-    {"qwen2", kQwen2},
-    {"deepseek-r1-qwen", kQwen2},
-};
-
-enum class CharClass : uint8_t { kEnd, kLetter, kNumber, kNewline, kSpace, kOther };
-
-CharClass Classify(UChar32 c) {
-  const uint32_t mask = U_MASK(u_charType(c));
-  if (mask & U_GC_L_MASK) return CharClass::kLetter;
-  if (mask & U_GC_N_MASK) return CharClass::kNumber;
-  if (c == '\r' || c == '\n') return CharClass::kNewline;
-  return u_isUWhiteSpace(c) ? CharClass::kSpace : CharClass::kOther;
+bool IsOf(CharacterKind kind, UChar32 c) {
+  switch (kind) {
+    case CharacterKind::kNumber:
+      return (U_MASK(u_charType(c)) & U_GC_N_MASK) != 0;
+    case CharacterKind::kPunctuation:
+      // ASCII's symbols are punctuation, too.
+      return (U_MASK(u_charType(c)) & U_GC_P_MASK) != 0 ||
+             (c < 128 && u_isgraph(c) && !u_isalnum(c));
+    case CharacterKind::kWhitespace:
+      return u_isUWhiteSpace(c);
+  }
+  return false;
 }
 
-struct Char {
-  CharClass type;
-  size_t length;  ///< in bytes
+/// Calls `visit` with the matches of a split's pattern, until that returns false. False when there
+/// may be more of them, which it would take too long to find.
+struct Matches {
+  std::string_view text;
+  absl::FunctionRef<bool(size_t begin, size_t end)> visit;
 
-  bool IsLetter() const { return type == CharClass::kLetter; }
-  bool IsNumber() const { return type == CharClass::kNumber; }
-  bool IsNewline() const { return type == CharClass::kNewline; }
-  bool IsOther() const { return type == CharClass::kOther; }
-  bool IsWhitespace() const { return type == CharClass::kSpace || IsNewline(); }
+  bool operator()(const std::string& literal) const {
+    for (size_t at = 0; (at = text.find(literal, at)) != std::string_view::npos;) {
+      if (!visit(at, at + literal.size())) break;
+      at += literal.size();
+    }
+    return true;
+  }
+  bool operator()(const std::shared_ptr<const Regex>& expression) const {
+    return expression->ForEachMatch(text, visit);
+  }
+  bool operator()(CharacterKind kind) const {
+    for (size_t i = 0; i < text.size();) {
+      const size_t begin = i;
+      UChar32 c;
+      U8_NEXT(text.data(), i, text.size(), c);
+      if (c >= 0 && IsOf(kind, c) && !visit(begin, i)) break;
+    }
+    return true;
+  }
+  bool operator()(Pretokenizer::WordsAndSymbols) const {
+    enum Kind { kSpace, kWord, kSymbol } run = kSpace;
+    size_t begin = 0;
+    for (size_t i = 0; i < text.size();) {
+      const size_t at = i;
+      UChar32 c;
+      U8_NEXT(text.data(), i, text.size(), c);
+      const Kind kind = c < 0                ? kSymbol
+                        : IsWordCharacter(c) ? kWord
+                        : u_isUWhiteSpace(c) ? kSpace
+                                             : kSymbol;
+      if (kind == run) continue;
+      if (run != kSpace && !visit(begin, at)) return true;
+      run = kind;
+      begin = at;
+    }
+    if (run != kSpace) visit(begin, text.size());
+    return true;
+  }
 };
 
-/// Finds where words end in a text. Positions and lengths are in bytes.
-class WordScanner {
+/// Whether a stretch and the one behind it are one word.
+bool Joins(SplitBehavior behavior, const Stretch& left, const Stretch& right) {
+  switch (behavior) {
+    case SplitBehavior::kRemoved:
+    case SplitBehavior::kIsolated:
+      return false;
+    case SplitBehavior::kMergedWithPrevious:
+      return right.matches && !left.matches;
+    case SplitBehavior::kMergedWithNext:
+      return left.matches && !right.matches;
+    case SplitBehavior::kContiguous:
+      return left.matches == right.matches;
+  }
+  return false;
+}
+
+/// Gathers stretches into words, and hands them on.
+class WordJoiner {
  public:
-  explicit WordScanner(std::string_view text) : text_(text) {}
+  WordJoiner(SplitBehavior behavior, absl::FunctionRef<bool(size_t begin, size_t end)> visit)
+      : behavior_(behavior), visit_(visit) {}
 
-  size_t Gpt2WordEnd(size_t begin) const {
-    if (size_t length = ContractionLength(begin, /*any_case=*/false)) return begin + length;
-    const size_t core = AfterOptionalSpace(begin);
-    const Char first = At(core);
-    if (first.type == CharClass::kEnd || first.IsWhitespace()) return WhitespaceWordEnd(begin);
-    return RunEnd(core, first.type);
-  }
-
-  size_t Llama3WordEnd(size_t begin, int max_digits) const {
-    if (size_t length = ContractionLength(begin, /*any_case=*/true)) return begin + length;
-    const Char first = At(begin);
-    if (first.IsLetter()) return RunEnd(begin, CharClass::kLetter);
-    if (first.IsNumber()) {
-      size_t end = begin;
-      for (int digits = 0; digits < max_digits && At(end).IsNumber(); ++digits) {
-        end += At(end).length;
-      }
-      return end;
+  bool Add(const Stretch& stretch) {
+    if (behavior_ == SplitBehavior::kRemoved) {
+      return stretch.matches || Visit(stretch.begin, stretch.end);
     }
-    if (!first.IsNewline() && At(begin + first.length).IsLetter()) {
-      return RunEnd(begin + first.length, CharClass::kLetter);
+    if (any_ && Joins(behavior_, last_, stretch)) {
+      last_ = stretch;
+      return true;
     }
-    if (const size_t core = AfterOptionalSpace(begin); At(core).IsOther()) {
-      return RunEnd(RunEnd(core, CharClass::kOther), CharClass::kNewline);
-    }
-    if (const size_t end = LastNewlineEnd(begin); end > begin) return end;
-    return WhitespaceWordEnd(begin);
+    if (!Finish()) return false;
+    begin_ = stretch.begin;
+    last_ = stretch;
+    any_ = true;
+    return true;
   }
-
-  Char At(size_t position) const {
-    if (position >= text_.size()) return {CharClass::kEnd, 0};
-    static const std::array<CharClass, 128> kAscii = [] {
-      std::array<CharClass, 128> classes;
-      for (UChar32 c = 0; c < 128; ++c) classes[c] = Classify(c);
-      return classes;
-    }();
-    const auto byte = static_cast<unsigned char>(text_[position]);
-    if (byte < 128) return {kAscii[byte], 1};
-    size_t next = position;
-    UChar32 c;
-    U8_NEXT(text_.data(), next, text_.size(), c);
-    return {c < 0 ? CharClass::kOther : Classify(c), next - position};
-  }
+  bool Finish() { return !any_ || Visit(begin_, last_.end); }
 
  private:
-  size_t RunEnd(size_t position, CharClass type) const {
-    for (Char c = At(position); c.type == type; c = At(position)) position += c.length;
-    return position;
-  }
+  bool Visit(size_t begin, size_t end) { return begin == end || visit_(begin, end); }
 
-  size_t AfterOptionalSpace(size_t position) const {
-    return position < text_.size() && text_[position] == ' ' ? position + 1 : position;
-  }
-
-  /// \s+(?!\S)|\s+ : a run of whitespace leaves its last character to the word behind it.
-  size_t WhitespaceWordEnd(size_t begin) const {
-    size_t last = begin, end = begin;
-    for (Char c = At(end); c.IsWhitespace(); c = At(end)) {
-      last = end;
-      end += c.length;
-    }
-    return end == text_.size() || last == begin ? end : last;
-  }
-
-  /// \s*[\r\n]+ : the end of the last newline in a run of whitespace, `begin` if there is none.
-  size_t LastNewlineEnd(size_t begin) const {
-    size_t last = begin, end = begin;
-    for (Char c = At(end); c.IsWhitespace(); c = At(end)) {
-      end += c.length;
-      if (c.IsNewline()) last = end;
-    }
-    return last;
-  }
-
-  /// Length of 's, 't, 're, 've, 'm, 'll or 'd at the position, 0 if there is none.
-  size_t ContractionLength(size_t position, bool any_case) const {
-    if (position + 1 >= text_.size() || text_[position] != '\'') return 0;
-    const auto letter = [&](size_t i) -> char {
-      if (i >= text_.size()) return 0;
-      const char c = text_[i];
-      return any_case && c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c;
-    };
-    switch (letter(position + 1)) {
-      case 's':
-      case 't':
-      case 'm':
-      case 'd':
-        return 2;
-      case 'r':
-      case 'v':
-        return letter(position + 2) == 'e' ? 3 : 0;
-      case 'l':
-        return letter(position + 2) == 'l' ? 3 : 0;
-      default:
-        break;
-    }
-    // The long s, U+017F, is an s to a pattern that ignores case.
-    return any_case && text_.substr(position + 1, 2) == "\u017F" ? 3 : 0;
-  }
-
-  std::string_view text_;
+  const SplitBehavior behavior_;
+  const absl::FunctionRef<bool(size_t, size_t)> visit_;
+  bool any_ = false;
+  size_t begin_ = 0;  ///< of the word that `last_` ends
+  Stretch last_{};
 };
 
-using Visit = absl::FunctionRef<bool(std::string_view word)>;
-
-/// False when `visit` has ended it.
-template <typename WordEnd>
-bool ForEach(std::string_view text, WordEnd word_end, Visit visit) {
-  const WordScanner scanner(text);
-  for (size_t begin = 0; begin < text.size();) {
-    const size_t end = word_end(scanner, begin);
-    if (!visit(text.substr(begin, end - begin))) return false;
-    begin = end;
+bool ForEachPart(const Pretokenizer::Split& split, std::string_view text,
+                 absl::FunctionRef<bool(size_t begin, size_t end)> visit) {
+  WordJoiner words(split.behavior, visit);
+  size_t done = 0;
+  bool goes_on = true;
+  const auto add_match = [&](size_t begin, size_t end) {
+    if (done < begin) goes_on = words.Add({done, begin, split.invert});
+    if (goes_on) goes_on = words.Add({begin, end, !split.invert});
+    done = end;
+    return goes_on;
+  };
+  const bool found_all = std::visit(Matches{text, add_match}, split.pattern);
+  if (goes_on && done < text.size()) {
+    // Where matching was given up, nothing is removed.
+    goes_on = words.Add({done, text.size(), found_all && split.invert});
   }
-  return true;
+  return goes_on && words.Finish();
 }
 
-bool ForEachGpt2Word(std::string_view text, Visit visit) {
-  return ForEach(
-      text, [](const WordScanner& scanner, size_t begin) { return scanner.Gpt2WordEnd(begin); },
-      visit);
-}
-
-bool ForEachSmolLmWord(std::string_view text, Visit visit) {
-  const WordScanner scanner(text);
-  size_t begin = 0;
-  for (size_t i = 0; i < text.size();) {
-    const Char c = scanner.At(i);
-    if (c.IsNumber()) {
-      if (!ForEachGpt2Word(text.substr(begin, i - begin), visit)) return false;
-      if (!visit(text.substr(i, c.length))) return false;
-      begin = i + c.length;
+/// The text with a mark for each space.
+std::string WithMarks(std::string_view text, const Pretokenizer::MarkSpaces& step, bool at_start) {
+  using Prepend = Pretokenizer::MarkSpaces::Prepend;
+  std::string marked;
+  marked.reserve(text.size() + text.size() / 2);
+  const bool prepends =
+      step.prepend == Prepend::kAlways || (step.prepend == Prepend::kFirst && at_start);
+  if (prepends && !text.starts_with(' ') && !text.starts_with(step.mark)) marked = step.mark;
+  for (const char c : text) {
+    if (c == ' ') {
+      marked.append(step.mark);
+    } else {
+      marked.push_back(c);
     }
-    i += c.length;
   }
-  return ForEachGpt2Word(text.substr(begin), visit);
-}
-
-bool ForEachLlama3Word(std::string_view text, int max_digits, Visit visit) {
-  return ForEach(
-      text,
-      [max_digits](const WordScanner& scanner, size_t begin) {
-        return scanner.Llama3WordEnd(begin, max_digits);
-      },
-      visit);
+  return marked;
 }
 
 }  // namespace
 
-std::optional<Pretokenizer> FindPretokenizer(std::string_view name) {
-  for (const NamedPretokenizer& entry : kPretokenizers) {
-    if (entry.name == name) return entry.pretokenizer;
-  }
-  return std::nullopt;
+void Pretokenizer::Add(Step step) { steps_.push_back(std::move(step)); }
+
+void Pretokenizer::ForEachWord(std::string_view text, bool at_start, Visit visit) const {
+  if (!text.empty()) Walk(0, text, at_start, visit);
 }
 
-void ForEachWord(WordPattern pattern, std::string_view text, Visit visit) {
-  switch (pattern) {
-    case WordPattern::kGpt2:
-      ForEachGpt2Word(text, visit);
-      break;
-    case WordPattern::kSmolLm:
-      ForEachSmolLmWord(text, visit);
-      break;
-    case WordPattern::kLlama3:
-      ForEachLlama3Word(text, 3, visit);
-      break;
-    case WordPattern::kQwen2:
-      ForEachLlama3Word(text, 1, visit);
-      break;
+bool Pretokenizer::KeepsText() const {
+  return std::ranges::none_of(steps_, [](const Step& step) {
+    const Split* split = std::get_if<Split>(&step);
+    return split != nullptr && split->behavior == SplitBehavior::kRemoved;
+  });
+}
+
+bool Pretokenizer::Walk(size_t step, std::string_view text, bool at_start, Visit visit) const {
+  if (step == steps_.size()) return visit(text);
+  const auto walk_on = [&](std::string_view whole, std::string_view word) {
+    return Walk(step + 1, word, at_start && word.data() == whole.data(), visit);
+  };
+  const auto split_by = [&](const Split& split, std::string_view whole) {
+    return ForEachPart(split, whole, [&](size_t begin, size_t end) {
+      return walk_on(whole, whole.substr(begin, end - begin));
+    });
+  };
+  if (const Words* words = std::get_if<Words>(&steps_[step])) {
+    return winnow::ForEachWord(words->pattern, text,
+                               [&](std::string_view word) { return walk_on(text, word); });
   }
+  if (const Split* split = std::get_if<Split>(&steps_[step])) return split_by(*split, text);
+  if (const MarkSpaces* marks = std::get_if<MarkSpaces>(&steps_[step])) {
+    const std::string marked = WithMarks(text, *marks, at_start);
+    if (!marks->splits) return walk_on(marked, marked);
+    return split_by({marks->mark, SplitBehavior::kMergedWithNext}, marked);
+  }
+  if (text.starts_with(' ')) return walk_on(text, text);
+  const std::string spaced = " " + std::string(text);
+  return walk_on(spaced, spaced);
 }
 
 }  // namespace winnow

@@ -29,11 +29,9 @@ class Tokenizer {
  public:
   virtual ~Tokenizer() = default;
 
-  /// Builds the tokenizer that a file's `tokenizer.ggml.*` metadata describes: byte-level BPE for
-  /// "gpt2", SentencePiece-style for "llama". INVALID_ARGUMENT names the key at fault,
-  /// UNIMPLEMENTED the tokenizer model or pre-tokenizer that is not known.
-  static absl::StatusOr<std::unique_ptr<Tokenizer>> Create(const Vocabulary& vocabulary);
-  /// The same, with what ReadVocabulary makes of the file.
+  /// The tokenizer of a vocabulary that has been read (engine/text/vocabulary.h).
+  static std::unique_ptr<Tokenizer> Create(const Vocabulary& vocabulary);
+  /// That of a file's `tokenizer.ggml.*` metadata. Errors are those of ReadVocabulary.
   static absl::StatusOr<std::unique_ptr<Tokenizer>> FromGguf(const GgufFile& file);
 
   /// Token ids of a text that is UTF-8 (invalid bytes are tokenized as bytes), given in stretches.

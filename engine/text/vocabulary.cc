@@ -9,6 +9,8 @@
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
 #include "engine/text/markers.h"
+#include "engine/text/named_pretokenizer.h"
+#include "engine/text/spelling.h"
 
 namespace winnow {
 namespace {
@@ -85,6 +87,113 @@ absl::Status ReadScores(const GgufFile& file, Vocabulary& vocabulary) {
   return absl::OkStatus();
 }
 
+/// Whether text may become the token by merging: not a control token.
+bool IsText(TokenType type) {
+  return type == TokenType::kNormal || type == TokenType::kUserDefined;
+}
+
+absl::Status ReadMerges(const GgufFile& file, Vocabulary& vocabulary) {
+  const absl::StatusOr<const std::vector<std::string>*> merges = file.GetStrings(Key("merges"));
+  if (absl::IsNotFound(merges.status())) return absl::OkStatus();
+  if (!merges.ok()) return merges.status();
+  if ((*merges)->size() > std::numeric_limits<int32_t>::max()) {
+    return Fault("merges", "has more than 2^31 entries");
+  }
+  absl::flat_hash_map<std::string_view, int32_t> ids;
+  ids.reserve(vocabulary.tokens.size());
+  for (size_t i = 0; i < vocabulary.tokens.size(); ++i) {
+    if (IsText(vocabulary.types[i])) {
+      ids.emplace(vocabulary.tokens[i], static_cast<int32_t>(i));
+    }
+  }
+  vocabulary.merges.reserve((*merges)->size());
+  std::string joined;
+  for (size_t rank = 0; rank < (*merges)->size(); ++rank) {
+    const std::string_view merge = (**merges)[rank];
+    const size_t space = merge.find(' ');
+    if (space == std::string_view::npos) {
+      return Fault("merges", absl::StrCat("has an entry without a space at ", rank));
+    }
+    joined.assign(merge.substr(0, space)).append(merge.substr(space + 1));
+    const auto left = ids.find(merge.substr(0, space));
+    const auto right = ids.find(merge.substr(space + 1));
+    const auto merged = ids.find(joined);
+    if (left == ids.end() || right == ids.end() || merged == ids.end()) {
+      return Fault("merges",
+                   absl::StrCat("names at ", rank, " a token that the vocabulary lacks as text"));
+    }
+    vocabulary.merges.push_back({left->second, right->second, merged->second});
+  }
+  return absl::OkStatus();
+}
+
+/// Byte-level byte pair encoding, of a vocabulary that has been read but for its bytes.
+absl::Status UseMerges(const std::optional<bool>& add_bos, Vocabulary& vocabulary) {
+  std::optional<NamedPretokenizer> named = FindPretokenizer(vocabulary.pretokenizer);
+  if (!named) {
+    return absl::UnimplementedError(absl::StrCat(Key("pre"), " is '", vocabulary.pretokenizer,
+                                                 "', a pre-tokenizer that Winnow does not know."));
+  }
+  if (vocabulary.merges.empty()) return Fault("merges", "is missing, which merging bytes needs");
+  for (size_t rank = 0; rank < vocabulary.merges.size(); ++rank) {
+    const TokenMerge& merge = vocabulary.merges[rank];
+    for (const int32_t token : {merge.left, merge.right, merge.merged}) {
+      if (!IsText(vocabulary.types[token])) {
+        return Fault("merges", absl::StrCat("makes at ", rank, " text of the marker '",
+                                            vocabulary.tokens[token], "'"));
+      }
+    }
+  }
+  if (add_bos.value_or(false) && vocabulary.bos_token < 0) {
+    return Fault("bos_token_id", "is missing, but add_bos_token is set");
+  }
+  vocabulary.token_model = TokenModel::kByteMerges;
+  vocabulary.normalizer = std::move(named->normalizer);
+  vocabulary.splits = std::move(named->splits);
+  vocabulary.ignores_merges = named->ignores_merges;
+  if (vocabulary.bos_token >= 0 && add_bos.value_or(named->adds_bos)) {
+    vocabulary.prefix = {vocabulary.bos_token};
+  }
+  for (size_t i = 0; i < vocabulary.tokens.size(); ++i) {
+    const std::string& token = vocabulary.tokens[i];
+    vocabulary.bytes.push_back(vocabulary.types[i] == TokenType::kNormal ? DecodeByteSpelling(token)
+                                                                         : token);
+  }
+  return absl::OkStatus();
+}
+
+/// SentencePiece's byte pair encoding, likewise.
+absl::Status UseScores(const std::optional<bool>& add_bos, bool add_space, Vocabulary& vocabulary) {
+  if (vocabulary.scores.empty()) {
+    return Fault("scores", "is missing, which a 'llama' tokenizer needs");
+  }
+  if (add_bos.value_or(true)) {
+    if (vocabulary.bos_token < 0) {
+      return Fault("bos_token_id", "is missing, but add_bos_token is set or left at its default");
+    }
+    vocabulary.prefix = {vocabulary.bos_token};
+  }
+  vocabulary.token_model = TokenModel::kScores;
+  if (add_space) vocabulary.normalizer.Add(Normalizer::Prepend{std::string(kSpaceMark)});
+  vocabulary.normalizer.Add(Normalizer::Replace{" ", std::string(kSpaceMark)});
+  vocabulary.strips_leading_space = add_space;
+  for (size_t i = 0; i < vocabulary.tokens.size(); ++i) {
+    const std::string& token = vocabulary.tokens[i];
+    if (vocabulary.types[i] == TokenType::kByte) {
+      const std::optional<unsigned char> byte = ParseByteToken(token);
+      if (!byte) {
+        return Fault("tokens",
+                     absl::StrCat("spells byte token ", i, " not as \"<0x00>\" to \"<0xFF>\""));
+      }
+      vocabulary.bytes.emplace_back(1, static_cast<char>(*byte));
+    } else {
+      vocabulary.bytes.push_back(vocabulary.types[i] == TokenType::kNormal ? UnmarkSpaces(token)
+                                                                           : token);
+    }
+  }
+  return absl::OkStatus();
+}
+
 }  // namespace
 
 std::optional<unsigned char> ParseByteToken(std::string_view token) {
@@ -135,11 +244,8 @@ absl::StatusOr<Vocabulary> ReadVocabulary(const GgufFile& file) {
   if (absl::Status status = ReadTypes(file, vocabulary); !status.ok()) return status;
   if (absl::Status status = ReadScores(file, vocabulary); !status.ok()) return status;
 
-  if (absl::StatusOr<const std::vector<std::string>*> merges = file.GetStrings(Key("merges"));
-      merges.ok()) {
-    vocabulary.merges = **merges;
-  } else if (!absl::IsNotFound(merges.status())) {
-    return merges.status();
+  if (vocabulary.model == "gpt2") {
+    if (absl::Status status = ReadMerges(file, vocabulary); !status.ok()) return status;
   }
 
   absl::StatusOr<std::string> pre = ValueOr<std::string>(file.GetString(Key("pre")), "default");
@@ -161,14 +267,26 @@ absl::StatusOr<Vocabulary> ReadVocabulary(const GgufFile& file) {
   TypeMarkers(chat_template.ok() ? *chat_template : "", vocabulary);
   vocabulary.end_of_generation = EndOfGenerationTokens(vocabulary, {ids[1], ids[3], ids[4]});
 
-  if (absl::StatusOr<bool> add_bos = file.GetBool(Key("add_bos_token")); add_bos.ok()) {
-    vocabulary.add_bos = *add_bos;
-  } else if (!absl::IsNotFound(add_bos.status())) {
-    return add_bos.status();
+  std::optional<bool> add_bos;
+  if (absl::StatusOr<bool> value = file.GetBool(Key("add_bos_token")); value.ok()) {
+    add_bos = *value;
+  } else if (!absl::IsNotFound(value.status())) {
+    return value.status();
   }
-  absl::StatusOr<bool> add_space = ValueOr<bool>(file.GetBool(Key("add_space_prefix")), true);
+  const absl::StatusOr<bool> add_space = ValueOr<bool>(file.GetBool(Key("add_space_prefix")), true);
   if (!add_space.ok()) return add_space.status();
-  vocabulary.add_space_prefix = *add_space;
+
+  absl::Status status;
+  if (vocabulary.model == "gpt2") {
+    status = UseMerges(add_bos, vocabulary);
+  } else if (vocabulary.model == "llama") {
+    status = UseScores(add_bos, *add_space, vocabulary);
+  } else {
+    status = absl::UnimplementedError(
+        absl::StrCat(Key("model"), " is '", vocabulary.model,
+                     "'; the tokenizers that Winnow knows are 'gpt2' and 'llama'."));
+  }
+  if (!status.ok()) return status;
   return vocabulary;
 }
 

@@ -2,51 +2,68 @@
 
 #include <atomic>
 #include <cstdint>
+#include <memory>
 #include <span>
 #include <string>
 #include <string_view>
 #include <vector>
 
-#include "engine/text/special_tokens.h"
+#include "absl/functional/function_ref.h"
+#include "engine/text/spelling_index.h"
 #include "engine/text/tokenizer.h"
 #include "engine/text/vocabulary.h"
+#include "engine/text/word_encoder.h"
 
 namespace winnow {
 
-/// What the tokenizer models have in common: tokens found by their spelling cut the text, and each
-/// model encodes what lies between.
-class VocabularyTokenizer : public Tokenizer {
+/// The tokenizer of a vocabulary: tokens that are found by their spelling cut the text; what lies
+/// between is normalised, split into words, and encoded word by word.
+class VocabularyTokenizer final : public Tokenizer {
  public:
+  /// Longer spellings of control, marker and user-defined tokens are never found.
+  static constexpr size_t kMaxSpellingBytes = 256;
+
+  /// REQUIRES: a vocabulary as its readers return it, with all that its model needs.
+  explicit VocabularyTokenizer(Vocabulary vocabulary);
+
   std::vector<int32_t> EncodeSegments(std::span<const TextSegment> segments, bool add_bos,
                                       const std::atomic<bool>& cancelled) const override;
+  size_t LeastTokens(std::span<const TextSegment> segments) const override;
   std::string TokenBytes(int32_t token, bool render_special) const override;
 
-  int32_t vocab_size() const override { return static_cast<int32_t>(token_bytes_.size()); }
-  int32_t bos_token() const override { return bos_token_; }
+  int32_t vocab_size() const override { return static_cast<int32_t>(vocabulary_.tokens.size()); }
+  int32_t bos_token() const override { return vocabulary_.bos_token; }
   bool IsEndOfGeneration(int32_t token) const override;
-
- protected:
-  /// `token_bytes` are the bytes that each token stands for, a control token's being its spelling;
-  /// `adds_bos` tells whether the model wants BOS. REQUIRES: a BOS token if it does.
-  VocabularyTokenizer(const Vocabulary& vocabulary, std::vector<std::string> token_bytes,
-                      bool adds_bos);
-
-  /// Appends the tokens of a text, never empty, that holds no special tokens, or some of them once
-  /// `cancelled` is set.
-  virtual void EncodeText(std::string_view text, const std::atomic<bool>& cancelled,
-                          std::vector<int32_t>& tokens) const = 0;
-
-  /// For the derived class's tables, which refer to these bytes.
-  const std::vector<std::string>& token_bytes() const { return token_bytes_; }
+  bool StripsLeadingSpace() const override { return vocabulary_.strips_leading_space; }
 
  private:
-  const std::vector<std::string> token_bytes_;
-  const std::vector<TokenType> types_;
-  const std::vector<int32_t> end_of_generation_;
-  const int32_t bos_token_;
-  const bool adds_bos_;
-  const SpecialTokens user_defined_;  ///< parsed in every text
-  const SpecialTokens all_special_;   ///< parsed on request
+  struct Encoding;  ///< a call's
+  /// A stretch of a text in which some tokens are found.
+  struct Stretch {
+    size_t begin;
+    size_t end;
+    const SpellingIndex* special;
+  };
+
+  /// Which tokens are found in which texts.
+  enum class Finding { kPlain, kSpecial, kNormalized };
+  SpellingIndex IndexOf(Finding finding) const;
+
+  /// Cuts a text at the tokens that its stretches hold: calls `visit_text` with what lies between,
+  /// and appends the tokens.
+  void Cut(std::string_view text, std::span<const Stretch> stretches, Encoding& encoding,
+           absl::FunctionRef<void(std::string_view text, bool at_start)> visit_text) const;
+  /// Appends the tokens of a text, never empty, that holds no tokens that are found as spelled.
+  void EncodeText(std::string_view text, bool at_start, Encoding& encoding) const;
+  void EncodeWords(std::string_view text, bool at_start, Encoding& encoding) const;
+
+  Vocabulary vocabulary_;
+  std::unique_ptr<const WordEncoder> encoder_;  ///< refers to `vocabulary_`
+  SpellingIndex plain_;                         ///< found in every text
+  SpellingIndex special_;                       ///< found on request
+  SpellingIndex normalized_;                    ///< found in every text that has been normalised
+  size_t max_token_bytes_ = 1;                  ///< of a text that is normalised and split
+  bool strips_whitespace_ = false;
 };
 
 }  // namespace winnow

@@ -56,9 +56,7 @@ absl::StatusOr<ModelFile> ModelFile::Open(const std::string& path) {
   const absl::StatusOr<Vocabulary> vocabulary = ReadVocabulary(gguf);
   if (!vocabulary.ok()) return vocabulary.status();
   LogRecognisedMarkers(*vocabulary);
-  absl::StatusOr<std::unique_ptr<Tokenizer>> tokenizer = Tokenizer::Create(*vocabulary);
-  if (!tokenizer.ok()) return tokenizer.status();
-  file.tokenizer = *std::move(tokenizer);
+  file.tokenizer = Tokenizer::Create(*vocabulary);
   if (const auto jinja = gguf.GetString("tokenizer.chat_template"); jinja.ok()) {
     absl::StatusOr<ChatTemplate> chat = ChatTemplate::FromJinja(*jinja);
     if (chat.ok()) file.chat = *std::move(chat);

@@ -13,7 +13,7 @@
 #include <vector>
 
 #include "engine/base/check.h"
-#include "engine/text/pretokenizer.h"
+#include "engine/text/named_pretokenizer.h"
 #include "engine/text/tokenizer.h"
 #include "tests/engine/text/golden_models.h"
 #include "tests/engine/text/utf8.h"
@@ -25,7 +25,7 @@ constexpr int32_t kUnknownPiece = 0;
 
 struct Model {
   std::unique_ptr<Tokenizer> tokenizer;
-  std::optional<Pretokenizer> pretokenizer;  ///< none: SentencePiece
+  std::optional<NamedPretokenizer> pretokenizer;  ///< none: SentencePiece
 };
 
 std::vector<Model> LoadModels() {
@@ -71,13 +71,13 @@ bool HasUnknown(const Model& model, const std::vector<int32_t>& tokens) {
 /// What decoding the tokens of a text must give.
 std::string Expected(const Model& model, const std::string& text) {
   if (!model.pretokenizer) return RepairUtf8(SpacesForMarks(text));
-  if (model.pretokenizer->normalizes_nfc && IsValidUtf8(text)) return Nfc(text);
+  if (!model.pretokenizer->normalizer.empty() && IsValidUtf8(text)) return Nfc(text);
   return RepairUtf8(text);
 }
 
-void CheckWords(WordPattern pattern, std::string_view text) {
+void CheckWords(const Pretokenizer& splits, std::string_view text) {
   std::string joined;
-  ForEachWord(pattern, text, [&joined](std::string_view word) {
+  splits.ForEachWord(text, /*at_start=*/true, [&joined](std::string_view word) {
     WINNOW_CHECK(!word.empty());
     joined.append(word);
     return true;
@@ -107,7 +107,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   if (size == 0) return 0;
   const Model& model = models[data[0] % models.size()];
   const std::string text(reinterpret_cast<const char*>(data) + 1, size - 1);
-  if (model.pretokenizer) CheckWords(model.pretokenizer->pattern, text);
+  if (model.pretokenizer) CheckWords(model.pretokenizer->splits, text);
 
   const std::vector<int32_t> plain = model.tokenizer->Encode(text, /*parse_special=*/false, false);
   const std::vector<int32_t> special = model.tokenizer->Encode(text, /*parse_special=*/true, false);
@@ -120,6 +120,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   if (!HasUnknown(model, plain)) WINNOW_CHECK(decoded == Expected(model, text));
   const std::string spelled = CheckedDecode(*model.tokenizer, special, /*render_special=*/true);
   // SentencePiece puts a space behind every special token, and normalisation stops at them.
-  if (model.pretokenizer && !model.pretokenizer->normalizes_nfc) WINNOW_CHECK(spelled == decoded);
+  if (model.pretokenizer && model.pretokenizer->normalizer.empty())
+    WINNOW_CHECK(spelled == decoded);
   return 0;
 }

@@ -165,7 +165,7 @@ CONVERSATIONS = {
 }
 
 
-def random_texts(rng):
+def random_texts(rng, count=RANDOM_TEXTS):
     """Texts whose neighbours in kind are likely to be what patterns tell apart."""
 
     def drawn(categories, count):
@@ -189,7 +189,7 @@ def random_texts(rng):
         list("\u200b\u200c\u200d\ufeff\u2060\u00ad\u0000\u007f\ue000\ufffd\u180e"),
     ]
     texts = []
-    for _ in range(RANDOM_TEXTS):
+    for _ in range(count):
         # Few kinds in a text, so that their boundaries come up often.
         chosen = rng.sample(kinds, rng.randint(2, 4))
         texts.append("".join(rng.choice(rng.choice(chosen)) for _ in range(rng.randint(2, 16))))

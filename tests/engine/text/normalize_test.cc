@@ -38,7 +38,7 @@ TEST(NormalizeNfcTest, LongRunsOfMarksAreNormalisedAsOthers) {
       for (auto n = rng() % 3; n > 0; --n) text += Utf8(starters[rng() % starters.size()]);
       for (auto n = rng() % 200; n > 0; --n) text += Utf8(marks[rng() % marks.size()]);
     }
-    const std::string normalized = NormalizeNfc(text);
+    const std::string normalized = NormalizeUnicode(UnicodeForm::kNfc, text);
     ASSERT_EQ(normalized, NfcByIcu(text));
     changed += normalized != text;
   }
@@ -49,10 +49,10 @@ TEST(NormalizeNfcTest, OtherTextIsNormalisedAsByIcuAndInvalidTextIsKept) {
   std::mt19937 rng(2);
   for (int i = 0; i < 3000; ++i) {
     const std::string text = RandomText(rng, 60);
-    ASSERT_EQ(NormalizeNfc(text), NfcByIcu(text));
+    ASSERT_EQ(NormalizeUnicode(UnicodeForm::kNfc, text), NfcByIcu(text));
   }
-  EXPECT_EQ(NormalizeNfc("e\u0301\xff"), "e\u0301\xff");
-  EXPECT_EQ(NormalizeNfc(""), "");
+  EXPECT_EQ(NormalizeUnicode(UnicodeForm::kNfc, "e\u0301\xff"), "e\u0301\xff");
+  EXPECT_EQ(NormalizeUnicode(UnicodeForm::kNfc, ""), "");
 }
 
 // ICU alone walks back over the first half for each mark of the second: minutes.
@@ -64,7 +64,7 @@ TEST(NormalizeNfcTest, AMegabyteOfMarksInTheWrongOrderIsNormalisedInMoments) {
   expected = "\u00E9";
   for (int i = 0; i < kMarks; ++i) expected += "\u0316";
   for (int i = 1; i < kMarks; ++i) expected += "\u0301";
-  EXPECT_TRUE(NormalizeNfc(text) == expected);
+  EXPECT_TRUE(NormalizeUnicode(UnicodeForm::kNfc, text) == expected);
 }
 
 }  // namespace

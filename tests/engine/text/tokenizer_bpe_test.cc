@@ -1,8 +1,6 @@
 // Byte-level byte pair encoding against Hugging Face tokenizers (tests/golden/README.md), and on
 // vocabularies that are broken.
 
-#include "engine/text/tokenizer_bpe.h"
-
 #include <algorithm>
 #include <random>
 #include <string>
@@ -360,8 +358,8 @@ INSTANTIATE_TEST_SUITE_P(
                                "ggml.model"},
                     BrokenFile{"UnknownModel", [](VocabularyFile& f) { f.model = "bert"; },
                                kUnimplemented, "'bert'"},
-                    BrokenFile{"UnknownPretokenizer", [](VocabularyFile& f) { f.pre = "tekken"; },
-                               kUnimplemented, "'tekken'"},
+                    BrokenFile{"UnknownPretokenizer", [](VocabularyFile& f) { f.pre = "bloom"; },
+                               kUnimplemented, "'bloom'"},
                     BrokenFile{"NoTokens", [](VocabularyFile& f) { f.tokens.clear(); }, kInvalid,
                                "ggml.tokens"},
                     BrokenFile{"NoMerges", [](VocabularyFile& f) { f.merges.clear(); }, kInvalid,

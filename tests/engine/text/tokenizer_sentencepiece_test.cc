@@ -1,8 +1,6 @@
 // SentencePiece's byte pair encoding against SentencePiece itself (tests/golden/README.md), and on
 // vocabularies that are broken.
 
-#include "engine/text/tokenizer_sentencepiece.h"
-
 #include <algorithm>
 #include <limits>
 #include <random>

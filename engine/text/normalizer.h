@@ -1,0 +1,59 @@
+#pragma once
+
+#include <cstddef>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <variant>
+#include <vector>
+
+#include "engine/text/normalize.h"
+#include "engine/text/regex.h"
+
+namespace winnow {
+
+/// What is done to a text before it is split into words: steps, each of which rewrites the whole
+/// text, as Hugging Face's library defines them. Bytes that are not UTF-8 are left as they are.
+class Normalizer {
+ public:
+  /// Each character becomes small letters.
+  struct Lowercase {};
+  /// Every occurrence of a text, from left to right.
+  struct Replace {
+    std::string pattern;  ///< not empty
+    std::string content;
+  };
+  /// Every match of an expression.
+  struct ReplaceMatches {
+    std::shared_ptr<const Regex> pattern;
+    std::string content;
+  };
+  /// In front of a text that is not empty.
+  struct Prepend {
+    std::string content;
+  };
+  /// Whitespace at the ends.
+  struct Strip {
+    bool left = true, right = true;
+  };
+  /// Combining marks.
+  struct StripAccents {};
+  /// Spaces at the ends, and all but one of those in a row.
+  struct CollapseSpaces {};
+  using Step = std::variant<UnicodeForm, Lowercase, Replace, ReplaceMatches, Prepend, Strip,
+                            StripAccents, CollapseSpaces>;
+
+  void Add(Step step);
+  bool empty() const { return steps_.empty(); }
+
+  /// The text with all steps done, in linear time but for expressions (engine/text/regex.h).
+  std::string Apply(std::string_view text) const;
+
+  /// A text is at most so many times as long as what Apply makes of it; 0: nothing is known.
+  size_t MaxShrinkage() const;
+
+ private:
+  std::vector<Step> steps_;
+};
+
+}  // namespace winnow

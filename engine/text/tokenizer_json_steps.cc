@@ -1,0 +1,196 @@
+#include "engine/text/tokenizer_json_steps.h"
+
+#include <optional>
+#include <string_view>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+
+namespace winnow {
+namespace {
+
+constexpr int kMaxDepth = 8;  ///< of sequences in sequences
+
+void NoteUnknown(const JsonValue& step, const std::string& type) {
+  step.Unsupported(absl::StrCat("is of the type '", type, "', which Winnow does not know"));
+}
+
+/// Calls `read(step, type)` with each step of a sequence, or with the one step that there is.
+template <typename Read>
+void ForEachStep(const JsonValue& json, const char* list, Read read, int depth = 0) {
+  if (json.IsNull()) return;
+  const std::string type = json["type"].String();
+  if (type != "Sequence") return read(json, type);
+  if (depth == kMaxDepth) return json.Fault("is a sequence in too many others");
+  const JsonValue steps = json[list];
+  if (!steps.IsArray()) return steps.Fault("is no array");
+  for (size_t i = 0; i < steps.size(); ++i) ForEachStep(steps.At(i), list, read, depth + 1);
+}
+
+std::shared_ptr<const Regex> ReadRegex(const JsonValue& json) {
+  absl::StatusOr<std::shared_ptr<const Regex>> regex = Regex::Compile(json.String());
+  if (regex.ok()) return *std::move(regex);
+  json.Fault(absl::StrCat("is not understood: ", regex.status().message()));
+  return nullptr;
+}
+
+/// A literal text of at least one byte.
+std::string ReadLiteral(const JsonValue& json) {
+  std::string literal = json.String();
+  if (literal.empty()) json.Fault("is empty");
+  return literal;
+}
+
+void ReadReplace(const JsonValue& step, Normalizer& normalizer) {
+  const std::string content = step["content"].String();
+  if (const JsonValue expression = step["pattern"]["Regex"]; !expression.IsNull()) {
+    if (auto regex = ReadRegex(expression)) {
+      normalizer.Add(Normalizer::ReplaceMatches{std::move(regex), content});
+    }
+  } else {
+    normalizer.Add(Normalizer::Replace{ReadLiteral(step["pattern"]["String"]), content});
+  }
+}
+
+std::optional<UnicodeForm> FindForm(std::string_view type) {
+  if (type == "NFC") return UnicodeForm::kNfc;
+  if (type == "NFD") return UnicodeForm::kNfd;
+  if (type == "NFKC") return UnicodeForm::kNfkc;
+  if (type == "NFKD") return UnicodeForm::kNfkd;
+  return std::nullopt;
+}
+
+SplitBehavior ReadBehavior(const JsonValue& json) {
+  const std::string name = json.String("Isolated");
+  if (name == "Removed") return SplitBehavior::kRemoved;
+  if (name == "MergedWithPrevious") return SplitBehavior::kMergedWithPrevious;
+  if (name == "MergedWithNext") return SplitBehavior::kMergedWithNext;
+  if (name == "Contiguous") return SplitBehavior::kContiguous;
+  if (name != "Isolated") json.Fault(absl::StrCat("is the unknown behavior '", name, "'"));
+  return SplitBehavior::kIsolated;
+}
+
+Pretokenizer::Step ReadSplit(const JsonValue& step) {
+  Pretokenizer::Split split;
+  split.behavior = ReadBehavior(step["behavior"]);
+  split.invert = step["invert"].Bool(false);
+  const JsonValue expression = step["pattern"]["Regex"];
+  if (expression.IsNull()) {
+    split.pattern = ReadLiteral(step["pattern"]["String"]);
+    return split;
+  }
+  // Of known patterns, whose matches are all of a text, the matches are kept.
+  const bool keeps_matches = split.behavior == SplitBehavior::kIsolated ||
+                             (split.behavior == SplitBehavior::kRemoved && split.invert);
+  if (const auto words = FindWordPattern(expression.String()); words && keeps_matches) {
+    return Pretokenizer::Words{*words};
+  }
+  split.pattern = ReadRegex(expression);
+  return split;
+}
+
+Pretokenizer::MarkSpaces ReadMetaspace(const JsonValue& step) {
+  using Prepend = Pretokenizer::MarkSpaces::Prepend;
+  Pretokenizer::MarkSpaces marks{ReadLiteral(step["replacement"]), Prepend::kAlways};
+  marks.splits = step["split"].Bool(true);
+  const std::string scheme = step["prepend_scheme"].String("always");
+  if (scheme == "never" || !step["add_prefix_space"].Bool(true)) {
+    marks.prepend = Prepend::kNever;
+  } else if (scheme == "first") {
+    marks.prepend = Prepend::kFirst;
+  } else if (scheme != "always") {
+    step["prepend_scheme"].Fault(absl::StrCat("is the unknown scheme '", scheme, "'"));
+  }
+  return marks;
+}
+
+void ReadSplitStep(const JsonValue& step, const std::string& type, JsonPretokenizer& read) {
+  using Kind = Pretokenizer::CharacterKind;
+  if (read.byte_level) {
+    return step.Unsupported("stands behind ByteLevel, where Winnow wants nothing");
+  }
+  absl::StrAppend(&read.types, read.types.empty() ? "" : ", ", type);
+  Pretokenizer& splits = read.splits;
+  if (type == "ByteLevel") {
+    read.byte_level = true;
+    if (step["add_prefix_space"].Bool(true)) splits.Add(Pretokenizer::PrefixSpace{});
+    if (step["use_regex"].Bool(true)) splits.Add(Pretokenizer::Words{WordPattern::kGpt2});
+  } else if (type == "Split") {
+    splits.Add(ReadSplit(step));
+  } else if (type == "Digits") {
+    const bool single = step["individual_digits"].Bool(false);
+    splits.Add(Pretokenizer::Split{Kind::kNumber,
+                                   single ? SplitBehavior::kIsolated : SplitBehavior::kContiguous});
+  } else if (type == "Metaspace") {
+    splits.Add(ReadMetaspace(step));
+  } else if (type == "Whitespace") {
+    splits.Add(Pretokenizer::Split{Pretokenizer::WordsAndSymbols{}, SplitBehavior::kRemoved,
+                                   /*invert=*/true});
+  } else if (type == "WhitespaceSplit") {
+    splits.Add(Pretokenizer::Split{Kind::kWhitespace, SplitBehavior::kRemoved});
+  } else if (type == "Punctuation") {
+    splits.Add(Pretokenizer::Split{Kind::kPunctuation, ReadBehavior(step["behavior"])});
+  } else {
+    NoteUnknown(step, type);
+  }
+}
+
+}  // namespace
+
+void ReadNormalizer(const JsonValue& json, Normalizer& normalizer) {
+  ForEachStep(json, "normalizers", [&](const JsonValue& step, const std::string& type) {
+    if (const std::optional<UnicodeForm> form = FindForm(type)) {
+      normalizer.Add(*form);
+    } else if (type == "Lowercase") {
+      normalizer.Add(Normalizer::Lowercase{});
+    } else if (type == "Replace") {
+      ReadReplace(step, normalizer);
+    } else if (type == "Prepend") {
+      normalizer.Add(Normalizer::Prepend{step["prepend"].String()});
+    } else if (type == "Strip") {
+      normalizer.Add(Normalizer::Strip{step["strip_left"].Bool(), step["strip_right"].Bool()});
+    } else if (type == "StripAccents") {
+      normalizer.Add(Normalizer::StripAccents{});
+    } else {
+      NoteUnknown(step, type);
+    }
+  });
+}
+
+JsonPretokenizer ReadPretokenizer(const JsonValue& json) {
+  JsonPretokenizer read;
+  ForEachStep(json, "pretokenizers", [&](const JsonValue& step, const std::string& type) {
+    ReadSplitStep(step, type, read);
+  });
+  return read;
+}
+
+JsonDecoder ReadDecoder(const JsonValue& json) {
+  JsonDecoder read;
+  if (json.IsNull()) json.Unsupported("is missing: Winnow would not know how tokens become text");
+  bool fused = false;  // steps see a whole text, no longer its tokens
+  ForEachStep(json, "decoders", [&](const JsonValue& step, const std::string& type) {
+    if (type == "ByteLevel" && !fused) {
+      read.byte_level = fused = true;
+    } else if (type == "Metaspace" && !fused) {
+      const Pretokenizer::MarkSpaces marks = ReadMetaspace(step);
+      read.replacements.push_back({marks.mark, " "});
+      read.strips_leading_space = marks.prepend != Pretokenizer::MarkSpaces::Prepend::kNever;
+    } else if (type == "Replace" && !fused && step["pattern"]["Regex"].IsNull()) {
+      read.replacements.push_back(
+          {ReadLiteral(step["pattern"]["String"]), step["content"].String()});
+    } else if (type == "ByteFallback" && !fused) {
+      read.byte_fallback = true;
+    } else if (type == "Fuse") {
+      fused = true;
+    } else if (type == "Strip" && fused && !read.byte_level && step["content"].String() == " " &&
+               step["start"].Int() <= 1 && step["stop"].Int() == 0) {
+      read.strips_leading_space = step["start"].Int() == 1;
+    } else {
+      step.Unsupported(absl::StrCat("(", type, ") changes text as Winnow does not"));
+    }
+  });
+  return read;
+}
+
+}  // namespace winnow
