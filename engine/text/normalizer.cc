@@ -8,6 +8,7 @@
 
 #include "absl/functional/function_ref.h"
 #include "engine/text/characters.h"
+#include "engine/text/spelling.h"
 
 namespace winnow {
 namespace {
@@ -60,8 +61,11 @@ std::string Collapse(std::string_view text) {
   for (const char c : text) {
     if (c != ' ' || (!collapsed.empty() && collapsed.back() != ' ')) collapsed.push_back(c);
   }
-  if (!collapsed.empty() && collapsed.back() == ' ') collapsed.pop_back();
-  return collapsed;
+  std::string_view kept = collapsed;
+  while (kept.ends_with(' ') || kept.ends_with(kSpaceMark)) {
+    kept.remove_suffix(kept.ends_with(' ') ? 1 : kSpaceMark.size());
+  }
+  return std::string(kept);
 }
 
 struct Rewriter {

@@ -38,7 +38,8 @@ class Normalizer {
   };
   /// Combining marks.
   struct StripAccents {};
-  /// Spaces at the ends, and all but one of those in a row.
+  /// As SentencePiece removes extra whitespace: spaces at the ends, marks in place of spaces at the
+  /// end, and all but one of the spaces in a row.
   struct CollapseSpaces {};
   using Step = std::variant<UnicodeForm, Lowercase, Replace, ReplaceMatches, Prepend, Strip,
                             StripAccents, CollapseSpaces>;

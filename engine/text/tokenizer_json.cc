@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "engine/text/added_tokens.h"
 #include "engine/text/json_value.h"
 #include "engine/text/spelling.h"
 #include "engine/text/tokenizer_json_steps.h"
@@ -29,7 +30,7 @@ class JsonVocabulary {
                                      "'; the models that Winnow knows are 'BPE' and 'Unigram'"));
     }
     for (void (JsonVocabulary::*part)() :
-         {&JsonVocabulary::ReadTokens, &JsonVocabulary::ReadAddedTokens, &JsonVocabulary::ReadSteps,
+         {&JsonVocabulary::ReadTokens, &JsonVocabulary::ReadSteps, &JsonVocabulary::ReadAddedTokens,
           &JsonVocabulary::ReadModel, &JsonVocabulary::ReadPrefix}) {
       if (!fault_.ok()) return fault_;
       (this->*part)();
@@ -47,8 +48,7 @@ class JsonVocabulary {
       return vocab.Fault(unigram() ? "is no array" : "is no object");
     }
     const size_t added = json_["added_tokens"].size();
-    // Few ids have no token: a large one must not take memory.
-    max_tokens_ = 4 * (vocab.size() + added) + 1024;
+    max_tokens_ = MaxTokens(vocab.size() + added);
     if (max_tokens_ > INT32_MAX) return vocab.Fault("has too many tokens");
     if (!unigram()) {
       for (const auto& [token, id] : vocab.json().items()) {
@@ -62,7 +62,7 @@ class JsonVocabulary {
       const std::string token = entry.At(0).String();
       const double score = entry.At(1).Number();
       if (!std::isfinite(score)) return entry.Fault("has a score that is no number");
-      Place(token, static_cast<int32_t>(i), TokenType::kNormal);
+      Place(token, static_cast<int32_t>(i));
       read_.scores.push_back(score);
       ids_.emplace(token, static_cast<int32_t>(i));
     }
@@ -72,7 +72,7 @@ class JsonVocabulary {
   void AddToken(const std::string& token, const JsonValue& id) {
     const std::optional<int32_t> checked = TokenId(id);
     if (!checked) return;
-    if (!Place(token, *checked, TokenType::kNormal)) {
+    if (!Place(token, *checked)) {
       return id.Fault(absl::StrCat("is ", *checked, ", as '", read_.tokens[*checked], "' is"));
     }
     ids_.emplace(token, *checked);
@@ -88,7 +88,7 @@ class JsonVocabulary {
   }
 
   /// Gives an id to a token. False if another one has it.
-  bool Place(const std::string& token, int32_t id, TokenType type) {
+  bool Place(const std::string& token, int32_t id) {
     const auto index = static_cast<size_t>(id);
     if (index >= read_.tokens.size()) {
       read_.tokens.resize(index + 1);
@@ -96,43 +96,13 @@ class JsonVocabulary {
     }
     if (read_.types[index] != TokenType::kUnused && read_.tokens[index] != token) return false;
     read_.tokens[index] = token;
-    read_.types[index] = type;
+    read_.types[index] = TokenType::kNormal;
     return true;
-  }
-
-  void ReadAddedTokens() {
-    const JsonValue list = json_["added_tokens"];
-    for (size_t i = 0; i < list.size() && fault_.ok(); ++i) {
-      const JsonValue entry = list.At(i);
-      const std::string content = entry["content"].String();
-      const std::optional<int32_t> id = TokenId(entry["id"]);
-      const bool special = entry["special"].Bool(false);
-      AddedToken marks = {.single_word = entry["single_word"].Bool(false),
-                          .strips_left = entry["lstrip"].Bool(false),
-                          .strips_right = entry["rstrip"].Bool(false)};
-      // Normalised below, once the steps are known.
-      if (entry["normalized"].Bool(!special)) marks.normalized = content;
-      if (!fault_.ok() || content.empty()) continue;
-      const auto known = ids_.find(content);
-      if (known != ids_.end() && known->second != *id) {
-        return entry["id"].Fault(absl::StrCat("is ", *id, ", but the model's vocabulary has '",
-                                              content, "' as ", known->second));
-      }
-      if (!Place(content, *id, special ? TokenType::kControl : TokenType::kUserDefined)) {
-        return entry["id"].Fault(absl::StrCat("is ", *id, ", as '", read_.tokens[*id], "' is"));
-      }
-      if (marks != AddedToken()) read_.added[*id] = marks;
-    }
-    if (read_.tokens.empty()) json_["model"]["vocab"].Fault("is empty");
-    if (unigram()) read_.scores.resize(read_.tokens.size(), read_.scores[0]);
   }
 
   /// How text is split and tokens become text.
   void ReadSteps() {
     ReadNormalizer(json_["normalizer"], read_.normalizer);
-    for (auto& [token, marks] : read_.added) {
-      if (marks.normalized) marks.normalized = read_.normalizer.Apply(*marks.normalized);
-    }
     JsonPretokenizer splits = ReadPretokenizer(json_["pre_tokenizer"]);
     const JsonDecoder decoder = ReadDecoder(json_["decoder"]);
     if (!fault_.ok()) return;
@@ -146,23 +116,38 @@ class JsonVocabulary {
                         : splits.byte_level ? TokenModel::kByteMerges
                                             : TokenModel::kCharacterMerges;
     read_.strips_leading_space = decoder.strips_leading_space;
-    Normalizer replacements;
-    for (const Normalizer::Replace& step : decoder.replacements) replacements.Add(step);
+    for (const Normalizer::Replace& step : decoder.replacements) replacements_.Add(step);
     for (size_t i = 0; i < read_.tokens.size(); ++i) {
       const std::string& token = read_.tokens[i];
-      TokenType& type = read_.types[i];
       const std::optional<unsigned char> byte = ParseByteToken(token);
-      if (decoder.byte_fallback && byte && type == TokenType::kNormal) {
-        type = TokenType::kByte;
+      if (decoder.byte_fallback && byte) {
+        read_.types[i] = TokenType::kByte;
         read_.bytes.emplace_back(1, static_cast<char>(*byte));
-      } else if (decoder.byte_level && type == TokenType::kNormal) {
-        read_.bytes.push_back(DecodeByteSpelling(token));
-      } else if (type == TokenType::kNormal || type == TokenType::kUserDefined) {
-        read_.bytes.push_back(replacements.Apply(token));
       } else {
-        read_.bytes.push_back(token);
+        read_.bytes.push_back(decoder.byte_level ? DecodeByteSpelling(token)
+                                                 : replacements_.Apply(token));
       }
     }
+  }
+
+  void ReadAddedTokens() {
+    const JsonValue list = json_["added_tokens"];
+    for (size_t i = 0; i < list.size() && fault_.ok(); ++i) {
+      const JsonValue json = list.At(i);
+      AddedTokenEntry entry = ReadAddedToken(json);
+      entry.id = json["id"].Int();
+      const auto known = ids_.find(entry.content);
+      if (known != ids_.end() && known->second != entry.id) {
+        return json["id"].Fault(absl::StrCat("is ", entry.id, ", but the model's vocabulary has '",
+                                             entry.content, "' as ", known->second));
+      }
+      if (!fault_.ok()) return;
+      PlaceAddedToken(entry, max_tokens_, json["id"], read_);
+      if (fault_.ok() && !entry.content.empty() && !entry.special) {
+        read_.bytes[entry.id] = replacements_.Apply(entry.content);
+      }
+    }
+    if (read_.tokens.empty()) json_["model"]["vocab"].Fault("is empty");
   }
 
   void ReadModel() {
@@ -265,7 +250,8 @@ class JsonVocabulary {
   const JsonValue json_;
   absl::Status& fault_;
   Vocabulary read_;
-  TokenIds ids_;  ///< of the model's vocabulary
+  TokenIds ids_;             ///< of the model's vocabulary
+  Normalizer replacements_;  ///< what decoding does to spellings that are not of bytes
   size_t max_tokens_ = 0;
 };
 

@@ -1,5 +1,7 @@
 #include "engine/text/tokenizer_json_steps.h"
 
+#include <algorithm>
+#include <memory>
 #include <optional>
 #include <string_view>
 #include <utility>
@@ -9,23 +11,60 @@
 namespace winnow {
 namespace {
 
-constexpr int kMaxDepth = 8;  ///< of sequences in sequences
+constexpr int kMaxDepth = 8;       ///< of sequences in sequences
+constexpr int kMaxSteps = 64;      ///< one more is one call deeper for each word
+constexpr size_t kMaxGrowth = 16;  ///< of a text by all its replacements
+constexpr size_t kMaxPrependedBytes = 64;
+constexpr size_t kMaxMarkBytes = 4;  ///< of one character
+
+/// Adds up by how much replacements make a text longer; a few small ones could fill any memory.
+class Growth {
+ public:
+  /// Each `pattern_bytes` of a text may become `content_bytes`. Notes a fault where that is too
+  /// much.
+  void Add(const JsonValue& step, size_t content_bytes, size_t pattern_bytes) {
+    growth_ *= std::max<size_t>(1, (content_bytes + pattern_bytes - 1) / pattern_bytes);
+    if (growth_ <= kMaxGrowth) return;
+    growth_ = kMaxGrowth + 1;
+    step.Fault(absl::StrCat("would make texts more than ", kMaxGrowth, " times as long"));
+  }
+
+ private:
+  size_t growth_ = 1;
+};
 
 void NoteUnknown(const JsonValue& step, const std::string& type) {
   step.Unsupported(absl::StrCat("is of the type '", type, "', which Winnow does not know"));
 }
 
-/// Calls `read(step, type)` with each step of a sequence, or with the one step that there is.
-template <typename Read>
-void ForEachStep(const JsonValue& json, const char* list, Read read, int depth = 0) {
-  if (json.IsNull()) return;
-  const std::string type = json["type"].String();
-  if (type != "Sequence") return read(json, type);
-  if (depth == kMaxDepth) return json.Fault("is a sequence in too many others");
-  const JsonValue steps = json[list];
-  if (!steps.IsArray()) return steps.Fault("is no array");
-  for (size_t i = 0; i < steps.size(); ++i) ForEachStep(steps.At(i), list, read, depth + 1);
-}
+/// The steps of a file's key: those of a sequence, of sequences in it, or the one step that there
+/// is.
+class Steps {
+ public:
+  /// `list` is the key that a sequence has its steps at.
+  explicit Steps(const char* list) : list_(list) {}
+
+  /// Calls `read(step, type)` with each step.
+  template <typename Read>
+  void ForEach(const JsonValue& json, Read read, int depth = 0) {
+    if (json.IsNull()) return;
+    const std::string type = json["type"].String();
+    if (type != "Sequence") {
+      if (++count_ > kMaxSteps) return json.Fault(absl::StrCat("is step ", kMaxSteps + 1));
+      return read(json, type);
+    }
+    if (depth == kMaxDepth) return json.Fault("is a sequence in too many others");
+    const JsonValue steps = json[list_];
+    if (!steps.IsArray()) return steps.Fault("is no array");
+    for (size_t i = 0; i < steps.size() && count_ <= kMaxSteps; ++i) {
+      ForEach(steps.At(i), read, depth + 1);
+    }
+  }
+
+ private:
+  const char* const list_;
+  int count_ = 0;
+};
 
 std::shared_ptr<const Regex> ReadRegex(const JsonValue& json) {
   absl::StatusOr<std::shared_ptr<const Regex>> regex = Regex::Compile(json.String());
@@ -41,14 +80,19 @@ std::string ReadLiteral(const JsonValue& json) {
   return literal;
 }
 
-void ReadReplace(const JsonValue& step, Normalizer& normalizer) {
+/// A replacement of a literal text.
+Normalizer::Replace ReadReplace(const JsonValue& step, Growth& growth) {
+  Normalizer::Replace replace{ReadLiteral(step["pattern"]["String"]), step["content"].String()};
+  growth.Add(step, replace.content.size(), std::max<size_t>(1, replace.pattern.size()));
+  return replace;
+}
+
+/// A replacement of what matches an expression, perhaps nothing before every byte.
+void ReadReplaceMatches(const JsonValue& step, Growth& growth, Normalizer& normalizer) {
   const std::string content = step["content"].String();
-  if (const JsonValue expression = step["pattern"]["Regex"]; !expression.IsNull()) {
-    if (auto regex = ReadRegex(expression)) {
-      normalizer.Add(Normalizer::ReplaceMatches{std::move(regex), content});
-    }
-  } else {
-    normalizer.Add(Normalizer::Replace{ReadLiteral(step["pattern"]["String"]), content});
+  growth.Add(step, content.size() + 1, 1);
+  if (auto regex = ReadRegex(step["pattern"]["Regex"])) {
+    normalizer.Add(Normalizer::ReplaceMatches{std::move(regex), content});
   }
 }
 
@@ -92,6 +136,7 @@ Pretokenizer::Step ReadSplit(const JsonValue& step) {
 Pretokenizer::MarkSpaces ReadMetaspace(const JsonValue& step) {
   using Prepend = Pretokenizer::MarkSpaces::Prepend;
   Pretokenizer::MarkSpaces marks{ReadLiteral(step["replacement"]), Prepend::kAlways};
+  if (marks.mark.size() > kMaxMarkBytes) step["replacement"].Fault("is no single character");
   marks.splits = step["split"].Bool(true);
   const std::string scheme = step["prepend_scheme"].String("always");
   if (scheme == "never" || !step["add_prefix_space"].Bool(true)) {
@@ -138,15 +183,20 @@ void ReadSplitStep(const JsonValue& step, const std::string& type, JsonPretokeni
 }  // namespace
 
 void ReadNormalizer(const JsonValue& json, Normalizer& normalizer) {
-  ForEachStep(json, "normalizers", [&](const JsonValue& step, const std::string& type) {
+  Growth growth;
+  Steps("normalizers").ForEach(json, [&](const JsonValue& step, const std::string& type) {
     if (const std::optional<UnicodeForm> form = FindForm(type)) {
       normalizer.Add(*form);
     } else if (type == "Lowercase") {
       normalizer.Add(Normalizer::Lowercase{});
+    } else if (type == "Replace" && step["pattern"]["Regex"].IsNull()) {
+      normalizer.Add(ReadReplace(step, growth));
     } else if (type == "Replace") {
-      ReadReplace(step, normalizer);
+      ReadReplaceMatches(step, growth, normalizer);
     } else if (type == "Prepend") {
-      normalizer.Add(Normalizer::Prepend{step["prepend"].String()});
+      const Normalizer::Prepend prepend{step["prepend"].String()};
+      if (prepend.content.size() > kMaxPrependedBytes) step["prepend"].Fault("is too long");
+      normalizer.Add(prepend);
     } else if (type == "Strip") {
       normalizer.Add(Normalizer::Strip{step["strip_left"].Bool(), step["strip_right"].Bool()});
     } else if (type == "StripAccents") {
@@ -159,7 +209,7 @@ void ReadNormalizer(const JsonValue& json, Normalizer& normalizer) {
 
 JsonPretokenizer ReadPretokenizer(const JsonValue& json) {
   JsonPretokenizer read;
-  ForEachStep(json, "pretokenizers", [&](const JsonValue& step, const std::string& type) {
+  Steps("pretokenizers").ForEach(json, [&](const JsonValue& step, const std::string& type) {
     ReadSplitStep(step, type, read);
   });
   return read;
@@ -168,8 +218,9 @@ JsonPretokenizer ReadPretokenizer(const JsonValue& json) {
 JsonDecoder ReadDecoder(const JsonValue& json) {
   JsonDecoder read;
   if (json.IsNull()) json.Unsupported("is missing: Winnow would not know how tokens become text");
+  Growth growth;
   bool fused = false;  // steps see a whole text, no longer its tokens
-  ForEachStep(json, "decoders", [&](const JsonValue& step, const std::string& type) {
+  Steps("decoders").ForEach(json, [&](const JsonValue& step, const std::string& type) {
     if (type == "ByteLevel" && !fused) {
       read.byte_level = fused = true;
     } else if (type == "Metaspace" && !fused) {
@@ -177,8 +228,7 @@ JsonDecoder ReadDecoder(const JsonValue& json) {
       read.replacements.push_back({marks.mark, " "});
       read.strips_leading_space = marks.prepend != Pretokenizer::MarkSpaces::Prepend::kNever;
     } else if (type == "Replace" && !fused && step["pattern"]["Regex"].IsNull()) {
-      read.replacements.push_back(
-          {ReadLiteral(step["pattern"]["String"]), step["content"].String()});
+      read.replacements.push_back(ReadReplace(step, growth));
     } else if (type == "ByteFallback" && !fused) {
       read.byte_fallback = true;
     } else if (type == "Fuse") {

@@ -8,7 +8,7 @@
 #include <vector>
 
 #include "absl/strings/ascii.h"
-#include "engine/text/vocabulary.h"
+#include "engine/text/checkpoint_text.h"
 #include "server/base/utf8.h"
 #include "server/observability/log.h"
 
@@ -52,13 +52,12 @@ absl::StatusOr<ModelFile> ModelFile::Open(const std::string& path) {
   absl::StatusOr<std::unique_ptr<Checkpoint>> checkpoint = Checkpoint::Open(path);
   if (!checkpoint.ok()) return checkpoint.status();
   file.checkpoint = *std::move(checkpoint);
-  const GgufFile& gguf = file.checkpoint->gguf();
-  const absl::StatusOr<Vocabulary> vocabulary = ReadVocabulary(gguf);
-  if (!vocabulary.ok()) return vocabulary.status();
-  LogRecognisedMarkers(*vocabulary);
-  file.tokenizer = Tokenizer::Create(*vocabulary);
-  if (const auto jinja = gguf.GetString("tokenizer.chat_template"); jinja.ok()) {
-    absl::StatusOr<ChatTemplate> chat = ChatTemplate::FromJinja(*jinja);
+  absl::StatusOr<CheckpointText> text = CheckpointText::FromGguf(file.checkpoint->gguf());
+  if (!text.ok()) return text.status();
+  LogRecognisedMarkers(text->vocabulary);
+  file.tokenizer = std::move(text->tokenizer);
+  if (text->chat_template) {
+    absl::StatusOr<ChatTemplate> chat = ChatTemplate::FromJinja(*text->chat_template);
     if (chat.ok()) file.chat = *std::move(chat);
   }
   return file;

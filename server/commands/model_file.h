@@ -19,8 +19,8 @@ struct ModelFile {
 
   const ModelConfig& config() const { return checkpoint->config(); }
 
-  /// Errors are those of Checkpoint::Open and ReadVocabulary. Logs which markers are known by their
-  /// looks only.
+  /// Errors are those of Checkpoint::Open and CheckpointText::FromGguf. Logs which markers are
+  /// known by their looks only.
   static absl::StatusOr<ModelFile> Open(const std::string& path);
 };
 

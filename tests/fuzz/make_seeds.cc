@@ -10,6 +10,7 @@
 #include <string_view>
 #include <vector>
 
+#include "absl/strings/escaping.h"
 #include "engine/base/check.h"
 #include "engine/model/fingerprint.h"
 #include "engine/model/label_file.h"
@@ -168,6 +169,21 @@ void WriteTexts(SeedFolder folder) {
   }
 }
 
+/// The golden files, cut down to what a fuzzer gets through quickly.
+void WriteTokenizers(SeedFolder json_folder, SeedFolder model_folder) {
+  for (const auto& model : LoadGolden("tokenizer_json.json")["models"]) {
+    nlohmann::json tokenizer = model["tokenizer"];
+    nlohmann::json& merges = tokenizer["model"]["merges"];
+    if (merges.is_array() && merges.size() > 20) merges.erase(merges.begin() + 20, merges.end());
+    json_folder.Add(tokenizer.dump());
+  }
+  for (const auto& model : LoadGolden("tokenizer_model.json")["models"]) {
+    std::string bytes;
+    WINNOW_CHECK(absl::Base64Unescape(model["model"].get<std::string>(), &bytes));
+    model_folder.Add(bytes);
+  }
+}
+
 void WriteChats(SeedFolder folder) {
   const nlohmann::json golden = LoadGolden("chat_templates.json");
   for (const auto& known : golden["known"]) {
@@ -270,6 +286,7 @@ int main(int argc, char** argv) {
   winnow::WriteModels({parent, "gguf"});
   winnow::WriteLabelFiles({parent, "label_file"});
   winnow::WriteTexts({parent, "tokenizer"});
+  winnow::WriteTokenizers({parent, "tokenizer_json"}, {parent, "tokenizer_model"});
   winnow::WriteChats({parent, "chat_template"});
   winnow::WriteFlags({parent, "flags"});
   winnow::WriteRequests({parent, "request"});

@@ -1,11 +1,14 @@
-"""Makes tokenizer_json.json: tokenizers of the kinds that models publish, with small vocabularies
-trained here, and what Hugging Face tokenizers make of texts with them. By hand only; needs what
-make_tokenizers.py needs. See README.md beside this file.
+"""Makes tokenizer_json.json and tokenizer_model.json: tokenizers of the kinds that models publish,
+with small vocabularies trained here, and what Hugging Face tokenizers and SentencePiece make of
+texts with them. By hand only; needs what make_tokenizers.py needs. See README.md beside this file.
 """
 
+import base64
+import io
 import json
 import random
 
+import sentencepiece
 import tokenizers
 from tokenizers import decoders, models, normalizers, pre_tokenizers, processors, trainers
 
@@ -366,12 +369,64 @@ def describe(name, tokenizer, all_texts):
     return described
 
 
+def sentencepiece_model(name, model_type, all_texts, **options):
+    model = io.BytesIO()
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(" ".join(CORPUS).split("\n")),
+        model_writer=model,
+        model_type=model_type,
+        vocab_size=600 if options.get("byte_fallback") else 340,
+        hard_vocab_limit=model_type == "bpe",
+        character_coverage=0.98,
+        minloglevel=2,
+        **({
+            "normalization_rule_name": "identity",
+            "remove_extra_whitespaces": False,
+            "allow_whitespace_only_pieces": True,
+        } | options),
+    )
+    processor = sentencepiece.SentencePieceProcessor(model_proto=model.getvalue())
+    tokens = [processor.encode(t) for t in all_texts]
+    # Unknown characters come back as " ⁇ ", which is no text, and marks of spaces that a text itself
+    # begins with are dropped by some models: not compared.
+    known = [
+        ids if processor.unk_id() not in ids and "▁▁" not in text else []
+        for ids, text in zip(tokens, all_texts)
+    ]
+    return {
+        "name": name,
+        "model": base64.b64encode(model.getvalue()).decode(),
+        "tokens": tokens[: len(KEPT_TEXTS)],
+        "token_digests": digests(tokens),
+        "decoded_digests": digests([list(processor.decode(t).encode()) for t in known]),
+    }
+
+
+def make_sentencepiece_models(all_texts):
+    yield sentencepiece_model("bpe with bytes", "bpe", all_texts, byte_fallback=True)
+    yield sentencepiece_model(
+        "bpe with user-defined pieces",
+        "bpe",
+        all_texts,
+        user_defined_symbols=["<|im_start|>", "light", "\n\n", "▁▁"],
+    )
+    yield sentencepiece_model(
+        "unigram that removes spaces", "unigram", all_texts, remove_extra_whitespaces=True
+    )
+    yield sentencepiece_model(
+        "unigram with bytes", "unigram", all_texts, byte_fallback=True, add_dummy_prefix=False
+    )
+
+
 def main():
     all_texts = texts(random.Random(RANDOM_SEED))
     write("tokenizer_json.json", ["tokenizers"], {
         "batch": BATCH,
         "texts": all_texts,
         "models": [describe(name, t, all_texts) for name, t in make_models()],
+    })
+    write("tokenizer_model.json", ["sentencepiece"], {
+        "models": list(make_sentencepiece_models(all_texts)),
     })
 
 

@@ -5,7 +5,6 @@
 
 #include <algorithm>
 #include <cctype>
-#include <cstdio>
 #include <functional>
 #include <random>
 #include <string>
@@ -15,6 +14,7 @@
 #include "engine/text/tokenizer.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
+#include "tests/engine/text/digest.h"
 #include "tests/engine/text/golden.h"
 #include "tests/engine/text/utf8.h"
 #include "tests/engine/text/vocabulary_file.h"
@@ -37,29 +37,6 @@ std::unique_ptr<Tokenizer> MustLoad(const nlohmann::json& file) {
   EXPECT_TRUE(vocabulary.ok()) << vocabulary.status();
   return vocabulary.ok() ? Tokenizer::Create(*vocabulary) : nullptr;
 }
-
-/// FNV-1a of rows of numbers, as make_tokenizer_json.py computes it.
-class Digest {
- public:
-  template <typename Numbers>
-  void Add(const Numbers& row) {
-    for (const auto number : row) AddNumber(static_cast<uint32_t>(number));
-    AddNumber(0xFFFFFFFF);
-  }
-  std::string Text() const {
-    char text[17];
-    std::snprintf(text, sizeof(text), "%016lx", static_cast<unsigned long>(value_));
-    return text;
-  }
-
- private:
-  void AddNumber(uint32_t number) {
-    for (int shift = 0; shift < 32; shift += 8) {
-      value_ = (value_ ^ (number >> shift & 0xFF)) * 0x100000001B3;
-    }
-  }
-  uint64_t value_ = 0xCBF29CE484222325;
-};
 
 class TokenizerJsonGoldenTest : public testing::TestWithParam<size_t> {
  protected:
@@ -332,6 +309,22 @@ INSTANTIATE_TEST_SUITE_P(
                          {"type", "Replace"}, {"pattern", {{"String", ""}}}, {"content", "x"}};
                    },
                    kInvalid, "normalizer.pattern.String is empty"},
+        BrokenFile{"DoublingReplacements",
+                   [](Json& f) {
+                     const Json step = {
+                         {"type", "Replace"}, {"pattern", {{"String", "a"}}}, {"content", "aa"}};
+                     f["normalizer"] = {
+                         {"type", "Sequence"},
+                         {"normalizers", Json::array({step, step, step, step, step})}};
+                   },
+                   kInvalid, "normalizers[4] would make texts more than 16 times as long"},
+        BrokenFile{"ManySteps",
+                   [](Json& f) {
+                     f["pre_tokenizer"] = {
+                         {"type", "Sequence"},
+                         {"pretokenizers", std::vector<Json>(65, {{"type", "Digits"}})}};
+                   },
+                   kInvalid, "pretokenizers[64] is step 65"},
         BrokenFile{"UnknownPretokenizer",
                    [](Json& f) {
                      f["pre_tokenizer"] = {{"type", "BertPreTokenizer"}};
