@@ -35,9 +35,8 @@ auto ReadFile(const std::string& folder, const char* name, Read read)
 int32_t FindToken(const Vocabulary& vocabulary, const std::string& spelling) {
   if (spelling.empty()) return -1;
   const auto found = std::ranges::find(vocabulary.tokens, spelling);
-  return found == vocabulary.tokens.end()
-             ? -1
-             : static_cast<int32_t>(found - vocabulary.tokens.begin());
+  return found == vocabulary.tokens.end() ? -1
+                                          : static_cast<int32_t>(found - vocabulary.tokens.begin());
 }
 
 absl::Status Apply(const TokenizerConfig& config, Vocabulary& vocabulary) {
@@ -72,14 +71,13 @@ absl::Status Fit(int64_t vocab_size, Vocabulary& vocabulary) {
   const auto size = static_cast<size_t>(vocab_size);
   for (size_t i = size; i < vocabulary.tokens.size(); ++i) {
     if (vocabulary.types[i] == TokenType::kNormal || vocabulary.types[i] == TokenType::kByte) {
-      return absl::InvalidArgumentError(
-          absl::StrCat("the tokenizer has the token '", vocabulary.tokens[i], "' at ", i,
-                       ", but the model has ", size, " tokens."));
+      return absl::InvalidArgumentError(absl::StrCat("the tokenizer has the token '",
+                                                     vocabulary.tokens[i], "' at ", i,
+                                                     ", but the model has ", size, " tokens."));
     }
   }
   const auto lost = [vocab_size](int32_t token) { return token >= vocab_size; };
-  for (int32_t* token :
-       {&vocabulary.bos_token, &vocabulary.eos_token, &vocabulary.unknown_token}) {
+  for (int32_t* token : {&vocabulary.bos_token, &vocabulary.eos_token, &vocabulary.unknown_token}) {
     if (lost(*token)) *token = -1;
   }
   std::erase_if(vocabulary.prefix, lost);
@@ -124,8 +122,7 @@ absl::StatusOr<CheckpointText> CheckpointText::FromGguf(const GgufFile& file) {
 absl::StatusOr<CheckpointText> CheckpointText::FromFolder(const std::string& folder,
                                                           int64_t vocab_size) {
   if (vocab_size <= 0 || vocab_size > INT32_MAX) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("a model can't have ", vocab_size, " tokens."));
+    return absl::InvalidArgumentError(absl::StrCat("a model can't have ", vocab_size, " tokens."));
   }
   absl::StatusOr<Vocabulary> read = ReadFolderVocabulary(folder);
   if (!read.ok()) return read.status();

@@ -26,8 +26,8 @@ struct GenerationConfig {
   std::vector<int64_t> end_tokens;  ///< `eos_token_id`, one or several; not checked
 };
 
-/// Reads a generation_config.json. INVALID_ARGUMENT with one sentence that names the key whose value
-/// is of another type or out of its range.
+/// Reads a generation_config.json. INVALID_ARGUMENT with one sentence that names the key whose
+/// value is of another type or out of its range.
 absl::StatusOr<GenerationConfig> ReadGenerationConfig(std::string_view json);
 
 }  // namespace winnow

@@ -153,8 +153,9 @@ absl::Status CheckSettings(const Settings& settings) {
                                     "; those that Winnow knows are 1 (unigram) and 2 (BPE)"));
   }
   if (settings.has_chars_map) {
-    return Unsupported("has a normaliser that maps characters (precompiled_charsmap), which Winnow "
-                       "can't do");
+    return Unsupported(
+        "has a normaliser that maps characters (precompiled_charsmap), which Winnow "
+        "can't do");
   }
   if (settings.whitespace_as_suffix || !settings.escape_whitespaces) {
     return Unsupported("wants spaces behind words or as they are, which Winnow can't do");
@@ -201,8 +202,7 @@ absl::StatusOr<Vocabulary> ReadSentencePieceModel(std::string_view bytes) {
     vocabulary.normalizer.Add(Normalizer::Prepend{std::string(kSpaceMark)});
   }
   vocabulary.normalizer.Add(Normalizer::Replace{" ", std::string(kSpaceMark)});
-  vocabulary.strips_leading_space =
-      settings.add_dummy_prefix || settings.remove_extra_whitespaces;
+  vocabulary.strips_leading_space = settings.add_dummy_prefix || settings.remove_extra_whitespaces;
   return vocabulary;
 }
 

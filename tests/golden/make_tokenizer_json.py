@@ -326,7 +326,8 @@ def make_models():
     )
     yield "contiguous", steps(None, sequence([punctuation("contiguous"), split(r"\w", "contiguous")]))
     yield "merged with previous", steps(
-        None, sequence([punctuation("merged_with_previous"), split("s", "merged_with_previous", True)])
+        None,
+        sequence([punctuation("merged_with_previous"), split("s", "merged_with_previous", True)]),
     )
     yield "merged with next, unknown characters", steps(
         None, sequence([punctuation("merged_with_next"), split(r"(?=\p{Lu})")]), byte_fallback=False
@@ -387,8 +388,8 @@ def sentencepiece_model(name, model_type, all_texts, **options):
     )
     processor = sentencepiece.SentencePieceProcessor(model_proto=model.getvalue())
     tokens = [processor.encode(t) for t in all_texts]
-    # Unknown characters come back as " ⁇ ", which is no text, and marks of spaces that a text itself
-    # begins with are dropped by some models: not compared.
+    # Unknown characters come back as " ⁇ ", which is no text, and marks of spaces that a text
+    # itself begins with are dropped by some models: not compared.
     known = [
         ids if processor.unk_id() not in ids and "▁▁" not in text else []
         for ids, text in zip(tokens, all_texts)

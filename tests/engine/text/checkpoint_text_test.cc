@@ -41,7 +41,8 @@ struct Files {
 absl::StatusOr<CheckpointText> Open(const Files& files, int64_t vocab_size = 8) {
   const TemporaryFolder folder;
   const auto write = [&folder](const char* name, const Json& json) {
-    if (!json.is_null()) folder.Write(name, json.is_string() ? json.get<std::string>() : json.dump());
+    if (!json.is_null())
+      folder.Write(name, json.is_string() ? json.get<std::string>() : json.dump());
   };
   write("tokenizer.json", files.tokenizer);
   write("tokenizer_config.json", files.config);
@@ -109,7 +110,8 @@ TEST(CheckpointTextTest, ATokenizerModelServesWhereThereIsNoJson) {
   Files files;
   files.tokenizer = nullptr;
   files.model = SmallModel();
-  files.config = Json::parse(R"({"added_tokens_decoder": {"4": {"content": "<|end|>", "special": true}}})");
+  files.config =
+      Json::parse(R"({"added_tokens_decoder": {"4": {"content": "<|end|>", "special": true}}})");
   files.jinja = "jinja";
   const auto text = Open(files);
   ASSERT_TRUE(text.ok()) << text.status();
@@ -197,8 +199,7 @@ INSTANTIATE_TEST_SUITE_P(
                      "temperature is -1"},
         BrokenFolder{"NegativeTopK", [](Files& f) { f.generation["top_k"] = -1; },
                      "generation_config.json: top_k is -1"},
-        BrokenFolder{"PenaltyOfNothing",
-                     [](Files& f) { f.generation["repetition_penalty"] = 0; },
+        BrokenFolder{"PenaltyOfNothing", [](Files& f) { f.generation["repetition_penalty"] = 0; },
                      "repetition_penalty is 0"}),
     [](const auto& info) { return info.param.name; });
 

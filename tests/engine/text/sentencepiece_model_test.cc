@@ -151,11 +151,10 @@ INSTANTIATE_TEST_SUITE_P(
                       return m.Message(1, WireWriter().Bytes(1, "x").Float(2, 1e38f * 10));
                     },
                     kInvalid, "a score without end"},
-        BrokenModel{"BytePiece",
-                    [](WireWriter m) {
-                      return m.Message(1, WireWriter().Bytes(1, "x").Varint(3, 6));
-                    },
-                    kInvalid, "byte piece 6"},
+        BrokenModel{
+            "BytePiece",
+            [](WireWriter m) { return m.Message(1, WireWriter().Bytes(1, "x").Varint(3, 6)); },
+            kInvalid, "byte piece 6"},
         BrokenModel{"BosOutside",
                     [](WireWriter m) { return m.Message(2, WireWriter().Varint(41, 6)); }, kInvalid,
                     "names token 6"},
@@ -165,8 +164,7 @@ INSTANTIATE_TEST_SUITE_P(
         BrokenModel{"CharsMap",
                     [](WireWriter m) { return m.Message(3, WireWriter().Bytes(2, "x")); },
                     kUnimplemented, "precompiled_charsmap"},
-        BrokenModel{"Suffix",
-                    [](WireWriter m) { return m.Message(2, WireWriter().Varint(24, 1)); },
+        BrokenModel{"Suffix", [](WireWriter m) { return m.Message(2, WireWriter().Varint(24, 1)); },
                     kUnimplemented, "spaces behind words"},
         BrokenModel{"Spaces", [](WireWriter m) { return m.Message(3, WireWriter().Varint(5, 0)); },
                     kUnimplemented, "spaces behind words"}),
