@@ -4,6 +4,7 @@
 #include <unicode/utf8.h>
 
 #include <algorithm>
+#include <array>
 
 #include "engine/text/characters.h"
 
@@ -33,6 +34,13 @@ bool IsOf(CharacterKind kind, UChar32 c) {
   return false;
 }
 
+/// The same of ASCII, which most characters are.
+std::array<bool, 128> AsciiOf(CharacterKind kind) {
+  std::array<bool, 128> is_of;
+  for (UChar32 c = 0; c < 128; ++c) is_of[c] = IsOf(kind, c);
+  return is_of;
+}
+
 /// Calls `visit` with the matches of a split's pattern, until that returns false. False when there
 /// may be more of them, which it would take too long to find.
 struct Matches {
@@ -50,9 +58,18 @@ struct Matches {
     return expression->ForEachMatch(text, visit);
   }
   bool operator()(CharacterKind kind) const {
+    static const std::array<std::array<bool, 128>, 3> kAscii = {
+        AsciiOf(CharacterKind::kNumber), AsciiOf(CharacterKind::kPunctuation),
+        AsciiOf(CharacterKind::kWhitespace)};
+    const std::array<bool, 128>& ascii = kAscii[static_cast<size_t>(kind)];
     for (size_t i = 0; i < text.size();) {
       const size_t begin = i;
-      UChar32 c;
+      UChar32 c = static_cast<unsigned char>(text[i]);
+      if (c < 128) {
+        ++i;
+        if (ascii[c] && !visit(begin, i)) break;
+        continue;
+      }
       U8_NEXT(text.data(), i, text.size(), c);
       if (c >= 0 && IsOf(kind, c) && !visit(begin, i)) break;
     }
