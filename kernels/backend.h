@@ -10,6 +10,7 @@
 #include "absl/functional/function_ref.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "kernels/activation.h"
 #include "kernels/data_type.h"
 #include "kernels/kv_view.h"
 #include "kernels/rope.h"
@@ -83,8 +84,10 @@ class Backend {
   /// Type of the activations that products multiply: kF32 or kBF16.
   virtual DataType activation_type() const = 0;
 
-  /// UNIMPLEMENTED when attention of a layer of these sizes can't be computed.
-  virtual absl::Status CheckAttention(int heads, const KvShape& kv) const = 0;
+  /// UNIMPLEMENTED when attention of a layer of these sizes and settings can't be computed. What of
+  /// `attention` lies in memory is not read.
+  virtual absl::Status CheckAttention(int heads, const KvShape& kv,
+                                      const LayerAttention& attention) const = 0;
 
   /// Zeroed device memory. RESOURCE_EXHAUSTED names what was needed.
   virtual absl::StatusOr<std::unique_ptr<Buffer>> Allocate(int64_t bytes) = 0;
@@ -112,12 +115,15 @@ class Backend {
   virtual void Replay(const StepBatch& batch, std::unique_ptr<Recordings>* recordings,
                       absl::FunctionRef<void()> queue) = 0;
 
-  /// out[t, :] = table[batch.tokens[t], :].
-  virtual void Embed(const StepBatch& batch, const Matrix& table, Tensor out) = 0;
+  /// out[t, :] = scale table[batch.tokens[t], :].
+  virtual void Embed(const StepBatch& batch, const Matrix& table, float scale, Tensor out) = 0;
 
   /// out[t, c] = x[t, c] / sqrt(mean_c(x[t, c]^2) + epsilon) * weight[c]. `out` is of
   /// activation_type().
   virtual void RmsNorm(Tensor x, const float* weight, float epsilon, Tensor out) = 0;
+
+  /// sum[t, c] += x[t, c] / sqrt(mean_c(x[t, c]^2) + epsilon) * weight[c]; x and sum are fp32.
+  virtual void AddNormalized(Tensor x, const float* weight, float epsilon, Tensor sum) = 0;
 
   /// out[t, n] = sum_k x[t, k] w[n, k] + bias[n]; `bias` may be null. With `accumulate` the product
   /// is added to what `out` holds (the residual stream). `x` is of activation_type(), `out` of that
@@ -125,8 +131,14 @@ class Backend {
   virtual void MatMul(Tensor x, const Matrix& w, const float* bias, bool accumulate,
                       Tensor out) = 0;
 
-  /// Rotates the queries and keys of `qkv` ([rows, (heads + 2 kv_heads) head_dim]: Q, then K, then
-  /// V) to their positions, in place.
+  /// Norms each head of the queries and keys of `qkv` ([rows, (heads + 2 kv_heads) head_dim]: Q,
+  /// then K, then V), in place and in fp32:
+  ///   x[c] = x[c] / sqrt(mean_c(x[c]^2) + epsilon) * weight[c],
+  /// queries with `query_weight` and keys with `key_weight`, [head_dim] both.
+  virtual void NormalizeHeads(Tensor qkv, int heads, const KvShape& kv, const float* query_weight,
+                              const float* key_weight, float epsilon) = 0;
+
+  /// Rotates the queries and keys of `qkv` (as above) to their positions, in place.
   virtual void ApplyRope(const StepBatch& batch, Tensor qkv, int heads, const KvShape& kv,
                          const Rope& rope) = 0;
 
@@ -141,30 +153,35 @@ class Backend {
 
   /// Causal attention of every row's queries (in `qkv`, as above) over selected keys and values of
   /// its sequence, up to its own position:
-  ///   out[t, h, :] = sum_j softmax_j(q[t, h] . k[j, g] / sqrt(head_dim)) v[j, g],
-  /// g = h kv_heads / heads, j in S[t, g]. S is everything for dense rows (BudgetTokens = context).
-  /// Else it holds BudgetTokens positions: sinks, window, and of the others those with the largest
+  ///   out[t, h, :] = sum_j softmax_j(cap(scale q[t, h] . k[j, g])) v[j, g],
+  /// g = h kv_heads / heads, j in S[t, g], with the scale (ScoreScale) and soft cap of `attention`.
+  /// S is all that the row sees (SeenTokens, the most recent ones) where it is dense (BudgetTokens
+  /// of as many). Else it holds BudgetTokens positions: sinks, window, and of the others those with
+  /// the largest
   ///   mean over h in g of softmax_j(score[t, h, j]),
   /// lower positions first among equals. Scores are approximate ones from labels (LabelCodec; the
   /// query's side is rounded to 8 bits) or exact ones, as batch.selections says. `out` is of
   /// activation_type().
   virtual void Attention(const StepBatch& batch, Tensor qkv, int heads, const KvView& kv,
-                         const LayerSelector& selector, Tensor out) = 0;
+                         const LayerAttention& attention, Tensor out) = 0;
 
   /// For each probe: the share of the exact softmax mass that S[row, kv_head] of Attention with the
   /// same arguments holds, mean over the query heads; 1 for dense rows. Reads every key. `recalls`
   /// [probes] in host memory, there after Synchronize. REQUIRES: Attention with these arguments was
   /// called last.
   virtual void MeasureRecall(const StepBatch& batch, Tensor qkv, int heads, const KvView& kv,
-                             const LayerSelector& selector, std::span<const RecallProbe> probes,
+                             const LayerAttention& attention, std::span<const RecallProbe> probes,
                              float* recalls) = 0;
 
-  /// out[t, c] = silu(gate_up[t, c]) * gate_up[t, ffn + c], out [rows, ffn]; both of
+  /// out[t, c] = activation(gate_up[t, c]) * gate_up[t, ffn + c], out [rows, ffn]; both of
   /// activation_type().
-  virtual void SwiGlu(Tensor gate_up, Tensor out) = 0;
+  virtual void Gate(Activation activation, Tensor gate_up, Tensor out) = 0;
 
   /// out[i, :] = x[batch.logit_rows[first + i], :].
   virtual void GatherLogitRows(const StepBatch& batch, int first, Tensor x, Tensor out) = 0;
+
+  /// logits[i] = cap tanh(logits[i] / cap), in place; fp32, cap above 0.
+  virtual void SoftCap(Tensor logits, float cap) = 0;
 
   /// tokens[i] = the token that choices[i] makes of logits[choices[i].row - first, :], or why there
   /// is none (kLogitsNotFinite, kNoTokenLeft). `tokens` [choices] in host memory, there at once.

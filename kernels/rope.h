@@ -13,6 +13,7 @@ struct Rope {
   RopePairing pairing = RopePairing::kAdjacent;
   int dim = 0;                         ///< dimensions of a head that are rotated, from the first
   const float* frequencies = nullptr;  ///< device, [dim / 2]: radians per position of each pair
+  float magnitude = 1;  ///< cosines and sines are multiplied with it (YaRN, longrope)
 };
 
 }  // namespace winnow

@@ -29,7 +29,7 @@ inline constexpr int kMaxLabelWidth = 64;
 
 /// How keys become labels, and queries their counterparts, in one layer. In device memory.
 ///   code[i] = clamp(round(sum_c key[c, i] k[c] + offset[i]), 0, 15)
-///   score   = sum_i code[i] sum_c query[c, i] q[c] / sqrt(head_dim)
+///   score   = scale sum_i code[i] sum_c query[c, i] q[c], with the scale of LayerAttention
 /// The ranges that calibration found are folded into the matrices: codes are in units of a step.
 /// What the range's lower ends add to a score is the same for all tokens and left out.
 struct LabelCodec {
@@ -38,8 +38,15 @@ struct LabelCodec {
   const float* offset = nullptr;  ///< [kv_heads, width]
 };
 
-/// How one layer selects: the same for all sequences.
-struct LayerSelector {
+/// How one layer attends: the same for all sequences.
+struct LayerAttention {
+  float scale = 0;  ///< of q . k; 0: 1 / sqrt(head_dim)
+  /// Exact scores become soft_cap tanh(score / soft_cap) before the softmax; 0: they stay as they
+  /// are. Scores of labels are not capped.
+  float soft_cap = 0;
+  /// A row sees so many positions, up to and including its own; 0: all. Layers with a window are
+  /// dense within it, whatever a row selects.
+  int32_t sliding_window = 0;
   LabelCodec basis;                       ///< unused where no labels are kept
   const float* budget_weights = nullptr;  ///< host, [kv_heads], for kLabels; null: all 1
   int32_t sinks = 4;                      ///< first tokens, always selected
@@ -52,13 +59,25 @@ struct LayerSelector {
 /// head that looks up single tokens needs so many of them at short contexts, too.
 inline constexpr float kEvenBudget = 64;
 
+/// The factor of q . k in a layer.
+inline float ScoreScale(const LayerAttention& layer, int head_dim) {
+  return layer.scale != 0 ? layer.scale : 1 / std::sqrt(static_cast<float>(head_dim));
+}
+
+/// Tokens that a row of the layer sees, of the `context` up to and including its own.
+constexpr int32_t SeenTokens(const LayerAttention& layer, int32_t context) {
+  return layer.sliding_window > 0 ? std::min(context, layer.sliding_window) : context;
+}
+
 /// Tokens that KV head `kv_head` of a row attends to, of the `context` up to and including its own:
-/// the whole context where the row is dense, else of u = fraction context, or u = budget_tokens,
-/// ceil(e + weight (u - e)) with e = min(u, kEvenBudget), so that heads of mean weight 1 have u on
-/// average; at least the sinks and the window. Weights are finite. constexpr, so that devices can
-/// compute it, too; to the same number, for the host makes room for what a device lists.
-constexpr int32_t BudgetTokens(const Selection& selection, const LayerSelector& layer, int kv_head,
+/// all that it sees where the row is dense or the layer has a sliding window, else of u = fraction
+/// context, or u = budget_tokens, ceil(e + weight (u - e)) with e = min(u, kEvenBudget), so that
+/// heads of mean weight 1 have u on average; at least the sinks and the window. Weights are finite.
+/// constexpr, so that devices can compute it, too; to the same number, for the host makes room for
+/// what a device lists.
+constexpr int32_t BudgetTokens(const Selection& selection, const LayerAttention& layer, int kv_head,
                                int32_t context) {
+  if (layer.sliding_window > 0) return SeenTokens(layer, context);
   if (selection.kind == SelectionKind::kAll || context < layer.min_context) return context;
   const bool spread = selection.kind == SelectionKind::kLabels && layer.budget_weights != nullptr;
   const float weight = spread ? layer.budget_weights[kv_head] : 1.0f;

@@ -62,8 +62,8 @@ absl::StatusOr<AttentionBenchResult> BenchAttention(Backend& backend,
   const Tensor qkv{floats, options.batch, columns, columns};
   const Tensor out{(*outputs)->data(), options.batch, out_columns, out_columns,
                    backend.activation_type()};
-  LayerSelector selector;
-  selector.basis.query = floats + int64_t{options.batch} * columns;
+  LayerAttention attention;
+  attention.basis.query = floats + int64_t{options.batch} * columns;
 
   std::vector<int32_t> blocks(shape.blocks);
   std::iota(blocks.begin(), blocks.end(), 0);
@@ -83,7 +83,7 @@ absl::StatusOr<AttentionBenchResult> BenchAttention(Backend& backend,
     backend.BeginStep(batch);
     backend.Replay(batch, &recordings, [&] {
       for (int layer = 0; layer < layers; ++layer) {
-        backend.Attention(batch, qkv, options.heads, (*pools)->Layer(layer), selector, out);
+        backend.Attention(batch, qkv, options.heads, (*pools)->Layer(layer), attention, out);
       }
     });
     if (absl::Status status = backend.Synchronize(); !status.ok()) return status;
@@ -93,7 +93,7 @@ absl::StatusOr<AttentionBenchResult> BenchAttention(Backend& backend,
 
   AttentionBenchResult result;
   result.seconds = Median(times);
-  const int64_t budget = BudgetTokens(options.selection, selector, 0, options.context);
+  const int64_t budget = BudgetTokens(options.selection, attention, 0, options.context);
   int64_t head_bytes = budget * 2 * options.head_dim * static_cast<int64_t>(sizeof(uint16_t));
   if (options.selection.kind == SelectionKind::kLabels && budget < options.context) {
     head_bytes += int64_t{options.context} * options.label_width / 2;

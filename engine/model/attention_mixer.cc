@@ -34,16 +34,16 @@ void AttentionMixer::Run(const StepContext& context, Tensor x) const {
   const StepBatch& batch = context.batch;
   const Activations& a = context.activations;
   const KvView& kv = context.pools.Layer(settings_.layer);
-  const LayerSelector& selector = selection_.selector();
+  const LayerAttention& attention = selection_.attention();
   const int heads = settings_.heads;
 
   norm_.Run(backend, x, a.normed);
   qkv_.Run(backend, a.normed, a.qkv);
   // A norm of queries and keys would stand here, before RoPE; for one behind it there are ApplyRope
   // and StoreKv.
-  backend.RopeAndStoreKv(batch, a.qkv, heads, kv, settings_.rope, selector.basis);
+  backend.RopeAndStoreKv(batch, a.qkv, heads, kv, settings_.rope, attention.basis);
   if (context.observer) context.observer(settings_.layer, a.qkv, x);
-  backend.Attention(batch, a.qkv, heads, kv, selector, a.attended);
+  backend.Attention(batch, a.qkv, heads, kv, attention, a.attended);
   MeasureRecall(context, kv);
   output_.AddTo(backend, a.attended, x);
 }
@@ -57,7 +57,7 @@ void AttentionMixer::MeasureRecall(const StepContext& context, const KvView& kv)
   if (first == last) return;
   const auto begin = static_cast<size_t>(first - probes.begin());
   context.backend.MeasureRecall(
-      context.batch, context.activations.qkv, settings_.heads, kv, selection_.selector(),
+      context.batch, context.activations.qkv, settings_.heads, kv, selection_.attention(),
       probes.subspan(begin, static_cast<size_t>(last - first)), &context.recalls[begin]);
 }
 
@@ -66,7 +66,7 @@ void AttentionMixer::AddTraffic(const Selection& selection, int context, KvTraff
   const int64_t token_bytes =
       int64_t{2} * settings_.head_dim * static_cast<int64_t>(sizeof(uint16_t));
   for (int g = 0; g < settings_.kv_heads; ++g) {
-    const int64_t budget = BudgetTokens(selection, selection_.selector(), g, context);
+    const int64_t budget = BudgetTokens(selection, selection_.attention(), g, context);
     traffic->attended_tokens += budget;
     if (budget == tokens) {
       traffic->dense_bytes += tokens * token_bytes;

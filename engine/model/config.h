@@ -5,11 +5,36 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "kernels/activation.h"
 #include "kernels/rope.h"
 
 namespace winnow {
 
 class GgufFile;
+
+/// How some layers rotate queries and keys.
+struct RopeConfig {
+  RopePairing pairing = RopePairing::kAdjacent;
+  int dim = 0;  ///< dimensions of a head that are rotated, from the first
+  /// Frequency of each rotated pair in radians per position: [dim / 2]. Scaling (rope_scaling.h) is
+  /// folded in.
+  std::vector<double> frequencies;
+  double magnitude = 1;  ///< of what has been rotated, by what it was (YaRN, longrope)
+};
+
+/// In what a layer differs from others of its model.
+struct LayerConfig {
+  int sliding_window = 0;  ///< positions that a token sees, with its own; 0: all before it
+  int rope = 0;            ///< which of ModelConfig::ropes
+};
+
+/// A mixture of experts in place of one feed-forward network.
+struct MixtureConfig {
+  int experts = 0;         ///< of each layer; 0: there is no mixture
+  int chosen = 0;          ///< for each token
+  int ffn = 0;             ///< width of an expert
+  bool normalizes = true;  ///< weights of the chosen ones are made to sum up to 1
+};
 
 /// Everything that the forward pass needs to know of a model: sizes, and in what its family differs
 /// from others (family.h).
@@ -26,20 +51,29 @@ struct ModelConfig {
   int max_context = 0;  ///< tokens, as trained
   float norm_epsilon = 0;
 
-  RopePairing rope_pairing = RopePairing::kAdjacent;
-  int rope_dim = 0;  ///< dimensions of a head that are rotated, from the first
-  /// Frequency of each rotated pair in radians per position: [rope_dim / 2]. Scaling (linear,
-  /// Llama-3 frequency factors) is folded in.
-  std::vector<double> rope_frequencies;
+  std::vector<RopeConfig> ropes;   ///< at least one
+  std::vector<LayerConfig> layer;  ///< [layers]
 
-  bool qkv_bias = false;         ///< Qwen2
+  Activation activation = Activation::kSilu;  ///< of the feed-forward network's gate
+  float embedding_scale = 1;
+  float attention_scale = 0;     ///< of q . k; 0: 1 / sqrt(head_dim)
+  float attention_soft_cap = 0;  ///< scores become cap tanh(score / cap); 0: they stay
+  float logit_soft_cap = 0;      ///< the same of the output's logits
+  MixtureConfig mixture;
+
+  bool qkv_bias = false;       ///< Qwen2
+  bool qk_norm = false;        ///< heads of queries and keys are normed before RoPE: Qwen3, Gemma 3
+  bool post_norms = false;     ///< what modules compute is normed before it is added: Gemma
+  bool fused_qkv = false;      ///< queries, keys and values are one matrix: Phi-3
+  bool fused_gate_up = false;  ///< gate and up are one matrix, ffn_up: Phi-3
   bool tied_embeddings = false;  ///< no output.weight: the embedding table is the output matrix
 
   /// Reads and checks the configuration, and that the file holds exactly the tensors of its spec
-  /// (model_spec.h). INVALID_ARGUMENT names the key or the tensor that is missing or otherwise
-  /// wrong; UNIMPLEMENTED names a feature of the family that Winnow lacks (MoE, sliding windows,
-  /// logit soft caps, ...).
-  static absl::StatusOr<ModelConfig> FromGguf(const GgufFile& file);
+  /// (model_spec.h). Sequences will have at most `context` tokens, 0: as many as the model was
+  /// trained for; models with RoPE factors for short and for long contexts have the ones for it.
+  /// INVALID_ARGUMENT names the key or the tensor that is missing or otherwise wrong; UNIMPLEMENTED
+  /// names a feature of the family that Winnow lacks.
+  static absl::StatusOr<ModelConfig> FromGguf(const GgufFile& file, int context = 0);
 
   /// Bytes of keys and values, fp16, that one token keeps in the KV cache.
   int64_t kv_bytes_per_token() const {

@@ -27,9 +27,9 @@ std::vector<float> FoldRanges(const LabelFile& file, const LabelFile::Layer& lay
 }  // namespace
 
 LayerSelection::LayerSelection(const SelectionOptions& options, int layer) {
-  selector_.sinks = options.sinks;
-  selector_.window = options.window;
-  selector_.min_context =
+  attention_.sinks = options.sinks;
+  attention_.window = options.window;
+  attention_.min_context =
       layer < options.dense_layers ? std::numeric_limits<int32_t>::max() : options.min_context;
 }
 
@@ -44,11 +44,11 @@ absl::StatusOr<LayerSelection> LayerSelection::WithLabels(const SelectionOptions
   selection.label_width_ = file.width;
   const float* key = selection.basis_.data();
   const float* query = key + labels.key.size();
-  selection.selector_.basis = {key, query, query + labels.query.size()};
+  selection.attention_.basis = {key, query, query + labels.query.size()};
   if (!options.uniform_budgets) {
     const auto first = file.budget_weights.begin() + int64_t{layer} * file.kv_heads;
     selection.budget_weights_.assign(first, first + file.kv_heads);
-    selection.selector_.budget_weights = selection.budget_weights_.data();
+    selection.attention_.budget_weights = selection.budget_weights_.data();
   }
   return selection;
 }

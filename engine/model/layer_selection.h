@@ -24,13 +24,13 @@ class LayerSelection {
                                                    const LabelFile& file, Backend& backend);
 
   /// What operators are given. Its pointers stay valid when this object is moved.
-  const LayerSelector& selector() const { return selector_; }
+  const LayerAttention& attention() const { return attention_; }
 
   /// Numbers of a label; 0 without labels.
   int label_width() const { return label_width_; }
 
  private:
-  LayerSelector selector_;
+  LayerAttention attention_;
   int label_width_ = 0;
   DeviceFloats basis_;                 ///< of LabelCodec: key, query, offset
   std::vector<float> budget_weights_;  ///< [kv_heads]; empty: all 1

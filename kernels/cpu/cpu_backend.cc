@@ -185,14 +185,14 @@ class CpuBackend : public Backend {
   }
 
   void Attention(const StepBatch& batch, Tensor qkv, int heads, const KvView& kv,
-                 const LayerSelector& selector, Tensor out) override {
-    attention_.Run({batch, qkv, heads, kv, selector, out});
+                 const LayerAttention& attention, Tensor out) override {
+    attention_.Run({batch, qkv, heads, kv, attention, out});
   }
 
   void MeasureRecall(const StepBatch& batch, Tensor qkv, int heads, const KvView& kv,
-                     const LayerSelector& selector, std::span<const RecallProbe> probes,
+                     const LayerAttention& attention, std::span<const RecallProbe> probes,
                      float* recalls) override {
-    attention_.MeasureRecall({batch, qkv, heads, kv, selector, Tensor{}}, probes, recalls);
+    attention_.MeasureRecall({batch, qkv, heads, kv, attention, Tensor{}}, probes, recalls);
   }
 
   void SwiGlu(Tensor gate_up, Tensor out) override {

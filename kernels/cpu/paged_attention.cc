@@ -170,7 +170,7 @@ PagedAttention::Head PagedAttention::HeadOf(const AttentionCall& call, int row, 
           .block_table = block_table,
           .kind = selection.kind,
           .context = context,
-          .budget = BudgetTokens(selection, call.selector, kv_head, context)};
+          .budget = BudgetTokens(selection, call.attention, kv_head, context)};
 }
 
 void PagedAttention::ClearPlan() {
@@ -293,7 +293,7 @@ void PagedAttention::ProjectQueries(const AttentionCall& call, const Head& head)
   const int group = call.group();
   const int head_dim = call.kv.head_dim;
   const int width = call.kv.label_width;
-  const float* basis = call.selector.basis.query + int64_t{head.kv_head} * head_dim * width;
+  const float* basis = call.attention.basis.query + int64_t{head.kv_head} * head_dim * width;
   for (int h = 0; h < group; ++h) {
     ProjectQuery(call.query(head.row, head.kv_head * group + h), basis, head_dim, width,
                  Log2Scale(head_dim), &label_queries_[head.queries + h]);
@@ -340,9 +340,9 @@ void PagedAttention::ScorePart(const AttentionCall& call, const Head& head, int 
 void PagedAttention::ChoosePositions(const AttentionCall& call, const Head& head, float* scores,
                                      TopTokensScratch* scratch) {
   const int group = call.group();
-  const int sinks = call.selector.sinks;
+  const int sinks = call.attention.sinks;
   const int window =
-      head.kind == SelectionKind::kWindow ? head.budget - sinks : call.selector.window;
+      head.kind == SelectionKind::kWindow ? head.budget - sinks : call.attention.window;
   int32_t* positions = positions_.data() + head.positions;
   std::iota(positions, positions + sinks, 0);
   std::iota(positions + head.budget - window, positions + head.budget, head.context - window);

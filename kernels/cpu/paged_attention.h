@@ -18,7 +18,7 @@ struct AttentionCall {
   Tensor qkv;  ///< [rows, (heads + 2 kv_heads) head_dim], rotated
   int heads;
   const KvView& kv;
-  const LayerSelector& selector;
+  const LayerAttention& attention;
   Tensor out;  ///< [rows, heads head_dim]
 
   int group() const { return heads / kv.kv_heads; }

@@ -28,12 +28,12 @@ __device__ inline int32_t BudgetOf(const DecodeAttention& call, const BudgetWeig
                                    int row, int kv_head) {
   const int32_t context = call.contexts[row];
   if (call.max_selected == 0) return context;
-  LayerSelector selector;
-  selector.budget_weights = weights.of_head;
-  selector.sinks = call.sinks;
-  selector.window = call.window;
-  selector.min_context = call.min_context;
-  const int32_t budget = BudgetTokens(call.selections[row], selector, kv_head, context);
+  LayerAttention attention;
+  attention.budget_weights = weights.of_head;
+  attention.sinks = call.sinks;
+  attention.window = call.window;
+  attention.min_context = call.min_context;
+  const int32_t budget = BudgetTokens(call.selections[row], attention, kv_head, context);
   return budget < context ? min(budget, call.max_selected) : context;
 }
 

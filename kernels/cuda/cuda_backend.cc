@@ -163,7 +163,7 @@ class CudaBackend : public Backend {
   }
 
   void Attention(const StepBatch&, Tensor qkv, int heads, const KvView& kv,
-                 const LayerSelector& selector, Tensor out) override {
+                 const LayerAttention& attention, Tensor out) override {
     const StepShape& shape = arrays_.shape();
     if (shape.tiles > 0) {
       Note(LaunchPrefillAttention({.heads = heads,
@@ -181,11 +181,11 @@ class CudaBackend : public Backend {
            "PrefillAttention");
     }
     if (shape.decode_rows > 0) {
-      Note(decode_rows_.Attend(arrays_, qkv, heads, kv, selector, out, stream_));
+      Note(decode_rows_.Attend(arrays_, qkv, heads, kv, attention, out, stream_));
     }
   }
 
-  void MeasureRecall(const StepBatch&, Tensor, int, const KvView&, const LayerSelector&,
+  void MeasureRecall(const StepBatch&, Tensor, int, const KvView&, const LayerAttention&,
                      std::span<const RecallProbe> probes, float* recalls) override {
     Note(decode_rows_.MeasureRecall(arrays_, probes, *staging_, recalls, stream_));
   }

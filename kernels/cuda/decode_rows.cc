@@ -60,7 +60,7 @@ DecodeAttention DecodeRows::CallFrom(int first) const {
 }
 
 absl::Status DecodeRows::Attend(const StepArrays& arrays, const Tensor& qkv, int heads,
-                                const KvView& kv, const LayerSelector& selector, const Tensor& out,
+                                const KvView& kv, const LayerAttention& attention, const Tensor& out,
                                 cudaStream_t stream) {
   const StepShape& shape = arrays.shape();
   all_ = {.kv_heads = kv.kv_heads,
@@ -70,11 +70,11 @@ absl::Status DecodeRows::Attend(const StepArrays& arrays, const Tensor& qkv, int
           .kv = kv.data,
           .labels = kv.labels,
           .label_width = kv.label_width,
-          .basis = selector.basis,
-          .sinks = selector.sinks,
-          .window = selector.window,
-          .min_context = selector.min_context,
-          .budget_weights = selector.budget_weights,
+          .basis = attention.basis,
+          .sinks = attention.sinks,
+          .window = attention.window,
+          .min_context = attention.min_context,
+          .budget_weights = attention.budget_weights,
           .rows = shape.decode_rows,
           .query_rows = arrays.decode_rows,
           .sequences = arrays.decode_sequences,
@@ -83,7 +83,7 @@ absl::Status DecodeRows::Attend(const StepArrays& arrays, const Tensor& qkv, int
           .block_tables = arrays.block_tables,
           .max_blocks = shape.max_blocks,
           .max_context = shape.max_context,
-          .max_selected = shape.MaxSelected(selector, kv.kv_heads),
+          .max_selected = shape.MaxSelected(attention, kv.kv_heads),
           .exact_scores = shape.scores > 0,
           .queries = static_cast<const float*>(qkv.data),
           .query_stride = qkv.stride,

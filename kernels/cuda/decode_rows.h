@@ -23,7 +23,7 @@ class DecodeRows {
 
   /// Queues Backend::Attention of the decoding rows of `arrays`.
   absl::Status Attend(const StepArrays& arrays, const Tensor& qkv, int heads, const KvView& kv,
-                      const LayerSelector& selector, const Tensor& out, cudaStream_t stream);
+                      const LayerAttention& attention, const Tensor& out, cudaStream_t stream);
 
   /// Backend::MeasureRecall after Attend; waits for the results. `staging` is scratch of at
   /// least a megabyte in host memory.

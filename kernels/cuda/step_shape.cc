@@ -63,12 +63,12 @@ void StepShape::Round(int blocks) {
   scores = RoundBudget(scores);
 }
 
-int32_t StepShape::MaxSelected(const LayerSelector& selector, int kv_heads) const {
-  if (max_context < selector.min_context) return 0;
+int32_t StepShape::MaxSelected(const LayerAttention& attention, int kv_heads) const {
+  if (max_context < attention.min_context) return 0;
   int32_t most = 0;
   const auto add = [&](SelectionKind kind, int32_t tokens) {
     for (int g = 0; tokens > 0 && g < kv_heads; ++g) {
-      most = std::max(most, BudgetTokens({kind, 1, tokens}, selector, g, max_context));
+      most = std::max(most, BudgetTokens({kind, 1, tokens}, attention, g, max_context));
     }
   };
   add(SelectionKind::kLabels, labels);

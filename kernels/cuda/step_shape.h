@@ -32,7 +32,7 @@ struct StepShape {
   void Round(int blocks);
 
   /// What no KV head that selects attends to more of, in this layer; 0 if none selects.
-  int32_t MaxSelected(const LayerSelector& selector, int kv_heads) const;
+  int32_t MaxSelected(const LayerAttention& attention, int kv_heads) const;
 };
 
 /// Sizes as Round leaves them: up by at most an eighth, but for small ones.

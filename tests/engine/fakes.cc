@@ -58,7 +58,7 @@ HistoryModel::Slot& HistoryModel::SlotOf(std::span<const int32_t> table, int32_t
 }
 
 KvTraffic HistoryModel::Traffic(const Selection& selection, int context) const {
-  const int attended = BudgetTokens(selection, LayerSelector{}, 0, context);
+  const int attended = BudgetTokens(selection, LayerAttention{}, 0, context);
   KvTraffic traffic;
   (attended < context ? traffic.row_bytes : traffic.dense_bytes) = 100 * attended;
   traffic.equivalent_bytes = 100 * context;

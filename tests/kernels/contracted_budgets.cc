@@ -19,7 +19,7 @@ int32_t ContractedBudget(const BudgetQuestion& question) {
   selection.kind = winnow_contracted::SelectionKind::kLabels;
   selection.fraction = question.fraction;
   selection.budget_tokens = question.budget_tokens;
-  winnow_contracted::LayerSelector layer;
+  winnow_contracted::LayerAttention layer;
   layer.budget_weights = &question.weight;
   return BudgetTokens(selection, layer, 0, question.context);
 }

@@ -34,14 +34,14 @@ class RandomSteps {
       KvView& kv = kv_.emplace_back(KvView{shape});
       kv.data = Take(shape.bytes());
       if (shape.label_width > 0) kv.labels = Take(shape.label_bytes());
-      LayerSelector& selector = selectors_.emplace_back();
-      selector.min_context = 200;
+      LayerAttention& attention = attentions_.emplace_back();
+      attention.min_context = 200;
       if (shape.label_width > 0) {
         const int64_t basis = int64_t{shape.kv_heads} * shape.head_dim * shape.label_width;
-        selector.basis.key = Random(basis);
-        selector.basis.query = Random(basis);
-        selector.basis.offset = Random(int64_t{shape.kv_heads} * shape.label_width);
-        selector.budget_weights = weights_.data();
+        attention.basis.key = Random(basis);
+        attention.basis.query = Random(basis);
+        attention.basis.offset = Random(int64_t{shape.kv_heads} * shape.label_width);
+        attention.budget_weights = weights_.data();
       }
       qkv_columns_ =
           std::max<int64_t>(qkv_columns_, int64_t{kHeads + 2 * shape.kv_heads} * shape.head_dim);
@@ -152,13 +152,13 @@ class RandomSteps {
       const Tensor attended{activations_, rows, kHeads * kv.head_dim, kHeads * kv.head_dim, type};
       backend_.Copy(qkv_, reinterpret_cast<const std::byte*>(random_qkv_.data()),
                     rows * columns * 4);
-      backend_.RopeAndStoreKv(batch_, qkv, kHeads, kv, ropes_[l], selectors_[l].basis);
+      backend_.RopeAndStoreKv(batch_, qkv, kHeads, kv, ropes_[l], attentions_[l].basis);
       backend_.Replay(batch_, &recordings_[l], [&] {
-        backend_.Attention(batch_, qkv, kHeads, kv, selectors_[l], attended);
+        backend_.Attention(batch_, qkv, kHeads, kv, attentions_[l], attended);
       });
       if (!probes_[l].empty()) {
-        backend_.Attention(batch_, qkv, kHeads, kv, selectors_[l], attended);
-        backend_.MeasureRecall(batch_, qkv, kHeads, kv, selectors_[l], probes_[l], recalls_.data());
+        backend_.Attention(batch_, qkv, kHeads, kv, attentions_[l], attended);
+        backend_.MeasureRecall(batch_, qkv, kHeads, kv, attentions_[l], probes_[l], recalls_.data());
       }
     }
     const Tensor logits{logits_, kLogitRows, kVocab, kVocab};
@@ -211,7 +211,7 @@ class RandomSteps {
   Backend& backend_;
   std::vector<std::unique_ptr<Buffer>> buffers_;
   std::vector<KvView> kv_;
-  std::vector<LayerSelector> selectors_;
+  std::vector<LayerAttention> attentions_;
   std::array<float, 6> weights_ = {1, 3, 0.2f, 1.5f, 0.9f, 1};
   std::vector<Rope> ropes_;
   std::unique_ptr<Matrix> matrix_, table_;

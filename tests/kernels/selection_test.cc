@@ -58,7 +58,7 @@ class Sequence {
     query_basis = RandomFloats(matrix, random, 0.15f);
     offset = RandomFloats(int64_t{shape.kv_heads} * shape.width, random, 1);
     for (float& o : offset) o += 7.5f;
-    selector.basis = {key_basis.data(), query_basis.data(), offset.data()};
+    attention.basis = {key_basis.data(), query_basis.data(), offset.data()};
 
     qkv = RandomFloats(int64_t{shape.context} * shape.columns(), random);
     for (int64_t i = 0; i < std::ssize(qkv); ++i) {
@@ -79,7 +79,7 @@ class Sequence {
     backend->BeginStep(batch);
     backend->RopeAndStoreKv(batch, View(qkv, shape.columns()), shape.heads, kv,
                             {RopePairing::kAdjacent, shape.head_dim, frequencies.data()},
-                            selector.basis);
+                            attention.basis);
   }
 
   // Output [rows, heads, head_dim] of rows [first, first + count), with one selection for each;
@@ -104,11 +104,11 @@ class Sequence {
                       shape.columns()};
     std::vector<float> out(int64_t{count} * shape.heads * shape.head_dim, NAN);
     backend->BeginStep(batch);
-    backend->Attention(batch, rows, shape.heads, kv, selector,
+    backend->Attention(batch, rows, shape.heads, kv, attention,
                        View(out, int64_t{shape.heads} * shape.head_dim));
     if (recalls != nullptr) {
       recalls->resize(probes.size());
-      backend->MeasureRecall(batch, rows, shape.heads, kv, selector, probes, recalls->data());
+      backend->MeasureRecall(batch, rows, shape.heads, kv, attention, probes, recalls->data());
     }
     return out;
   }
@@ -176,7 +176,7 @@ class Sequence {
   std::vector<int> Select(int position, int kv_head, const Selection& selection,
                           double* margin) const {
     const int context = position + 1;
-    const int budget = BudgetTokens(selection, selector, kv_head, context);
+    const int budget = BudgetTokens(selection, attention, kv_head, context);
     std::vector<int> order(context);
     std::iota(order.begin(), order.end(), 0);
     *margin = std::numeric_limits<double>::infinity();
@@ -192,7 +192,7 @@ class Sequence {
       }
     }
     for (int j = 0; j < context; ++j) {
-      if (j < selector.sinks || j >= context - selector.window) weight[j] = INFINITY;
+      if (j < attention.sinks || j >= context - attention.window) weight[j] = INFINITY;
     }
     std::ranges::stable_sort(order, [&](int a, int b) { return weight[a] > weight[b]; });
     if (selection.kind != SelectionKind::kWindow && std::isfinite(weight[order[budget - 1]])) {
@@ -236,7 +236,7 @@ class Sequence {
   std::unique_ptr<Buffer> memory;
   std::unique_ptr<Buffer> label_memory;
   KvView kv;
-  LayerSelector selector;
+  LayerAttention attention;
   std::vector<int32_t> table;
   std::vector<float> key_basis, query_basis, offset;
   std::vector<float> qkv;
@@ -426,7 +426,7 @@ TEST(SelectionTest, RowsOfMoreContextThanIsComputedAtOnceAreTheSame) {
 TEST(SelectionTest, HeadsHaveBudgetsOfTheirOwn) {
   Sequence sequence({}, 27);
   const float weights[] = {0.5f, 4.0f};
-  sequence.selector.budget_weights = weights;
+  sequence.attention.budget_weights = weights;
   std::vector<float> recalls;
   const auto out = sequence.Attend(699, {kSparse}, &recalls);
   EXPECT_GE(sequence.Check(699, kSparse, out.data(), recalls.data()), 1);
@@ -434,7 +434,7 @@ TEST(SelectionTest, HeadsHaveBudgetsOfTheirOwn) {
 }
 
 TEST(BudgetTokensTest, IsTheShareOfTheContextWithinItsLimits) {
-  LayerSelector layer;  // 4 sinks, a window of 16
+  LayerAttention layer;  // 4 sinks, a window of 16
   const Selection sixteenth{.kind = SelectionKind::kLabels, .fraction = 1.0f / 16};
   EXPECT_EQ(BudgetTokens(sixteenth, layer, 0, 1600), 100);
   EXPECT_EQ(BudgetTokens(sixteenth, layer, 0, 1601), 101);
@@ -466,7 +466,7 @@ TEST(BudgetTokensTest, IsTheSameHoweverCompilersRoundWhatTheyMayContract) {
   if (!__builtin_cpu_supports("fma")) GTEST_SKIP() << "the processor fuses nothing";
 #endif
   const auto budget = [](const BudgetQuestion& question) {
-    LayerSelector layer;
+    LayerAttention layer;
     layer.budget_weights = &question.weight;
     return BudgetTokens({SelectionKind::kLabels, question.fraction, question.budget_tokens}, layer,
                         0, question.context);

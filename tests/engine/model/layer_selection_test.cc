@@ -45,16 +45,16 @@ LabelFile RandomLabels() {
 TEST(LayerSelectionTest, WithoutLabelsHasNeitherBasisNorWeights) {
   const LayerSelection selection({.sinks = 3, .window = 7, .min_context = 50, .dense_layers = 1},
                                  1);
-  EXPECT_EQ(selection.selector().sinks, 3);
-  EXPECT_EQ(selection.selector().window, 7);
-  EXPECT_EQ(selection.selector().min_context, 50);
-  EXPECT_EQ(selection.selector().budget_weights, nullptr);
+  EXPECT_EQ(selection.attention().sinks, 3);
+  EXPECT_EQ(selection.attention().window, 7);
+  EXPECT_EQ(selection.attention().min_context, 50);
+  EXPECT_EQ(selection.attention().budget_weights, nullptr);
   EXPECT_EQ(selection.label_width(), 0);
 }
 
 TEST(LayerSelectionTest, TheFirstLayersStayDenseAtEveryContext) {
   const LayerSelection selection({.dense_layers = 1}, 0);
-  EXPECT_EQ(selection.selector().min_context, std::numeric_limits<int32_t>::max());
+  EXPECT_EQ(selection.attention().min_context, std::numeric_limits<int32_t>::max());
 }
 
 TEST(LayerSelectionTest, CountsLabelsOfItsLayerInStepsOfTheirRanges) {
@@ -63,7 +63,7 @@ TEST(LayerSelectionTest, CountsLabelsOfItsLayerInStepsOfTheirRanges) {
   const auto loaded = LayerSelection::WithLabels({}, 1, file, *backend);
   ASSERT_TRUE(loaded.ok()) << loaded.status();
   EXPECT_EQ(loaded->label_width(), kWidth);
-  const LabelCodec& basis = loaded->selector().basis;
+  const LabelCodec& basis = loaded->attention().basis;
   const LabelFile::Layer& layer = file.layers[1];
   for (int g = 0; g < kKvHeads; ++g) {
     for (int i = 0; i < kWidth; ++i) {
@@ -85,12 +85,12 @@ TEST(LayerSelectionTest, SpreadsTheBudgetAsTheFileSaysUnlessItIsUniform) {
   auto loaded = LayerSelection::WithLabels({}, 2, file, *backend);
   ASSERT_TRUE(loaded.ok()) << loaded.status();
   const LayerSelection moved = *std::move(loaded);
-  EXPECT_EQ(moved.selector().budget_weights[0], 20);
-  EXPECT_EQ(moved.selector().budget_weights[1], 21);
+  EXPECT_EQ(moved.attention().budget_weights[0], 20);
+  EXPECT_EQ(moved.attention().budget_weights[1], 21);
 
   const auto uniform = LayerSelection::WithLabels({.uniform_budgets = true}, 2, file, *backend);
   ASSERT_TRUE(uniform.ok()) << uniform.status();
-  EXPECT_EQ(uniform->selector().budget_weights, nullptr);
+  EXPECT_EQ(uniform->attention().budget_weights, nullptr);
 }
 
 }  // namespace

@@ -396,7 +396,7 @@ class CudaAttentionTest : public CudaBackendTest {
 
   struct Pool {
     KvView kv;
-    LayerSelector selector;
+    LayerAttention attention;
   };
 
   // Fills both pools; kept are the step's rows, whose RoPE (frequency 0.02 for all pairs) and store
@@ -436,8 +436,8 @@ class CudaAttentionTest : public CudaBackendTest {
       Pool& pool = device ? device_pool_ : cpu_pool_;
       pool.kv = {{blocks, kv_heads, kBlockTokens, head_dim, label_width}};
       const std::vector<std::byte> poison(pool.kv.bytes(), std::byte{0xff});
-      pool.selector.sinks = 4;
-      pool.selector.window = 16;
+      pool.attention.sinks = 4;
+      pool.attention.window = 16;
       for (auto [data, bytes] : {std::pair{&pool.kv.data, pool.kv.bytes()},
                                  std::pair{&pool.kv.labels, pool.kv.label_bytes()}}) {
         auto memory = backend.Allocate(bytes);
@@ -446,9 +446,9 @@ class CudaAttentionTest : public CudaBackendTest {
         backend.Copy(*data, poison.data(), bytes);
         buffers_.push_back(*std::move(memory));
       }
-      pool.selector.basis = {key_basis_.data(), query_basis_.data(), offset_.data()};
+      pool.attention.basis = {key_basis_.data(), query_basis_.data(), offset_.data()};
       if (device) {
-        pool.selector.basis = {Floats(key_basis_), Floats(query_basis_), Floats(offset_)};
+        pool.attention.basis = {Floats(key_basis_), Floats(query_basis_), Floats(offset_)};
       }
     }
     tokens_.clear();
@@ -489,12 +489,12 @@ class CudaAttentionTest : public CudaBackendTest {
     cpu_->BeginStep(batch);
     cpu_->RopeAndStoreKv(batch, View(rotated_, columns_), heads_, cpu_pool_.kv,
                          {RopePairing::kHalves, head_dim, frequencies_.data()},
-                         cpu_pool_.selector.basis);
+                         cpu_pool_.attention.basis);
     device_rotated_ = Put(qkv, columns_);
     backend_->BeginStep(batch);
     backend_->RopeAndStoreKv(batch, device_rotated_, heads_, device_pool_.kv,
                              {RopePairing::kHalves, head_dim, Floats(frequencies_)},
-                             device_pool_.selector.basis);
+                             device_pool_.attention.basis);
     Sync();
   }
 
@@ -504,13 +504,13 @@ class CudaAttentionTest : public CudaBackendTest {
     const StepBatch batch = Batch(selections);
     const Tensor out = Poisoned(batch.rows(), heads_ * device_pool_.kv.head_dim, DataType::kBF16);
     backend_->BeginStep(batch);
-    backend_->Attention(batch, device_rotated_, heads_, device_pool_.kv, device_pool_.selector,
+    backend_->Attention(batch, device_rotated_, heads_, device_pool_.kv, device_pool_.attention,
                         out);
     if (recalls != nullptr) {
       const auto probes = Probes();
       recalls->assign(probes.size(), NAN);
       backend_->MeasureRecall(batch, device_rotated_, heads_, device_pool_.kv,
-                              device_pool_.selector, probes, recalls->data());
+                              device_pool_.attention, probes, recalls->data());
       Sync();
     }
     return Get(out);
@@ -522,12 +522,12 @@ class CudaAttentionTest : public CudaBackendTest {
     const int columns = heads_ * cpu_pool_.kv.head_dim;
     std::vector<float> out(int64_t{batch.rows()} * columns, NAN);
     cpu_->BeginStep(batch);
-    cpu_->Attention(batch, View(rotated_, columns_), heads_, cpu_pool_.kv, cpu_pool_.selector,
+    cpu_->Attention(batch, View(rotated_, columns_), heads_, cpu_pool_.kv, cpu_pool_.attention,
                     View(out, columns));
     if (recalls != nullptr) {
       const auto probes = Probes();
       recalls->assign(probes.size(), NAN);
-      cpu_->MeasureRecall(batch, View(rotated_, columns_), heads_, cpu_pool_.kv, cpu_pool_.selector,
+      cpu_->MeasureRecall(batch, View(rotated_, columns_), heads_, cpu_pool_.kv, cpu_pool_.attention,
                           probes, recalls->data());
     }
     return out;
@@ -595,7 +595,7 @@ TEST_F(CudaAttentionTest, WhatOnePassRotatesAndStoresIsWhatTwoDo) {
         for (const bool labels : {false, true}) {
           const StepBatch batch = Batch({});
           const Rope rope{pairing, head_dim, Floats(frequencies_)};
-          const LabelCodec& basis = device_pool_.selector.basis;
+          const LabelCodec& basis = device_pool_.attention.basis;
           std::vector<float> qkv[2];
           std::vector<std::byte> stored[2];
           for (const bool fused : {false, true}) {
@@ -758,12 +758,12 @@ TEST_F(CudaAttentionTest, ReplaysOfARecordingComputeTheirOwnBatch) {
     const Tensor queued = Poisoned(2, columns, DataType::kBF16);
     backend_->BeginStep(batch);
     backend_->Replay(batch, &recordings, [&] {
-      backend_->Attention(batch, device_rotated_, heads_, device_pool_.kv, device_pool_.selector,
+      backend_->Attention(batch, device_rotated_, heads_, device_pool_.kv, device_pool_.attention,
                           replayed);
     });
     const auto got = Get(replayed);
     backend_->BeginStep(batch);
-    backend_->Attention(batch, device_rotated_, heads_, device_pool_.kv, device_pool_.selector,
+    backend_->Attention(batch, device_rotated_, heads_, device_pool_.kv, device_pool_.attention,
                         queued);
     EXPECT_EQ(got, Get(queued)) << "round " << round;
   }

@@ -191,12 +191,12 @@ class Problem {
   }
   int query_stride() const { return (shape_.kv_heads * shape_.group + 3) * shape_.head_dim; }
   int Budget(int row, int g) const {
-    LayerSelector selector;
-    selector.budget_weights = weights_.data();
-    selector.sinks = kSinks;
-    selector.window = kWindow;
-    selector.min_context = kMinContext;
-    const int budget = BudgetTokens(rows_[row].selection, selector, g, rows_[row].context);
+    LayerAttention attention;
+    attention.budget_weights = weights_.data();
+    attention.sinks = kSinks;
+    attention.window = kWindow;
+    attention.min_context = kMinContext;
+    const int budget = BudgetTokens(rows_[row].selection, attention, g, rows_[row].context);
     return budget < rows_[row].context ? std::min(budget, shape_.most_selected) : budget;
   }
   int Entry(int row, int g, int position) const {
@@ -707,12 +707,12 @@ TEST_F(DecodeAttentionTest, BudgetsAreThoseOfTheHost) {
   Check(cudaDeviceSynchronize());
   const std::vector<int32_t> budgets = answers.Get();
   for (int i = 0; i < count; ++i) {
-    LayerSelector selector;
-    selector.budget_weights = &questions[i].weight;
-    selector.sinks = DecodeAttention().sinks;
-    selector.window = DecodeAttention().window;
-    selector.min_context = DecodeAttention().min_context;
-    ASSERT_EQ(budgets[i], BudgetTokens(questions[i].selection, selector, 0, questions[i].context))
+    LayerAttention attention;
+    attention.budget_weights = &questions[i].weight;
+    attention.sinks = DecodeAttention().sinks;
+    attention.window = DecodeAttention().window;
+    attention.min_context = DecodeAttention().min_context;
+    ASSERT_EQ(budgets[i], BudgetTokens(questions[i].selection, attention, 0, questions[i].context))
         << "seed " << Seed() << ", weight " << questions[i].weight << ", fraction "
         << questions[i].selection.fraction << ", tokens " << questions[i].selection.budget_tokens
         << ", context " << questions[i].context;

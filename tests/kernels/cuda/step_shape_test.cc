@@ -47,16 +47,16 @@ TEST(StepShapeTest, NoHeadOfAnyRowSelectsMoreThanTheShapeSays) {
     }
     std::vector<float> weights(3);
     for (float& weight : weights) weight = real(0.0001f, random() % 2 == 0 ? 1 : 20);
-    LayerSelector selector;
-    if (random() % 4 != 0) selector.budget_weights = weights.data();
-    if (random() % 4 == 0) selector.min_context = static_cast<int>(random() % 1000);
+    LayerAttention attention;
+    if (random() % 4 != 0) attention.budget_weights = weights.data();
+    if (random() % 4 == 0) attention.min_context = static_cast<int>(random() % 1000);
     const StepShape shape = ShapeOf(rows);
-    const int32_t most = shape.MaxSelected(selector, 3);
+    const int32_t most = shape.MaxSelected(attention, 3);
     ASSERT_EQ(shape.decode_rows, std::ssize(rows));
     for (const Row& row : rows) {
       ASSERT_LE(row.context, shape.max_context);
       for (int g = 0; g < 3; ++g) {
-        const int32_t budget = BudgetTokens(row.selection, selector, g, row.context);
+        const int32_t budget = BudgetTokens(row.selection, attention, g, row.context);
         if (budget < row.context) {
           ASSERT_LE(budget, most) << "context " << row.context << ", fraction "
                                   << row.selection.fraction << ", tokens "
@@ -69,7 +69,7 @@ TEST(StepShapeTest, NoHeadOfAnyRowSelectsMoreThanTheShapeSays) {
 
 TEST(StepShapeTest, DenseStepsSelectNothing) {
   EXPECT_EQ(ShapeOf({{{}, 5000}, {{}, 30}}).MaxSelected({}, 4), 0);
-  LayerSelector dense;
+  LayerAttention dense;
   dense.min_context = 1 << 30;
   EXPECT_EQ(ShapeOf({{{SelectionKind::kLabels, 0.1f, 0}, 5000}}).MaxSelected(dense, 4), 0);
 }
