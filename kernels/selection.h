@@ -47,7 +47,7 @@ struct LayerAttention {
   /// A row sees so many positions, up to and including its own; 0: all. Layers with a window are
   /// dense within it, whatever a row selects.
   int32_t sliding_window = 0;
-  LabelCodec basis;                       ///< unused where no labels are kept
+  LabelCodec basis = {};                  ///< unused where no labels are kept
   const float* budget_weights = nullptr;  ///< host, [kv_heads], for kLabels; null: all 1
   int32_t sinks = 4;                      ///< first tokens, always selected
   int32_t window = 16;                    ///< most recent tokens, always selected

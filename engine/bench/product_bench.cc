@@ -48,7 +48,7 @@ absl::StatusOr<double> MeasureProductRate(Backend& backend, int rows) {
   }
   const StepBatch batch = step.Build();
   backend.BeginStep(batch);
-  backend.Embed(batch, **table, embedded);
+  backend.Embed(batch, **table, /*scale=*/1, embedded);
   backend.RmsNorm(embedded, reinterpret_cast<const float*>(norm), 1e-5f, normed);
   if (absl::Status status = backend.Synchronize(); !status.ok()) return status;
 

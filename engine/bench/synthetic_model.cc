@@ -43,9 +43,11 @@ ModelConfig ConfigOf(const Shape& shape) {
   config.vocab = shape.vocab;
   config.max_context = shape.max_context;
   config.norm_epsilon = 1e-5f;
-  config.rope_dim = config.head_dim;
-  for (int i = 0; i < config.rope_dim / 2; ++i) {
-    config.rope_frequencies.push_back(std::pow(shape.rope_base, -2.0 * i / config.rope_dim));
+  config.layer.resize(shape.layers);
+  RopeConfig& rope = config.ropes.emplace_back();
+  rope.dim = config.head_dim;
+  for (int i = 0; i < rope.dim / 2; ++i) {
+    rope.frequencies.push_back(std::pow(shape.rope_base, -2.0 * i / rope.dim));
   }
   return config;
 }

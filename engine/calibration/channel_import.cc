@@ -78,7 +78,8 @@ absl::StatusOr<ChannelRanking> Rank(const nlohmann::json& json, const ModelConfi
           return absl::InvalidArgumentError(
               absl::StrCat(key, "[", i, "] is not a permutation of the channels 0 to ", d - 1));
         }
-        for (int c = 0; c < d; ++c) sums[ChannelOfFile(c, d, config.rope_pairing)] += places[c];
+        const RopePairing pairing = config.ropes[0].pairing;
+        for (int c = 0; c < d; ++c) sums[ChannelOfFile(c, d, pairing)] += places[c];
       }
       std::vector<int> channels(d);
       std::iota(channels.begin(), channels.end(), 0);

@@ -25,7 +25,7 @@ struct Slot {
 };
 
 Tensor FirstRows(const Tensor& tensor, int64_t rows) {
-  return {tensor.data, rows, tensor.columns, tensor.stride, tensor.type};
+  return {tensor.data, std::min(rows, tensor.rows), tensor.columns, tensor.stride, tensor.type};
 }
 
 }  // namespace
@@ -46,6 +46,7 @@ absl::StatusOr<ActivationMemory> ActivationMemory::Allocate(const ModelConfig& c
       {&step.attended, rows, query_columns, type},
       {&step.gate_up, rows, int64_t{2} * config.ffn, type},
       {&step.gated, rows, config.ffn, type},
+      {&step.branch, config.post_norms ? rows : 0, hidden, DataType::kF32},
       {&memory.logits_.residual, kLogitRows, hidden, DataType::kF32},
       {&memory.logits_.logits, kLogitRows, config.vocab, DataType::kF32},
   };
@@ -69,7 +70,8 @@ Activations ActivationMemory::OfStep(int rows) const {
           .qkv = FirstRows(step_.qkv, rows),
           .attended = FirstRows(step_.attended, rows),
           .gate_up = FirstRows(step_.gate_up, rows),
-          .gated = FirstRows(step_.gated, rows)};
+          .gated = FirstRows(step_.gated, rows),
+          .branch = FirstRows(step_.branch, rows)};
 }
 
 LogitActivations ActivationMemory::OfLogits(int rows) const {

@@ -18,6 +18,7 @@ struct Activations {
   Tensor attended;  ///< [rows, heads head_dim]
   Tensor gate_up;   ///< [rows, 2 ffn]
   Tensor gated;     ///< [rows, ffn]
+  Tensor branch;    ///< fp32 [rows, hidden]: a module's output before its norm; none without such
 };
 
 /// What rows become on their way to logits, some at a time.

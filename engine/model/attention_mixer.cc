@@ -21,11 +21,19 @@ absl::StatusOr<std::unique_ptr<Mixer>> AttentionMixer::Load(const AttentionSpec&
   if (!norm.ok()) return norm.status();
   absl::StatusOr<Linear> qkv = Linear::Load(spec.qkv, loader);
   if (!qkv.ok()) return qkv.status();
-  absl::StatusOr<Linear> output = Linear::Load(spec.output, loader);
+  absl::StatusOr<ModuleOutput> output =
+      ModuleOutput::Load(spec.output, spec.post_norm, settings.norm_epsilon, loader);
   if (!output.ok()) return output.status();
   mixer->norm_ = *std::move(norm);
   mixer->qkv_ = *std::move(qkv);
   mixer->output_ = *std::move(output);
+  if (spec.query_norm.empty()) return mixer;
+  absl::StatusOr<DeviceFloats> query_norm = loader.LoadVector({&spec.query_norm, 1});
+  if (!query_norm.ok()) return query_norm.status();
+  absl::StatusOr<DeviceFloats> key_norm = loader.LoadVector({&spec.key_norm, 1});
+  if (!key_norm.ok()) return key_norm.status();
+  mixer->query_norm_ = *std::move(query_norm);
+  mixer->key_norm_ = *std::move(key_norm);
   return mixer;
 }
 
@@ -39,13 +47,15 @@ void AttentionMixer::Run(const StepContext& context, Tensor x) const {
 
   norm_.Run(backend, x, a.normed);
   qkv_.Run(backend, a.normed, a.qkv);
-  // A norm of queries and keys would stand here, before RoPE; for one behind it there are ApplyRope
-  // and StoreKv.
+  if (query_norm_.data() != nullptr) {
+    backend.NormalizeHeads(a.qkv, heads, kv, query_norm_.data(), key_norm_.data(),
+                           settings_.norm_epsilon);
+  }
   backend.RopeAndStoreKv(batch, a.qkv, heads, kv, settings_.rope, attention.basis);
   if (context.observer) context.observer(settings_.layer, a.qkv, x);
   backend.Attention(batch, a.qkv, heads, kv, attention, a.attended);
   MeasureRecall(context, kv);
-  output_.AddTo(backend, a.attended, x);
+  output_.AddTo(context, a.attended, x);
 }
 
 void AttentionMixer::MeasureRecall(const StepContext& context, const KvView& kv) const {
@@ -62,7 +72,7 @@ void AttentionMixer::MeasureRecall(const StepContext& context, const KvView& kv)
 }
 
 void AttentionMixer::AddTraffic(const Selection& selection, int context, KvTraffic* traffic) const {
-  const int64_t tokens = context;
+  const int64_t tokens = SeenTokens(selection_.attention(), context);
   const int64_t token_bytes =
       int64_t{2} * settings_.head_dim * static_cast<int64_t>(sizeof(uint16_t));
   for (int g = 0; g < settings_.kv_heads; ++g) {

@@ -4,17 +4,18 @@
 
 #include "absl/status/statusor.h"
 #include "engine/model/block.h"
+#include "engine/model/device_floats.h"
 #include "engine/model/layer_selection.h"
 #include "engine/model/linear.h"
 #include "engine/model/model_spec.h"
+#include "engine/model/module_output.h"
 #include "engine/model/rms_norm.h"
 #include "engine/model/weight_loader.h"
 #include "kernels/rope.h"
 
 namespace winnow {
 
-/// What attention in one layer is told beside its weights. A window of the layer's own and soft
-/// caps would stand here.
+/// What attention in one layer is told beside its weights.
 struct AttentionSettings {
   int layer = 0;  ///< whose keys, values and labels it reads and writes
   int heads = 0;  ///< query heads
@@ -50,8 +51,10 @@ class AttentionMixer : public Mixer {
   const AttentionSettings settings_;
   const LayerSelection selection_;
   RmsNorm norm_;
-  Linear qkv_;     ///< [(heads + 2 kv_heads) head_dim, hidden]
-  Linear output_;  ///< [hidden, heads head_dim]
+  Linear qkv_;               ///< [(heads + 2 kv_heads) head_dim, hidden]
+  DeviceFloats query_norm_;  ///< [head_dim] or none, as in key_norm_
+  DeviceFloats key_norm_;
+  ModuleOutput output_;  ///< [hidden, heads head_dim]
 };
 
 }  // namespace winnow

@@ -1,5 +1,6 @@
 #include "engine/model/build_blocks.h"
 
+#include <cstddef>
 #include <memory>
 #include <utility>
 
@@ -12,8 +13,12 @@ namespace {
 
 absl::StatusOr<LayerSelection> MakeSelection(const BlockOptions& options, int layer,
                                              Backend& backend) {
-  if (options.labels == nullptr) return LayerSelection(options.selection, layer);
-  return LayerSelection::WithLabels(options.selection, layer, *options.labels, backend);
+  const bool has_window = options.config.layer[static_cast<size_t>(layer)].sliding_window > 0;
+  if (options.labels == nullptr || has_window) {
+    return LayerSelection(options.selection, options.config, layer);
+  }
+  return LayerSelection::WithLabels(options.selection, options.config, layer, *options.labels,
+                                    backend);
 }
 
 absl::StatusOr<Block> BuildBlock(const BlockSpec& spec, int layer, const BlockOptions& options,
@@ -21,17 +26,18 @@ absl::StatusOr<Block> BuildBlock(const BlockSpec& spec, int layer, const BlockOp
   const ModelConfig& config = options.config;
   absl::StatusOr<LayerSelection> selection = MakeSelection(options, layer, backend);
   if (!selection.ok()) return selection.status();
+  const auto rope = static_cast<size_t>(config.layer[static_cast<size_t>(layer)].rope);
   const AttentionSettings settings = {.layer = layer,
                                       .heads = config.heads,
                                       .kv_heads = config.kv_heads,
                                       .head_dim = config.head_dim,
                                       .norm_epsilon = config.norm_epsilon,
-                                      .rope = options.rope};
+                                      .rope = options.ropes[rope]};
   absl::StatusOr<std::unique_ptr<Mixer>> mixer =
       AttentionMixer::Load(spec.attention, settings, *std::move(selection), loader);
   if (!mixer.ok()) return mixer.status();
   absl::StatusOr<std::unique_ptr<FeedForward>> feed_forward =
-      GatedFeedForward::Load(spec.feed_forward, config.norm_epsilon, loader);
+      GatedFeedForward::Load(spec.feed_forward, config.activation, config.norm_epsilon, loader);
   if (!feed_forward.ok()) return feed_forward.status();
   return Block{*std::move(mixer), *std::move(feed_forward)};
 }

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <span>
 #include <vector>
 
 #include "absl/status/statusor.h"
@@ -17,7 +18,7 @@ namespace winnow {
 /// What blocks are built from, beside weights.
 struct BlockOptions {
   const ModelConfig& config;
-  Rope rope;  ///< its frequencies outlive the blocks
+  std::span<const Rope> ropes;  ///< those of the config; their frequencies outlive the blocks
   SelectionOptions selection;
   const LabelFile* labels;  ///< null: there are none to select by
 };

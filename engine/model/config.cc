@@ -138,21 +138,24 @@ absl::StatusOr<std::vector<float>> ReadRopeFactors(const GgufFile& file, int pai
   return factors;
 }
 
-absl::Status ReadRope(const GgufFile& file, MetadataFields& fields, ModelConfig& config) {
-  config.rope_dim = fields.Int("rope.dimension_count", 2, config.head_dim, config.head_dim);
+absl::Status ReadRope(const GgufFile& file, const Family& family, MetadataFields& fields,
+                      ModelConfig& config) {
+  RopeConfig& rope = config.ropes.emplace_back();
+  rope.pairing = family.rope_pairing;
+  rope.dim = fields.Int("rope.dimension_count", 2, config.head_dim, config.head_dim);
   const double base = fields.Float("rope.freq_base", 1, 1e12, 10000);
   const absl::StatusOr<double> factor = ReadLinearRopeFactor(file, fields);
   if (!factor.ok()) return factor.status();
-  if (config.rope_dim % 2 != 0) {
-    return Invalid(file, "metadata key ", fields.FullKey("rope.dimension_count"), " is ",
-                   config.rope_dim, "; it must be even");
+  if (rope.dim % 2 != 0) {
+    return Invalid(file, "metadata key ", fields.FullKey("rope.dimension_count"), " is ", rope.dim,
+                   "; it must be even");
   }
-  const int pairs = config.rope_dim / 2;
+  const int pairs = rope.dim / 2;
   const absl::StatusOr<std::vector<float>> pair_factors = ReadRopeFactors(file, pairs);
   if (!pair_factors.ok()) return pair_factors.status();
   for (int i = 0; i < pairs; ++i) {
-    const double frequency = std::pow(base, -2.0 * i / config.rope_dim);
-    config.rope_frequencies.push_back(frequency / (*factor * (*pair_factors)[i]));
+    const double frequency = std::pow(base, -2.0 * i / rope.dim);
+    rope.frequencies.push_back(frequency / (*factor * (*pair_factors)[i]));
   }
   return absl::OkStatus();
 }
@@ -215,7 +218,6 @@ absl::StatusOr<ModelConfig> ModelConfig::FromGguf(const GgufFile& file) {
   if (!family.ok()) return family.status();
   ModelConfig config;
   config.architecture = (*family)->architecture;
-  config.rope_pairing = (*family)->rope_pairing;
   config.name = file.GetString("general.name")
                     .value_or(std::filesystem::path(file.path()).filename().string());
 
@@ -231,8 +233,9 @@ absl::StatusOr<ModelConfig> ModelConfig::FromGguf(const GgufFile& file) {
                          fields.FullKey("attention.sliding_window"), " is ", window,
                          ") is not supported");
   }
+  config.layer.resize(static_cast<size_t>(config.layers));
   status = ReadHeadDim(file, fields, config);
-  if (status.ok()) status = ReadRope(file, fields, config);
+  if (status.ok()) status = ReadRope(file, **family, fields, config);
   if (status.ok()) status = ReadFromTensors(file, **family, config);
   if (status.ok()) status = CheckTensors(file, config);
   if (!status.ok()) return status;

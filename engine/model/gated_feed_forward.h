@@ -6,17 +6,19 @@
 #include "engine/model/block.h"
 #include "engine/model/linear.h"
 #include "engine/model/model_spec.h"
+#include "engine/model/module_output.h"
 #include "engine/model/rms_norm.h"
 #include "engine/model/weight_loader.h"
+#include "kernels/activation.h"
 
 namespace winnow {
 
-/// x += W_down (silu(W_gate n) * (W_up n)) with n = norm(x): SwiGLU. Another activation of the gate
-/// would be chosen here.
+/// x += W_down (activation(W_gate n) * (W_up n)) with n = norm(x): SwiGLU, GeGLU.
 class GatedFeedForward : public FeedForward {
  public:
   /// The errors of WeightLoader.
   static absl::StatusOr<std::unique_ptr<FeedForward>> Load(const FeedForwardSpec& spec,
+                                                           Activation activation,
                                                            float norm_epsilon,
                                                            const WeightLoader& loader);
 
@@ -25,11 +27,12 @@ class GatedFeedForward : public FeedForward {
   WeightTotals totals() const override;
 
  private:
-  GatedFeedForward() = default;
+  explicit GatedFeedForward(Activation activation) : activation_(activation) {}
 
+  const Activation activation_;
   RmsNorm norm_;
-  Linear gate_up_;  ///< [2 ffn, hidden]
-  Linear down_;     ///< [hidden, ffn]
+  Linear gate_up_;     ///< [2 ffn, hidden]
+  ModuleOutput down_;  ///< [hidden, ffn]
 };
 
 }  // namespace winnow

@@ -14,7 +14,8 @@ struct KvOptions {
   int label_width = 0;   ///< LabelFile::width if labels are kept beside all keys, else 0
 };
 
-/// What each of the model's layers keeps: the same, whole contexts.
+/// What each of the model's layers keeps: the same, whole contexts, but labels only where rows may
+/// select, in layers without a sliding window.
 std::vector<KvShape> KvLayout(const ModelConfig& config, const KvOptions& options);
 
 }  // namespace winnow

@@ -26,7 +26,11 @@ std::vector<float> FoldRanges(const LabelFile& file, const LabelFile::Layer& lay
 
 }  // namespace
 
-LayerSelection::LayerSelection(const SelectionOptions& options, int layer) {
+LayerSelection::LayerSelection(const SelectionOptions& options, const ModelConfig& config,
+                               int layer) {
+  attention_.scale = config.attention_scale;
+  attention_.soft_cap = config.attention_soft_cap;
+  attention_.sliding_window = config.layer[static_cast<size_t>(layer)].sliding_window;
   attention_.sinks = options.sinks;
   attention_.window = options.window;
   attention_.min_context =
@@ -34,9 +38,9 @@ LayerSelection::LayerSelection(const SelectionOptions& options, int layer) {
 }
 
 absl::StatusOr<LayerSelection> LayerSelection::WithLabels(const SelectionOptions& options,
-                                                          int layer, const LabelFile& file,
-                                                          Backend& backend) {
-  LayerSelection selection(options, layer);
+                                                          const ModelConfig& config, int layer,
+                                                          const LabelFile& file, Backend& backend) {
+  LayerSelection selection(options, config, layer);
   const LabelFile::Layer& labels = file.layers[static_cast<size_t>(layer)];
   absl::StatusOr<DeviceFloats> basis = DeviceFloats::Upload(FoldRanges(file, labels), backend);
   if (!basis.ok()) return basis.status();

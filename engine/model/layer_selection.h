@@ -4,6 +4,7 @@
 
 #include "absl/status/statusor.h"
 #include "engine/attention/policy.h"
+#include "engine/model/config.h"
 #include "engine/model/device_floats.h"
 #include "engine/model/label_file.h"
 #include "kernels/backend.h"
@@ -11,16 +12,17 @@
 
 namespace winnow {
 
-/// How one layer selects: by which options, by which label basis, and with which budgets of its KV
-/// heads.
+/// How one layer attends: as the model's configuration says, and selects by which options, by which
+/// label basis, and with which budgets of its KV heads.
 class LayerSelection {
  public:
   /// Without labels: with sinks and window only, and uniform budgets.
-  LayerSelection(const SelectionOptions& options, int layer);
+  LayerSelection(const SelectionOptions& options, const ModelConfig& config, int layer);
 
-  /// With the labels of `file`, which is not needed afterwards. REQUIRES: `backend` outlives the
-  /// result. The errors of Backend::Allocate.
-  static absl::StatusOr<LayerSelection> WithLabels(const SelectionOptions& options, int layer,
+  /// With the labels of `file`, which is not needed afterwards. REQUIRES: the layer has no sliding
+  /// window; `backend` outlives the result. The errors of Backend::Allocate.
+  static absl::StatusOr<LayerSelection> WithLabels(const SelectionOptions& options,
+                                                   const ModelConfig& config, int layer,
                                                    const LabelFile& file, Backend& backend);
 
   /// What operators are given. Its pointers stay valid when this object is moved.

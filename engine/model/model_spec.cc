@@ -26,20 +26,37 @@ class TensorList {
   std::vector<TensorSpec> tensors_;
 };
 
-AttentionSpec ListAttention(const ModelConfig& config, TensorList& list) {
+LinearSpec ListQkv(const ModelConfig& config, TensorList& list) {
   const int64_t hidden = config.hidden;
   const int64_t q_rows = int64_t{config.heads} * config.head_dim;
   const int64_t kv_rows = int64_t{config.kv_heads} * config.head_dim;
+  LinearSpec spec;
+  const auto add = [&](const char* weight, const char* bias, int64_t rows) {
+    spec.weights.push_back(list.Add(weight, {rows, hidden}));
+    if (config.qkv_bias) spec.biases.push_back(list.Add(bias, {rows}));
+  };
+  if (config.fused_qkv) {
+    add("attn_qkv.weight", "attn_qkv.bias", q_rows + 2 * kv_rows);
+  } else {
+    add("attn_q.weight", "attn_q.bias", q_rows);
+    add("attn_k.weight", "attn_k.bias", kv_rows);
+    add("attn_v.weight", "attn_v.bias", kv_rows);
+  }
+  return spec;
+}
+
+AttentionSpec ListAttention(const ModelConfig& config, TensorList& list) {
+  const int64_t hidden = config.hidden;
+  const int64_t q_rows = int64_t{config.heads} * config.head_dim;
   AttentionSpec spec;
   spec.norm = list.Add("attn_norm.weight", {hidden});
-  spec.qkv.weights = {list.Add("attn_q.weight", {q_rows, hidden}),
-                      list.Add("attn_k.weight", {kv_rows, hidden}),
-                      list.Add("attn_v.weight", {kv_rows, hidden})};
-  if (config.qkv_bias) {
-    spec.qkv.biases = {list.Add("attn_q.bias", {q_rows}), list.Add("attn_k.bias", {kv_rows}),
-                       list.Add("attn_v.bias", {kv_rows})};
+  spec.qkv = ListQkv(config, list);
+  if (config.qk_norm) {
+    spec.query_norm = list.Add("attn_q_norm.weight", {config.head_dim});
+    spec.key_norm = list.Add("attn_k_norm.weight", {config.head_dim});
   }
   spec.output.weights = {list.Add("attn_output.weight", {hidden, q_rows})};
+  if (config.post_norms) spec.post_norm = list.Add("post_attention_norm.weight", {hidden});
   return spec;
 }
 
@@ -48,9 +65,14 @@ FeedForwardSpec ListFeedForward(const ModelConfig& config, TensorList& list) {
   const int64_t ffn = config.ffn;
   FeedForwardSpec spec;
   spec.norm = list.Add("ffn_norm.weight", {hidden});
-  spec.gate_up.weights = {list.Add("ffn_gate.weight", {ffn, hidden}),
-                          list.Add("ffn_up.weight", {ffn, hidden})};
+  if (config.fused_gate_up) {
+    spec.gate_up.weights = {list.Add("ffn_up.weight", {2 * ffn, hidden})};
+  } else {
+    spec.gate_up.weights = {list.Add("ffn_gate.weight", {ffn, hidden}),
+                            list.Add("ffn_up.weight", {ffn, hidden})};
+  }
   spec.down.weights = {list.Add("ffn_down.weight", {hidden, ffn})};
+  if (config.post_norms) spec.post_norm = list.Add("post_ffw_norm.weight", {hidden});
   return spec;
 }
 

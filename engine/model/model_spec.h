@@ -9,7 +9,7 @@
 namespace winnow {
 
 /// Llama 3's factors of the RoPE frequencies, [rope_dim / 2], in files that have them. No module
-/// reads them: ModelConfig::rope_frequencies holds what they say.
+/// reads them: ModelConfig::ropes holds what they say.
 inline constexpr char kRopeFactorsTensor[] = "rope_freqs.weight";
 
 /// A tensor that a model consists of.
@@ -24,19 +24,22 @@ struct LinearSpec {
   std::vector<std::string> biases;  ///< one for each matrix, or none
 };
 
-/// Names of an attention module's tensors. Norms of queries and keys, and one behind the module,
-/// would be named here; so would what layers do otherwise than others, such as a window.
+/// Names of an attention module's tensors. Those that a family does without are empty.
 struct AttentionSpec {
   std::string norm;
-  LinearSpec qkv;  ///< queries, then keys, then values
+  LinearSpec qkv;          ///< queries, then keys, then values
+  std::string query_norm;  ///< of a head
+  std::string key_norm;    ///< likewise
   LinearSpec output;
+  std::string post_norm;
 };
 
-/// Names of a feed-forward module's tensors. Experts would be another spec beside it.
+/// Names of a feed-forward module's tensors. Those that a family does without are empty.
 struct FeedForwardSpec {
   std::string norm;
   LinearSpec gate_up;  ///< the gate, then what it is multiplied with
   LinearSpec down;
+  std::string post_norm;
 };
 
 struct BlockSpec {
@@ -55,8 +58,8 @@ struct ModelSpec {
   /// All of them, in the order of the forward pass.
   std::vector<TensorSpec> tensors;
 
-  /// The spec of a model of this configuration. Reads the configuration's sizes, qkv_bias and
-  /// tied_embeddings.
+  /// The spec of a model of this configuration. Reads its sizes and what says which tensors there
+  /// are.
   static ModelSpec Of(const ModelConfig& config);
 };
 

@@ -19,4 +19,8 @@ void RmsNorm::Run(Backend& backend, Tensor in, Tensor out) const {
   backend.RmsNorm(in, weights_.data(), epsilon_, out);
 }
 
+void RmsNorm::AddTo(Backend& backend, Tensor in, Tensor sum) const {
+  backend.AddNormalized(in, weights_.data(), epsilon_, sum);
+}
+
 }  // namespace winnow

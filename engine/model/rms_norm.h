@@ -23,6 +23,9 @@ class RmsNorm {
   /// Backend::RmsNorm of `in`, fp32; `out` is of Backend::activation_type().
   void Run(Backend& backend, Tensor in, Tensor out) const;
 
+  /// Backend::AddNormalized: adds the norm of `in` to `sum`, both fp32.
+  void AddTo(Backend& backend, Tensor in, Tensor sum) const;
+
  private:
   DeviceFloats weights_;
   float epsilon_ = 0;

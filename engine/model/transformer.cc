@@ -6,6 +6,7 @@
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
 #include "engine/model/build_blocks.h"
+#include "engine/model/layer_selection.h"
 #include "engine/model/model_spec.h"
 #include "engine/model/weight_loader.h"
 
@@ -16,7 +17,9 @@ absl::StatusOr<std::unique_ptr<Transformer>> Transformer::Load(const WeightSourc
                                                                Backend& backend, KvPools& pools,
                                                                const TransformerOptions& options) {
   for (int layer = 0; layer < pools.layers(); ++layer) {
-    absl::Status status = backend.CheckAttention(config.heads, pools.Layer(layer));
+    const LayerSelection selection(options.selection, config, layer);
+    absl::Status status =
+        backend.CheckAttention(config.heads, pools.Layer(layer), selection.attention());
     if (!status.ok()) return status;
   }
   std::unique_ptr<Transformer> transformer(new Transformer(config, backend, pools));
@@ -30,18 +33,13 @@ absl::Status Transformer::LoadModules(const WeightSource& weights,
                                       const TransformerOptions& options) {
   const ModelSpec spec = ModelSpec::Of(config_);
   const WeightLoader loader(weights, backend_);
-  const std::vector<float> frequencies(config_.rope_frequencies.begin(),
-                                       config_.rope_frequencies.end());
-  absl::StatusOr<DeviceFloats> rope_frequencies = DeviceFloats::Upload(frequencies, backend_);
-  if (!rope_frequencies.ok()) return rope_frequencies.status();
-  rope_frequencies_ = *std::move(rope_frequencies);
-
+  if (absl::Status status = LoadRopes(); !status.ok()) return status;
   absl::StatusOr<std::unique_ptr<Matrix>> embedding = loader.LoadEmbedding(spec.embedding);
   if (!embedding.ok()) return embedding.status();
   embedding_ = *std::move(embedding);
 
   const BlockOptions block_options = {
-      .config = config_, .rope = rope(), .selection = options.selection, .labels = options.labels};
+      .config = config_, .ropes = ropes_, .selection = options.selection, .labels = options.labels};
   absl::StatusOr<std::vector<Block>> blocks = BuildBlocks(spec, block_options, loader, backend_);
   if (!blocks.ok()) return blocks.status();
   blocks_ = *std::move(blocks);
@@ -55,11 +53,22 @@ absl::Status Transformer::LoadModules(const WeightSource& weights,
   return absl::OkStatus();
 }
 
+absl::Status Transformer::LoadRopes() {
+  for (const RopeConfig& rope : config_.ropes) {
+    const std::vector<float> numbers(rope.frequencies.begin(), rope.frequencies.end());
+    absl::StatusOr<DeviceFloats> frequencies = DeviceFloats::Upload(numbers, backend_);
+    if (!frequencies.ok()) return frequencies.status();
+    ropes_.push_back(
+        {rope.pairing, rope.dim, frequencies->data(), static_cast<float>(rope.magnitude)});
+    rope_frequencies_.push_back(*std::move(frequencies));
+  }
+  return absl::OkStatus();
+}
+
 absl::Status Transformer::TakeStepMemory(const TransformerOptions& options) {
   std::vector<KvShape> layers;
   for (int layer = 0; layer < pools_.layers(); ++layer) layers.push_back(pools_.Layer(layer));
   const int pool_tokens = layers[0].blocks * layers[0].block_tokens;
-  const Rope ropes[] = {rope()};
   const int rows = options.max_step_tokens;
   const StepLimits limits = {
       .rows = rows,
@@ -68,7 +77,7 @@ absl::Status Transformer::TakeStepMemory(const TransformerOptions& options) {
       .logit_rows = ActivationMemory::kLogitRows,
       .heads = config_.heads,
       .layers = layers,
-      .ropes = ropes,
+      .ropes = ropes_,
       .columns = std::max({config_.hidden, config_.heads * config_.head_dim, config_.ffn}),
       .vocab = config_.vocab};
   absl::StatusOr<ActivationMemory> activations =
@@ -81,10 +90,6 @@ absl::Status Transformer::TakeStepMemory(const TransformerOptions& options) {
   }
   activations_ = *std::move(activations);
   return absl::OkStatus();
-}
-
-Rope Transformer::rope() const {
-  return {config_.rope_pairing, config_.rope_dim, rope_frequencies_.data()};
 }
 
 absl::Status Transformer::Forward(const StepBatch& batch, std::span<float> logits,
@@ -134,6 +139,7 @@ void Transformer::Compute(const StepBatch& batch, std::span<float> recalls,
     backend_.GatherLogitRows(batch, first, context.activations.residual, rows.residual);
     output_norm_.Run(backend_, rows.residual, rows.normed);
     output_.Run(backend_, rows.normed, rows.logits);
+    if (config_.logit_soft_cap > 0) backend_.SoftCap(rows.logits, config_.logit_soft_cap);
     take(first, rows.logits);
   }
 }
@@ -141,7 +147,7 @@ void Transformer::Compute(const StepBatch& batch, std::span<float> recalls,
 // Leaves the residual stream after the last block.
 void Transformer::RunBlocks(const StepContext& context) {
   const Tensor x = context.activations.residual;
-  backend_.Embed(context.batch, *embedding_, x);
+  backend_.Embed(context.batch, *embedding_, config_.embedding_scale, x);
   for (const Block& block : blocks_) block.Run(context, x);
 }
 

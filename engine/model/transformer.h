@@ -21,6 +21,7 @@
 #include "engine/model/step_context.h"
 #include "engine/model/weight_source.h"
 #include "kernels/backend.h"
+#include "kernels/rope.h"
 
 namespace winnow {
 
@@ -73,7 +74,7 @@ class Transformer : public ForwardPass {
 
   absl::Status LoadModules(const WeightSource& weights, const TransformerOptions& options);
   absl::Status TakeStepMemory(const TransformerOptions& options);
-  Rope rope() const;
+  absl::Status LoadRopes();
   void Compute(const StepBatch& batch, std::span<float> recalls,
                absl::FunctionRef<void(int first, const Tensor& logits)> take);
   void RunBlocks(const StepContext& context);
@@ -83,7 +84,8 @@ class Transformer : public ForwardPass {
   KvPools& pools_;
   LayerObserver observer_;
 
-  DeviceFloats rope_frequencies_;  ///< [rope_dim / 2]
+  std::vector<DeviceFloats> rope_frequencies_;  ///< of each of the ropes, [dim / 2]
+  std::vector<Rope> ropes_;                     ///< as in the config
   std::unique_ptr<Matrix> embedding_;
   std::vector<Block> blocks_;
   RmsNorm output_norm_;

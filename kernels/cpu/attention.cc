@@ -127,19 +127,36 @@ HWY_INLINE void ScoreRows(const KvRows& kv, const float* const* queries, int cou
   }
 }
 
-// scores[0, count) become exp(score - max), those up to the next multiple of kLanes 0.
-void SoftmaxWeights(int count, float* scores, Partial* partial) {
+// scores[j] = cap tanh(scores[j] / cap) from `begin` to `end`, whole vectors of `d`.
+template <typename D>
+HWY_NOINLINE void CapScores(D d, float cap, int begin, int end, float* scores) {
+  const auto caps = hn::Set(d, cap);
+  const auto inverse = hn::Set(d, 1 / cap);
+  for (int j = begin; j < end; j += static_cast<int>(hn::Lanes(d))) {
+    const auto scaled = hn::Mul(hn::LoadU(d, scores + j), inverse);
+    hn::StoreU(hn::Mul(caps, hn::Tanh(d, scaled)), d, scores + j);
+  }
+}
+
+// The multiples of kLanes around what is visible.
+HWY_INLINE Visible WholeVectors(const Visible& visible) {
+  return {visible.begin / kLanes * kLanes, (visible.end + kLanes - 1) / kLanes * kLanes};
+}
+
+// Visible scores become exp(score - max), those beside them in the same vectors 0.
+void SoftmaxWeights(const Visible& visible, float* scores, Partial* partial) {
   const F32 d;
-  const int padded = (count + kLanes - 1) / kLanes * kLanes;
-  std::fill(scores + count, scores + padded, -INFINITY);
-  VF32 largest = hn::LoadU(d, scores);
-  for (int j = kLanes; j < padded; j += kLanes) {
+  const Visible whole = WholeVectors(visible);
+  std::fill(scores + whole.begin, scores + visible.begin, -INFINITY);
+  std::fill(scores + visible.end, scores + whole.end, -INFINITY);
+  VF32 largest = hn::LoadU(d, scores + whole.begin);
+  for (int j = whole.begin + kLanes; j < whole.end; j += kLanes) {
     largest = hn::Max(largest, hn::LoadU(d, scores + j));
   }
   partial->max = hn::GetLane(hn::MaxOfLanes(d, largest));
   const VF32 max = hn::Set(d, partial->max);
   VF32 sum = hn::Zero(d);
-  for (int j = 0; j < padded; j += kLanes) {
+  for (int j = whole.begin; j < whole.end; j += kLanes) {
     const VF32 score = hn::LoadU(d, scores + j);
     // Masked explicitly: exp of -inf would do, but its polynomial may yield a NaN on the way.
     const VF32 weight =
@@ -179,22 +196,31 @@ HWY_INLINE void AddValues(const uint16_t* const* keys, int64_t offset, int64_t n
   }
 }
 
-// kRows rows over the whole chunk. Positions beyond a row's count are computed but weigh nothing.
+// kRows rows over what any of them sees of the chunk. Positions that a row does not see are
+// computed but weigh nothing.
 template <int kRows>
-void AttendRows(const KvRows& kv, const float* const* queries, const int* counts, float scale,
-                float* scores, Partial* partials) {
-  const int positions = *std::max_element(counts, counts + kRows);
-  float* row_scores[kRows];
+void AttendRows(const KvRows& kv, const float* const* queries, const Visible* visible,
+                const ScoreForm& form, float* scores, Partial* partials) {
+  int first = kChunkTokens;
+  int end = 0;
   for (int r = 0; r < kRows; ++r) {
-    row_scores[r] = scores + r * kChunkTokens;
+    first = std::min(first, visible[r].begin / kTileKeys * kTileKeys);
+    end = std::max(end, visible[r].end);
     std::fill(partials[r].out, partials[r].out + kv.head_dim, 0.0f);
   }
-  ScoreRows<kRows>(kv, queries, positions, scale, row_scores);
+  const KvRows seen{kv.keys + first, kv.head_dim};
+  const int positions = end - first;
+  float* row_scores[kRows];  // of the positions from `first` on
+  for (int r = 0; r < kRows; ++r) row_scores[r] = scores + r * kChunkTokens + first;
+  ScoreRows<kRows>(seen, queries, positions, form.scale, row_scores);
   for (int r = 0; r < kRows; ++r) {
-    SoftmaxWeights(counts[r], row_scores[r], &partials[r]);
+    float* of_row = scores + r * kChunkTokens;
+    const Visible whole = WholeVectors(visible[r]);
+    if (form.soft_cap > 0) CapScores(F32(), form.soft_cap, whole.begin, whole.end, of_row);
+    SoftmaxWeights(visible[r], of_row, &partials[r]);
     // Weights of positions that other rows of the tile see and this one does not.
-    const int padded = (counts[r] + kLanes - 1) / kLanes * kLanes;
-    if (padded < positions) std::fill(row_scores[r] + padded, row_scores[r] + positions, 0.0f);
+    if (first < whole.begin) std::fill(of_row + first, of_row + whole.begin, 0.0f);
+    if (whole.end < end) std::fill(of_row + whole.end, of_row + end, 0.0f);
   }
   constexpr int kVectors = kLanes == 16 ? 1 : 2;  // steps of 16 dimensions, any head size
   for (int c = 0; c < kv.head_dim;) {
@@ -205,9 +231,9 @@ void AttendRows(const KvRows& kv, const float* const* queries, const int* counts
     c += (wide ? 4 : kVectors) * kLanes;
     const int next = kv.head_dim + (c < kv.head_dim ? c : 0);
     if (wide) {
-      AddValues<kRows, 4>(kv.keys, offset, next, positions, row_scores, at);
+      AddValues<kRows, 4>(seen.keys, offset, next, positions, row_scores, at);
     } else {
-      AddValues<kRows, kVectors>(kv.keys, offset, next, positions, row_scores, at);
+      AddValues<kRows, kVectors>(seen.keys, offset, next, positions, row_scores, at);
     }
   }
 }
@@ -233,20 +259,24 @@ HWY_INLINE void WithRows(int rows, const Body& body) {
   }
 }
 
-void AttendChunk(const KvRows& kv, const float* const* queries, const int* counts, int rows,
-                 float scale, float* scores, Partial* partials) {
+void AttendChunk(const KvRows& kv, const float* const* queries, const Visible* visible, int rows,
+                 const ScoreForm& form, float* scores, Partial* partials) {
   for (int r = 0; r < rows; r += kTileRows) {
     WithRows(std::min(kTileRows, rows - r), [&](auto tile) {
-      AttendRows<tile()>(kv, queries + r, counts + r, scale, scores, partials + r);
+      AttendRows<tile()>(kv, queries + r, visible + r, form, scores, partials + r);
     });
   }
 }
 
-void ScoreKeys(const KvRows& kv, const float* const* queries, int rows, int count, float scale,
-               float* const* scores) {
+void ScoreKeys(const KvRows& kv, const float* const* queries, int rows, int count,
+               const ScoreForm& form, float* const* scores) {
   for (int r = 0; r < rows; r += kTileRows) {
     WithRows(std::min(kTileRows, rows - r),
-             [&](auto tile) { ScoreRows<tile()>(kv, queries + r, count, scale, scores + r); });
+             [&](auto tile) { ScoreRows<tile()>(kv, queries + r, count, form.scale, scores + r); });
+  }
+  if (form.soft_cap == 0) return;
+  for (int r = 0; r < rows; ++r) {
+    CapScores(hn::Full128<float>(), form.soft_cap, 0, count, scores[r]);
   }
 }
 
@@ -276,14 +306,14 @@ HWY_EXPORT(AttendChunk);
 HWY_EXPORT(ScoreKeys);
 HWY_EXPORT(MergePartial);
 
-void AttendChunk(const KvRows& kv, const float* const* queries, const int* counts, int rows,
-                 float scale, float* scores, Partial* partials) {
-  HWY_DYNAMIC_DISPATCH(AttendChunk)(kv, queries, counts, rows, scale, scores, partials);
+void AttendChunk(const KvRows& kv, const float* const* queries, const Visible* visible, int rows,
+                 const ScoreForm& form, float* scores, Partial* partials) {
+  HWY_DYNAMIC_DISPATCH(AttendChunk)(kv, queries, visible, rows, form, scores, partials);
 }
 
-void ScoreKeys(const KvRows& kv, const float* const* queries, int rows, int count, float scale,
-               float* const* scores) {
-  HWY_DYNAMIC_DISPATCH(ScoreKeys)(kv, queries, rows, count, scale, scores);
+void ScoreKeys(const KvRows& kv, const float* const* queries, int rows, int count,
+               const ScoreForm& form, float* const* scores) {
+  HWY_DYNAMIC_DISPATCH(ScoreKeys)(kv, queries, rows, count, form, scores);
 }
 
 void MergePartial(const Partial& next, int head_dim, Partial* total) {

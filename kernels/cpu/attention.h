@@ -28,17 +28,30 @@ struct KvRows {
   int head_dim;  ///< multiple of 16
 };
 
-/// Queries that share a KV head: row i attends to the first counts[i] (1 to kChunkTokens) of the
-/// positions. `scores` is scratch for rows * kChunkTokens floats.
-///   s_j = scale q . k_j
-///   partials[i] = {max_j s_j, sum_j exp(s_j - max), sum_j exp(s_j - max) v_j}
-void AttendChunk(const KvRows& kv, const float* const* queries, const int* counts, int rows,
-                 float scale, float* scores, Partial* partials);
+/// How a query and a key make a score:
+///   s = scale q . k, or soft_cap tanh(scale q . k / soft_cap) where there is a soft cap.
+struct ScoreForm {
+  float scale;
+  float soft_cap;  ///< 0: none
+};
 
-/// scores[i][j] = scale queries[i] . k_j for the first `count` positions; every scores[i] has room
+/// The positions of a chunk that a query attends to: [begin, end), at least one.
+struct Visible {
+  int begin;
+  int end;
+};
+
+/// Queries that share a KV head: row i attends to visible[i] of a chunk's positions. Keys before
+/// the first visible position, rounded down to a multiple of kTileKeys, are not read. `scores` is
+/// scratch for rows * kChunkTokens floats.
+///   partials[i] = {max_j s_j, sum_j exp(s_j - max), sum_j exp(s_j - max) v_j}
+void AttendChunk(const KvRows& kv, const float* const* queries, const Visible* visible, int rows,
+                 const ScoreForm& form, float* scores, Partial* partials);
+
+/// scores[i][j] = s of queries[i] and k_j for the first `count` positions; every scores[i] has room
 /// for `count` rounded up to a multiple of kTileKeys.
-void ScoreKeys(const KvRows& kv, const float* const* queries, int rows, int count, float scale,
-               float* const* scores);
+void ScoreKeys(const KvRows& kv, const float* const* queries, int rows, int count,
+               const ScoreForm& form, float* const* scores);
 
 /// Merges `next`, a later piece, into `total`. `total` starts as {-infinity, 0, zeros}.
 void MergePartial(const Partial& next, int head_dim, Partial* total);

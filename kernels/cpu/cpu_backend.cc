@@ -66,7 +66,9 @@ class CpuBackend : public Backend {
   std::string_view name() const override { return "cpu"; }
   DataType activation_type() const override { return DataType::kF32; }
 
-  absl::Status CheckAttention(int, const KvShape&) const override { return absl::OkStatus(); }
+  absl::Status CheckAttention(int, const KvShape&, const LayerAttention&) const override {
+    return absl::OkStatus();
+  }
 
   absl::StatusOr<std::unique_ptr<Buffer>> Allocate(int64_t bytes) override {
     absl::StatusOr<std::unique_ptr<HostBuffer>> buffer = HostBuffer::Create(bytes);
@@ -118,14 +120,23 @@ class CpuBackend : public Backend {
     queue();
   }
 
-  void Embed(const StepBatch& batch, const Matrix& table, Tensor out) override {
+  void Embed(const StepBatch& batch, const Matrix& table, float scale, Tensor out) override {
     const auto& host_table = static_cast<const HostTable&>(table);
-    for (int t = 0; t < batch.rows(); ++t) host_table.Row(batch.tokens[t], out.Row(t));
+    for (int t = 0; t < batch.rows(); ++t) {
+      float* row = out.Row(t);
+      host_table.Row(batch.tokens[t], row);
+      if (scale != 1) std::for_each_n(row, out.columns, [&](float& x) { x *= scale; });
+    }
   }
 
   void RmsNorm(Tensor x, const float* weight, float epsilon, Tensor out) override {
     ForRows(x.rows, x.columns,
             [&](int64_t t) { RmsNormRow(x.Row(t), weight, epsilon, x.columns, out.Row(t)); });
+  }
+
+  void AddNormalized(Tensor x, const float* weight, float epsilon, Tensor sum) override {
+    ForRows(x.rows, x.columns,
+            [&](int64_t t) { AddNormalizedRow(x.Row(t), weight, epsilon, x.columns, sum.Row(t)); });
   }
 
   void MatMul(Tensor x, const Matrix& w, const float* bias, bool accumulate, Tensor out) override {
@@ -158,6 +169,16 @@ class CpuBackend : public Backend {
         MatMulInteger(item, quantized_, tile_scratch_.get() + worker * lines);
       } else {
         MatMulFloat(item, x);
+      }
+    });
+  }
+
+  void NormalizeHeads(Tensor qkv, int heads, const KvShape& kv, const float* query_weight,
+                      const float* key_weight, float epsilon) override {
+    ForRows(qkv.rows, qkv.columns, [&](int64_t t) {
+      for (int h = 0; h < heads + kv.kv_heads; ++h) {
+        float* head = qkv.Row(t) + h * kv.head_dim;
+        RmsNormRow(head, h < heads ? query_weight : key_weight, epsilon, kv.head_dim, head);
       }
     });
   }
@@ -195,10 +216,10 @@ class CpuBackend : public Backend {
     attention_.MeasureRecall({batch, qkv, heads, kv, attention, Tensor{}}, probes, recalls);
   }
 
-  void SwiGlu(Tensor gate_up, Tensor out) override {
+  void Gate(Activation activation, Tensor gate_up, Tensor out) override {
     ForRows(out.rows, out.columns * 8, [&](int64_t t) {  // an exponential weighs several additions
       const float* row = gate_up.Row(t);
-      SwiGluRow(row, row + out.columns, out.columns, out.Row(t));
+      GateRow(activation, row, row + out.columns, out.columns, out.Row(t));
     });
   }
 
@@ -206,6 +227,11 @@ class CpuBackend : public Backend {
     for (int64_t i = 0; i < out.rows; ++i) {
       std::memcpy(out.Row(i), x.Row(batch.logit_rows[first + i]), x.columns * sizeof(float));
     }
+  }
+
+  void SoftCap(Tensor logits, float cap) override {
+    ForRows(logits.rows, logits.columns * 8,
+            [&](int64_t t) { SoftCapRow(cap, logits.columns, logits.Row(t)); });
   }
 
   void ChooseTokens(Tensor logits, int first, std::span<const TokenChoice> choices,

@@ -19,7 +19,8 @@ namespace hn = hwy::HWY_NAMESPACE;
 using F32 = hn::CappedTag<float, 16>;
 constexpr int kLanes = static_cast<int>(hn::MaxLanes(F32()));
 
-void RmsNormRow(const float* x, const float* weight, float epsilon, int64_t columns, float* out) {
+// 1 / sqrt(mean(x^2) + epsilon)
+float NormScale(const float* x, float epsilon, int64_t columns) {
   const F32 d;
   auto squares = hn::Zero(d);
   int64_t c = 0;
@@ -29,24 +30,89 @@ void RmsNormRow(const float* x, const float* weight, float epsilon, int64_t colu
   }
   float sum = hn::GetLane(hn::SumOfLanes(d, squares));
   for (int64_t i = c; i < columns; ++i) sum += x[i] * x[i];
-  const float scale = 1 / std::sqrt(sum / static_cast<float>(columns) + epsilon);
-  const auto scales = hn::Set(d, scale);
-  for (int64_t i = 0; i < c; i += kLanes) {
-    hn::StoreU(hn::Mul(hn::Mul(hn::LoadU(d, x + i), scales), hn::LoadU(d, weight + i)), d, out + i);
-  }
-  for (int64_t i = c; i < columns; ++i) out[i] = x[i] * scale * weight[i];
+  return 1 / std::sqrt(sum / static_cast<float>(columns) + epsilon);
 }
 
-void SwiGluRow(const float* gate, const float* up, int64_t columns, float* out) {
+void RmsNormRow(const float* x, const float* weight, float epsilon, int64_t columns, float* out) {
   const F32 d;
-  const auto one = hn::Set(d, 1.0f);
+  const float scale = NormScale(x, epsilon, columns);
+  const auto scales = hn::Set(d, scale);
   int64_t c = 0;
   for (; c + kLanes <= columns; c += kLanes) {
-    const auto g = hn::LoadU(d, gate + c);
-    const auto silu = hn::Div(g, hn::Add(one, hn::Exp(d, hn::Neg(g))));
-    hn::StoreU(hn::Mul(silu, hn::LoadU(d, up + c)), d, out + c);
+    hn::StoreU(hn::Mul(hn::Mul(hn::LoadU(d, x + c), scales), hn::LoadU(d, weight + c)), d, out + c);
   }
-  for (; c < columns; ++c) out[c] = gate[c] / (1 + std::exp(-gate[c])) * up[c];
+  for (; c < columns; ++c) out[c] = x[c] * scale * weight[c];
+}
+
+void AddNormalizedRow(const float* x, const float* weight, float epsilon, int64_t columns,
+                      float* sum) {
+  const F32 d;
+  const float scale = NormScale(x, epsilon, columns);
+  const auto scales = hn::Set(d, scale);
+  int64_t c = 0;
+  for (; c + kLanes <= columns; c += kLanes) {
+    const auto normed = hn::Mul(hn::Mul(hn::LoadU(d, x + c), scales), hn::LoadU(d, weight + c));
+    hn::StoreU(hn::Add(hn::LoadU(d, sum + c), normed), d, sum + c);
+  }
+  for (; c < columns; ++c) sum[c] += x[c] * scale * weight[c];
+}
+
+// For vectors and for single numbers.
+struct Silu {
+  template <typename V>
+  HWY_INLINE V operator()(F32 d, V x) const {
+    return hn::Div(x, hn::Add(hn::Set(d, 1.0f), hn::Exp(d, hn::Neg(x))));
+  }
+  float operator()(float x) const { return x / (1 + std::exp(-x)); }
+};
+
+struct GeluTanh {
+  static constexpr float kRoot = 0.7978845608f;  // sqrt(2 / pi)
+  static constexpr float kCubic = 0.044715f;
+
+  template <typename V>
+  HWY_INLINE V operator()(F32 d, V x) const {
+    const V half = hn::Mul(x, hn::Set(d, 0.5f));
+    const V bent = hn::MulAdd(hn::Mul(hn::Set(d, kCubic), hn::Mul(x, x)), x, x);
+    return hn::MulAdd(half, hn::Tanh(d, hn::Mul(hn::Set(d, kRoot), bent)), half);
+  }
+  float operator()(float x) const {
+    return x / 2 * (1 + std::tanh(kRoot * (x + kCubic * x * x * x)));
+  }
+};
+
+template <typename Function>
+HWY_INLINE void GateRowBy(const Function& function, const float* gate, const float* up,
+                          int64_t columns, float* out) {
+  const F32 d;
+  int64_t c = 0;
+  for (; c + kLanes <= columns; c += kLanes) {
+    const auto activated = function(d, hn::LoadU(d, gate + c));
+    hn::StoreU(hn::Mul(activated, hn::LoadU(d, up + c)), d, out + c);
+  }
+  for (; c < columns; ++c) out[c] = function(gate[c]) * up[c];
+}
+
+void GateRow(Activation activation, const float* gate, const float* up, int64_t columns,
+             float* out) {
+  switch (activation) {
+    case Activation::kSilu:
+      return GateRowBy(Silu(), gate, up, columns, out);
+    case Activation::kGeluTanh:
+      return GateRowBy(GeluTanh(), gate, up, columns, out);
+  }
+}
+
+void SoftCapRow(float cap, int64_t columns, float* x) {
+  const F32 d;
+  const auto caps = hn::Set(d, cap);
+  const auto inverse = hn::Set(d, 1 / cap);
+  int64_t c = 0;
+  for (; c + kLanes <= columns; c += kLanes) {
+    const auto scaled = hn::Mul(hn::LoadU(d, x + c), inverse);
+    hn::StoreU(hn::Mul(caps, hn::Tanh(d, scaled)), d, x + c);
+  }
+  for (; c < columns; ++c) x[c] = cap * std::tanh(x[c] / cap);
 }
 
 void RopeAdjacent(const float* cosines, const float* sines, int rope_dim, float* head) {
@@ -87,7 +153,9 @@ HWY_AFTER_NAMESPACE();
 namespace winnow::cpu {
 
 HWY_EXPORT(RmsNormRow);
-HWY_EXPORT(SwiGluRow);
+HWY_EXPORT(AddNormalizedRow);
+HWY_EXPORT(GateRow);
+HWY_EXPORT(SoftCapRow);
 HWY_EXPORT(RopeAdjacent);
 HWY_EXPORT(RopeHalves);
 HWY_EXPORT(ToHalf);
@@ -95,8 +163,16 @@ HWY_EXPORT(ToHalf);
 void RmsNormRow(const float* x, const float* weight, float epsilon, int64_t columns, float* out) {
   HWY_DYNAMIC_DISPATCH(RmsNormRow)(x, weight, epsilon, columns, out);
 }
-void SwiGluRow(const float* gate, const float* up, int64_t columns, float* out) {
-  HWY_DYNAMIC_DISPATCH(SwiGluRow)(gate, up, columns, out);
+void AddNormalizedRow(const float* x, const float* weight, float epsilon, int64_t columns,
+                      float* sum) {
+  HWY_DYNAMIC_DISPATCH(AddNormalizedRow)(x, weight, epsilon, columns, sum);
+}
+void GateRow(Activation activation, const float* gate, const float* up, int64_t columns,
+             float* out) {
+  HWY_DYNAMIC_DISPATCH(GateRow)(activation, gate, up, columns, out);
+}
+void SoftCapRow(float cap, int64_t columns, float* x) {
+  HWY_DYNAMIC_DISPATCH(SoftCapRow)(cap, columns, x);
 }
 void RopeAdjacent(const float* cosines, const float* sines, int rope_dim, float* head) {
   HWY_DYNAMIC_DISPATCH(RopeAdjacent)(cosines, sines, rope_dim, head);

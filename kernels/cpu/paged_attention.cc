@@ -30,9 +30,14 @@ int64_t PaddedScores(int context) {
 
 int Pieces(int count, int size) { return (count + size - 1) / size; }
 
-// Scores in units of log 2 are turned into weights by SoftmaxWeights2.
-float Log2Scale(int head_dim) {
-  return std::numbers::log2e_v<float> / std::sqrt(static_cast<float>(head_dim));
+ScoreForm FormOf(const AttentionCall& call) {
+  return {ScoreScale(call.attention, call.kv.head_dim), call.attention.soft_cap};
+}
+
+// Scores in units of log 2, which SoftmaxWeights2 turns into weights.
+ScoreForm Log2FormOf(const AttentionCall& call) {
+  const ScoreForm form = FormOf(call);
+  return {std::numbers::log2e_v<float> * form.scale, std::numbers::log2e_v<float> * form.soft_cap};
 }
 
 // Keys of consecutive positions [first, first + count) of a KV head; `keys` has room for `count`
@@ -49,6 +54,14 @@ void PointToContext(const AttentionCall& call, int kv_head, const int32_t* block
     for (; j < end; ++j, key += kv.token_elements()) keys[j] = key;
   }
   for (int j = count; j % kTileKeys != 0; ++j) keys[j] = keys[count - 1];
+}
+
+// The same for what is visible of a chunk, whose positions begin at `chunk`: from where AttendChunk
+// reads them. `keys` are those of all its positions.
+void PointToVisible(const AttentionCall& call, int kv_head, const int32_t* block_table, int chunk,
+                    const Visible& visible, const uint16_t** keys) {
+  const int begin = visible.begin / kTileKeys * kTileKeys;
+  PointToContext(call, kv_head, block_table, chunk + begin, visible.end - begin, keys + begin);
 }
 
 // The same for a list of positions.
@@ -77,7 +90,7 @@ void ScoreExactly(const AttentionCall& call, int row, int kv_head, const int32_t
     PointToContext(call, kv_head, block_table, first + begin, tokens, keys);
     float* at[kMaxGroup];
     for (int h = 0; h < group; ++h) at[h] = scores[h] + begin;
-    ScoreKeys({keys, call.kv.head_dim}, queries, group, tokens, Log2Scale(call.kv.head_dim), at);
+    ScoreKeys({keys, call.kv.head_dim}, queries, group, tokens, Log2FormOf(call), at);
   }
 }
 
@@ -169,6 +182,7 @@ PagedAttention::Head PagedAttention::HeadOf(const AttentionCall& call, int row, 
           .kv_head = kv_head,
           .block_table = block_table,
           .kind = selection.kind,
+          .begin = call.FirstSeen(batch.positions[row]),
           .context = context,
           .budget = BudgetTokens(selection, call.attention, kv_head, context)};
 }
@@ -191,9 +205,8 @@ bool PagedAttention::PlanHead(const AttentionCall& call, Head head) {
   planned_tokens_ += head.context;
   const int group = call.group();
   const auto index = static_cast<int32_t>(heads_.size());
-  const int chunks = Pieces(head.budget, kChunkTokens);
   head.partials = std::ssize(partials_);
-  partials_.resize(partials_.size() + int64_t{chunks} * group);
+  partials_.resize(partials_.size() + int64_t{head.chunks()} * group);
   if (head.selects()) {
     selecting_.push_back(index);
     head.positions = std::ssize(positions_);
@@ -204,7 +217,7 @@ bool PagedAttention::PlanHead(const AttentionCall& call, Head head) {
     score_pieces_.resize(score_pieces_.size() +
                          int64_t{Pieces(head.context, kPieceTokens)} * group);
   } else {
-    for (int chunk = 0; chunk < chunks; ++chunk) attend_items_.push_back({index, chunk});
+    for (int chunk = 0; chunk < head.chunks(); ++chunk) attend_items_.push_back({index, chunk});
   }
   heads_.push_back(head);
   return true;
@@ -244,9 +257,7 @@ void PagedAttention::ShareOut(const AttentionCall& call) {
   for (const int32_t index : selecting_) {
     Head& head = heads_[index];
     head.scores = floats;
-    for (int chunk = 0; chunk < Pieces(head.budget, kChunkTokens); ++chunk) {
-      attend_items_.push_back({index, chunk});
-    }
+    for (int chunk = 0; chunk < head.chunks(); ++chunk) attend_items_.push_back({index, chunk});
     if (head.kind == SelectionKind::kWindow) continue;
     ProjectQueries(call, head);
     floats += call.group() * PaddedScores(head.context);
@@ -282,9 +293,7 @@ void PagedAttention::SelectAlone(const AttentionCall& call, const Head& head, Sc
 void PagedAttention::AttendSelecting(const AttentionCall& call, const Head& head,
                                      Scratch* scratch) {
   SelectAlone(call, head, scratch);
-  for (int chunk = 0; chunk < Pieces(head.budget, kChunkTokens); ++chunk) {
-    AttendPart(call, head, chunk, scratch);
-  }
+  for (int chunk = 0; chunk < head.chunks(); ++chunk) AttendPart(call, head, chunk, scratch);
   Merge(call, head);
 }
 
@@ -296,7 +305,7 @@ void PagedAttention::ProjectQueries(const AttentionCall& call, const Head& head)
   const float* basis = call.attention.basis.query + int64_t{head.kv_head} * head_dim * width;
   for (int h = 0; h < group; ++h) {
     ProjectQuery(call.query(head.row, head.kv_head * group + h), basis, head_dim, width,
-                 Log2Scale(head_dim), &label_queries_[head.queries + h]);
+                 Log2FormOf(call).scale, &label_queries_[head.queries + h]);
   }
 }
 
@@ -385,7 +394,7 @@ void PagedAttention::AttendTile(const AttentionCall& call, const Tile& tile, Scr
   scratch->chunk.resize(queries);
   scratch->total.resize(queries);
   const float* query[kQueryTile * kMaxGroup];
-  int counts[kQueryTile * kMaxGroup];
+  Visible visible[kQueryTile * kMaxGroup];
   for (int i = 0; i < queries; ++i) {
     query[i] = call.query(tile.first_row + i / group, tile.kv_head * group + i % group);
     float* outs = scratch->outs.data() + int64_t{2} * i * head_dim;
@@ -393,21 +402,27 @@ void PagedAttention::AttendTile(const AttentionCall& call, const Tile& tile, Scr
     scratch->total[i] = {-INFINITY, 0, outs + head_dim};
     std::fill(outs + head_dim, outs + 2 * head_dim, 0.0f);
   }
-  const float scale = 1 / std::sqrt(static_cast<float>(head_dim));
-  const int context = call.batch.positions[tile.first_row + tile.rows - 1] + 1;
-  for (int chunk = 0; chunk < context; chunk += kChunkTokens) {
-    // Queries whose position lies before the chunk see nothing of it: they are the first ones.
+  const ScoreForm form = FormOf(call);
+  const int32_t* positions = call.batch.positions.data() + tile.first_row;
+  const int context = positions[tile.rows - 1] + 1;
+  const int oldest = call.FirstSeen(positions[0]);
+  for (int chunk = oldest / kChunkTokens * kChunkTokens; chunk < context; chunk += kChunkTokens) {
+    // The first queries may lie before the chunk, and the windows of the last ones behind it.
     int first = 0;
+    int last = 0;
     for (int i = 0; i < queries; ++i) {
-      const int visible = call.batch.positions[tile.first_row + i / group] + 1 - chunk;
-      if (visible <= 0) first = i + 1;
-      counts[i] = std::clamp(visible, 0, kChunkTokens);
+      const int begin = call.FirstSeen(positions[i / group]) - chunk;
+      const int end = positions[i / group] + 1 - chunk;
+      if (end <= 0) first = i + 1;
+      if (begin < kChunkTokens) last = i + 1;
+      visible[i] = {std::max(begin, 0), std::min(end, kChunkTokens)};
     }
     const uint16_t* keys[kChunkTokens];
-    PointToContext(call, tile.kv_head, tile.block_table, chunk, counts[queries - 1], keys);
-    AttendChunk({keys, head_dim}, query + first, counts + first, queries - first, scale,
+    PointToVisible(call, tile.kv_head, tile.block_table, chunk,
+                   {visible[first].begin, visible[last - 1].end}, keys);
+    AttendChunk({keys, head_dim}, query + first, visible + first, last - first, form,
                 scratch->scores.data(), scratch->chunk.data() + first);
-    for (int i = first; i < queries; ++i) {
+    for (int i = first; i < last; ++i) {
       MergePartial(scratch->chunk[i], head_dim, &scratch->total[i]);
     }
   }
@@ -419,32 +434,26 @@ void PagedAttention::AttendTile(const AttentionCall& call, const Tile& tile, Scr
 
 void PagedAttention::AttendPart(const AttentionCall& call, const Head& head, int chunk,
                                 Scratch* scratch) {
-  const int first = chunk * kChunkTokens;
-  const int count = std::min(kChunkTokens, head.budget - first);
+  const int first = (head.first_chunk() + chunk) * kChunkTokens;
+  const Visible visible = {std::max(head.begin - first, 0),
+                           std::min(head.end() - first, kChunkTokens)};
   const uint16_t* keys[kChunkTokens];
   if (head.selects()) {
     PointToPositions(call, head.kv_head, head.block_table,
-                     positions_.data() + head.positions + first, count, keys);
+                     positions_.data() + head.positions + first, visible.end, keys);
   } else {
-    PointToContext(call, head.kv_head, head.block_table, first, count, keys);
+    PointToVisible(call, head.kv_head, head.block_table, first, visible, keys);
   }
-  AttendKeys(call, head, chunk, keys, scratch);
-}
-
-void PagedAttention::AttendKeys(const AttentionCall& call, const Head& head, int chunk,
-                                const uint16_t* const* keys, Scratch* scratch) {
   const int group = call.group();
-  const int count = std::min(kChunkTokens, head.budget - chunk * kChunkTokens);
   const float* queries[kMaxGroup];
-  int counts[kMaxGroup];
+  Visible of_query[kMaxGroup];
   for (int h = 0; h < group; ++h) {
     queries[h] = call.query(head.row, head.kv_head * group + h);
-    counts[h] = count;
+    of_query[h] = visible;
   }
   scratch->scores.resize(std::max<size_t>(scratch->scores.size(), int64_t{group} * kChunkTokens));
-  AttendChunk({keys, call.kv.head_dim}, queries, counts, group,
-              1 / std::sqrt(static_cast<float>(call.kv.head_dim)), scratch->scores.data(),
-              partials_.data() + head.partials + int64_t{chunk} * group);
+  AttendChunk({keys, call.kv.head_dim}, queries, of_query, group, FormOf(call),
+              scratch->scores.data(), partials_.data() + head.partials + int64_t{chunk} * group);
 }
 
 // Merges the head's later chunks into its first one and writes the result.
@@ -452,7 +461,7 @@ void PagedAttention::Merge(const AttentionCall& call, const Head& head) {
   const int group = call.group();
   for (int h = 0; h < group; ++h) {
     Partial* total = &partials_[head.partials + h];
-    for (int c = 1; c < Pieces(head.budget, kChunkTokens); ++c) {
+    for (int c = 1; c < head.chunks(); ++c) {
       MergePartial(partials_[head.partials + int64_t{c} * group + h], call.kv.head_dim, total);
     }
     WriteOutput(call, head.row, head.kv_head * group + h, *total);

@@ -22,6 +22,8 @@ struct AttentionCall {
   Tensor out;  ///< [rows, heads head_dim]
 
   int group() const { return heads / kv.kv_heads; }
+  /// The first position that a row at `position` sees.
+  int FirstSeen(int position) const { return position + 1 - SeenTokens(attention, position + 1); }
   const float* query(int row, int head) const { return qkv.Row(row) + head * kv.head_dim; }
 };
 
@@ -64,15 +66,20 @@ class PagedAttention {
     int kv_head;
     const int32_t* block_table;
     SelectionKind kind;
-    int context;
-    int budget;             ///< selected positions; `context` if dense
+    int begin;              ///< the first position that the row sees; 0 if it selects
+    int context;            ///< behind the last one
+    int budget;             ///< selected positions, or all that the row sees
     int64_t positions = 0;  ///< where they begin in positions_; unused if dense
     int64_t queries = 0;    ///< where its queries begin in label_queries_, [group]
     int64_t scores = 0;     ///< where its scores begin in scores_, if the rounds are shared out
     int64_t pieces = 0;     ///< where its score pieces begin in score_pieces_
     int64_t partials = 0;   ///< where its partials begin in partials_, [chunks, group]
 
-    bool selects() const { return budget < context; }
+    bool selects() const { return budget < context - begin; }
+    /// What is attended to comes in chunks: of selected positions, or of positions from 0 on.
+    int first_chunk() const { return begin / kChunkTokens; }
+    int end() const { return selects() ? budget : context; }  ///< of the last chunk
+    int chunks() const { return (end() + kChunkTokens - 1) / kChunkTokens - first_chunk(); }
   };
 
   /// Part `index` of a head's context or selection.
@@ -110,8 +117,6 @@ class PagedAttention {
   void AttendSelecting(const AttentionCall& call, const Head& head, Scratch* scratch);
   void AttendTile(const AttentionCall& call, const Tile& tile, Scratch* scratch);
   void AttendPart(const AttentionCall& call, const Head& head, int chunk, Scratch* scratch);
-  void AttendKeys(const AttentionCall& call, const Head& head, int chunk,
-                  const uint16_t* const* keys, Scratch* scratch);
   void Merge(const AttentionCall& call, const Head& head);
   float Recall(const AttentionCall& call, const Head& head, Scratch* scratch);
 

@@ -15,7 +15,10 @@ void StepRotations::Reserve(std::span<const Rope> ropes, int64_t rows) {
 const float* StepRotations::Find(const Rope& rope) const {
   for (size_t i = 0; i < known_; ++i) {
     const Table& table = tables_[i];
-    if (table.frequencies == rope.frequencies && table.dim == rope.dim) return table.values.data();
+    if (table.frequencies == rope.frequencies && table.dim == rope.dim &&
+        table.magnitude == rope.magnitude) {
+      return table.values.data();
+    }
   }
   return nullptr;
 }
@@ -25,6 +28,7 @@ float* StepRotations::Add(const Rope& rope, int64_t rows) {
   Table& table = tables_[known_++];
   table.frequencies = rope.frequencies;
   table.dim = rope.dim;
+  table.magnitude = rope.magnitude;
   table.values.resize(static_cast<size_t>(rows * rope.dim));
   return table.values.data();
 }
@@ -34,8 +38,8 @@ void ComputeRotation(const Rope& rope, int position, int64_t row, float* rotatio
   float* cosines = rotations + row * rope.dim;
   for (int i = 0; i < half; ++i) {
     const double angle = double{rope.frequencies[i]} * position;
-    cosines[i] = static_cast<float>(std::cos(angle));
-    cosines[half + i] = static_cast<float>(std::sin(angle));
+    cosines[i] = static_cast<float>(rope.magnitude * std::cos(angle));
+    cosines[half + i] = static_cast<float>(rope.magnitude * std::sin(angle));
   }
 }
 

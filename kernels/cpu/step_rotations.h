@@ -31,6 +31,7 @@ class StepRotations {
   struct Table {
     const float* frequencies = nullptr;
     int dim = 0;
+    float magnitude = 1;
     std::vector<float> values;
   };
   std::vector<Table> tables_;  ///< the first `known_` are of this step

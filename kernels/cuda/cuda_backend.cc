@@ -56,7 +56,12 @@ class CudaBackend : public Backend {
   std::string_view name() const override { return "cuda"; }
   DataType activation_type() const override { return DataType::kBF16; }
 
-  absl::Status CheckAttention(int heads, const KvShape& kv) const override {
+  absl::Status CheckAttention(int heads, const KvShape& kv,
+                              const LayerAttention& attention) const override {
+    if (attention.scale != 0 || attention.soft_cap != 0 || attention.sliding_window != 0) {
+      return absl::UnimplementedError(
+          "the CUDA backend computes no sliding windows, soft caps or scales of attention");
+    }
     if (kv.head_dim != 64 && kv.head_dim != 128) {
       return absl::UnimplementedError(
           absl::StrCat("the CUDA backend computes heads of 64 or 128 dimensions; the model's have ",
@@ -122,12 +127,21 @@ class CudaBackend : public Backend {
     Note(static_cast<GraphRecordings&>(**recordings).Run(shape, generation, stream_, queue));
   }
 
-  void Embed(const StepBatch&, const Matrix& table, Tensor out) override {
+  void Embed(const StepBatch&, const Matrix& table, float scale, Tensor out) override {
+    if (scale != 1) return NoteLacking("scaled embeddings");
     Note(LaunchEmbed(Weights(table), arrays_.tokens, out, stream_), "Embed");
   }
 
   void RmsNorm(Tensor x, const float* weight, float epsilon, Tensor out) override {
     Note(LaunchRmsNorm(x, weight, epsilon, out, stream_), "RmsNorm");
+  }
+
+  void AddNormalized(Tensor, const float*, float, Tensor) override {
+    NoteLacking("norms behind modules");
+  }
+
+  void NormalizeHeads(Tensor, int, const KvShape&, const float*, const float*, float) override {
+    NoteLacking("norms of queries and keys");
   }
 
   void MatMul(Tensor x, const Matrix& w, const float* bias, bool accumulate, Tensor out) override {
@@ -142,6 +156,7 @@ class CudaBackend : public Backend {
 
   void ApplyRope(const StepBatch&, Tensor qkv, int heads, const KvShape& kv,
                  const Rope& rope) override {
+    if (rope.magnitude != 1) return NoteLacking("rotations that change magnitudes");
     RopeAndStore call = StoreCall(qkv, heads, {kv}, rope, {});
     call.rotates = true;
     Note(LaunchRopeAndStore(call, stream_), "ApplyRope");
@@ -156,6 +171,7 @@ class CudaBackend : public Backend {
 
   void RopeAndStoreKv(const StepBatch&, Tensor qkv, int heads, const KvView& kv, const Rope& rope,
                       const LabelCodec& basis) override {
+    if (rope.magnitude != 1) return NoteLacking("rotations that change magnitudes");
     RopeAndStore call = StoreCall(qkv, heads, kv, rope, basis);
     call.rotates = true;
     call.stores = true;
@@ -190,13 +206,16 @@ class CudaBackend : public Backend {
     Note(decode_rows_.MeasureRecall(arrays_, probes, *staging_, recalls, stream_));
   }
 
-  void SwiGlu(Tensor gate_up, Tensor out) override {
+  void Gate(Activation activation, Tensor gate_up, Tensor out) override {
+    if (activation != Activation::kSilu) return NoteLacking("activations other than SiLU");
     Note(LaunchSwiGlu(gate_up, out, stream_), "SwiGlu");
   }
 
   void GatherLogitRows(const StepBatch&, int first, Tensor x, Tensor out) override {
     Note(LaunchGatherRows(x, arrays_.logit_rows + first, out, stream_), "GatherLogitRows");
   }
+
+  void SoftCap(Tensor, float) override { NoteLacking("soft caps"); }
 
   void ChooseTokens(Tensor logits, int first, std::span<const TokenChoice> choices,
                     int32_t* tokens) override {
@@ -269,6 +288,11 @@ class CudaBackend : public Backend {
   // Keeps the first error for Synchronize.
   void Note(absl::Status status) { status_.Update(std::move(status)); }
   void Note(cudaError_t error, std::string_view call) { Note(CudaStatus(error, call)); }
+
+  void NoteLacking(std::string_view what) {
+    Note(absl::UnimplementedError(
+        absl::StrCat("the CUDA backend does not compute ", std::string(what))));
+  }
 
   RopeAndStore StoreCall(const Tensor& qkv, int heads, const KvView& kv, const Rope& rope,
                          const LabelCodec& basis) const {

@@ -60,8 +60,8 @@ DecodeAttention DecodeRows::CallFrom(int first) const {
 }
 
 absl::Status DecodeRows::Attend(const StepArrays& arrays, const Tensor& qkv, int heads,
-                                const KvView& kv, const LayerAttention& attention, const Tensor& out,
-                                cudaStream_t stream) {
+                                const KvView& kv, const LayerAttention& attention,
+                                const Tensor& out, cudaStream_t stream) {
   const StepShape& shape = arrays.shape();
   all_ = {.kv_heads = kv.kv_heads,
           .group = heads / kv.kv_heads,

@@ -155,7 +155,7 @@ void DescribeRope(const GgufFile& file, Report& report) {
     return;
   }
   // The first pair's frequency is 1 when nothing is scaled.
-  const double factor = 1 / report.config.rope_frequencies[0];
+  const double factor = 1 / report.config.ropes[0].frequencies[0];
   report.rope_scaling = factor == 1 ? "none" : absl::StrFormat("linear, %g", factor);
 }
 
@@ -217,8 +217,8 @@ Json ToJson(const Report& report) {
             {"tied_embeddings", config.tied_embeddings},
             {"qkv_bias", config.qkv_bias}}},
           {"rope",
-           {{"dimensions", config.rope_dim},
-            {"pairing", PairingName(config.rope_pairing)},
+           {{"dimensions", config.ropes[0].dim},
+            {"pairing", PairingName(config.ropes[0].pairing)},
             {"base", report.rope_base},
             {"scaling", report.rope_scaling}}},
           {"tokenizer",
@@ -275,9 +275,9 @@ void PrintTable(const Report& report) {
                               config.head_dim, " dimensions"));
   print("output", config.tied_embeddings ? "the embedding table" : "a matrix of its own");
   print("context", absl::StrCat(config.max_context, " tokens as trained"));
-  print("RoPE",
-        absl::StrFormat("%d dimensions in pairs (%s), base %g, scaling %s", config.rope_dim,
-                        PairingName(config.rope_pairing), report.rope_base, report.rope_scaling));
+  print("RoPE", absl::StrFormat("%d dimensions in pairs (%s), base %g, scaling %s",
+                                config.ropes[0].dim, PairingName(config.ropes[0].pairing),
+                                report.rope_base, report.rope_scaling));
   print("tokenizer",
         absl::StrCat(Shown(report.tokenizer_model), " (", Shown(report.pretokenizer), "), ",
                      report.vocab_size, " tokens, ", report.control_tokens, " of them control"));

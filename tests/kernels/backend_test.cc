@@ -142,172 +142,6 @@ TEST(CpuMatrixBytes, AreThoseOfTheLoadedMatrix) {
   }
 }
 
-TEST(RmsNorm, EqualsTheDoublePrecisionFormula) {
-  const auto backend = CreateCpuBackend({.threads = 2});
-  std::mt19937 random(10);
-  for (const int64_t columns : {16, 576, 1001}) {
-    auto x = RandomFloats(3 * columns, random, 5);
-    auto weight = RandomFloats(columns, random);
-    std::vector<float> out(x.size());
-    backend->RmsNorm(View(x, columns), weight.data(), 1e-5f, View(out, columns));
-    for (int64_t t = 0; t < 3; ++t) {
-      double squares = 0;
-      for (int64_t c = 0; c < columns; ++c) squares += std::pow(double{x[t * columns + c]}, 2);
-      const double norm = std::sqrt(squares / static_cast<double>(columns) + 1e-5);
-      for (int64_t c = 0; c < columns; ++c) {
-        ASSERT_NEAR(out[t * columns + c], x[t * columns + c] / norm * weight[c], 2e-6);
-      }
-    }
-  }
-}
-
-TEST(SwiGlu, EqualsTheDoublePrecisionFormula) {
-  const auto backend = CreateCpuBackend({.threads = 2});
-  std::mt19937 random(11);
-  constexpr int64_t kFfn = 99;
-  auto gate_up = RandomFloats(2 * 2 * kFfn, random, 4);
-  std::vector<float> out(2 * kFfn);
-  backend->SwiGlu(View(gate_up, 2 * kFfn), View(out, kFfn));
-  for (int64_t t = 0; t < 2; ++t) {
-    for (int64_t c = 0; c < kFfn; ++c) {
-      const double gate = gate_up[t * 2 * kFfn + c];
-      const double want = gate / (1 + std::exp(-gate)) * gate_up[t * 2 * kFfn + kFfn + c];
-      ASSERT_NEAR(out[t * kFfn + c], want, 1e-5 * std::max(1.0, std::abs(want)));
-    }
-  }
-}
-
-// A pool with several sequences of random contexts whose blocks are scattered, and the keys and
-// values that were written, in fp32 as fp16 rounds them.
-class AttentionTest : public testing::Test {
- protected:
-  struct Sequence {
-    int context;  // after this step
-    int rows;     // computed in this step: the last ones
-  };
-
-  // Runs RopeAndStoreKv (frequency 0: no rotation) over every position, then Attention over the
-  // last `rows` of each sequence in one batch; compares with a float64 reference. Returns the
-  // outputs.
-  std::vector<float> Run(const std::vector<Sequence>& sequences, int heads, int kv_heads,
-                         int head_dim, int block_tokens, uint32_t seed) {
-    const auto backend = CreateCpuBackend({.threads = 2});
-    int max_blocks = 0;
-    int blocks = 1;
-    for (const Sequence& s : sequences) {
-      const int needed = (s.context + block_tokens - 1) / block_tokens;
-      max_blocks = std::max(max_blocks, needed);
-      blocks += needed;
-    }
-    KvView kv{{blocks, kv_heads, block_tokens, head_dim}};
-    auto memory = *backend->Allocate(kv.bytes());
-    kv.data = memory->data();
-    std::memset(kv.data, 0xff, kv.bytes());  // NaNs: what was not written must not be used
-    std::vector<int32_t> ids(blocks);
-    std::iota(ids.begin(), ids.end(), 0);
-    std::mt19937 shuffle(seed + 99);
-    std::shuffle(ids.begin(), ids.end(), shuffle);
-
-    const int columns = (heads + 2 * kv_heads) * head_dim;
-    std::vector<float> outputs;
-    std::vector<std::vector<float>> all_qkv;
-    std::vector<int32_t> tables(sequences.size() * max_blocks, -1);
-    int next = 0;
-    for (size_t s = 0; s < sequences.size(); ++s) {
-      // Its own generator: a sequence's numbers do not depend on its neighbours.
-      std::mt19937 random(seed + sequences[s].context);
-      all_qkv.push_back(RandomFloats(int64_t{sequences[s].context} * columns, random));
-      for (int b = 0; b * block_tokens < sequences[s].context; ++b) {
-        tables[s * max_blocks + b] = ids[next++];
-      }
-    }
-    const std::vector<float> frequencies(head_dim / 2, 0.0f);
-    const Rope rope{RopePairing::kAdjacent, head_dim, frequencies.data()};
-    std::vector<int32_t> tokens, positions, query_begin{0};
-    std::vector<float> qkv;
-    for (size_t s = 0; s < sequences.size(); ++s) {
-      const auto [context, rows] = sequences[s];
-      // The past, alone.
-      const int past = context - rows;
-      if (past > 0) {
-        std::vector<int32_t> past_tokens(past), past_positions(past), past_begin{0, past};
-        std::iota(past_positions.begin(), past_positions.end(), 0);
-        std::vector<float> past_qkv(all_qkv[s].begin(), all_qkv[s].begin() + past * columns);
-        const StepBatch batch{past_tokens, past_positions,
-                              past_begin,  std::span(tables).subspan(s * max_blocks, max_blocks),
-                              max_blocks,  {}};
-        backend->BeginStep(batch);
-        backend->RopeAndStoreKv(batch, View(past_qkv, columns), heads, kv, rope, {});
-      }
-      for (int i = past; i < context; ++i) {
-        tokens.push_back(0);
-        positions.push_back(i);
-      }
-      qkv.insert(qkv.end(), all_qkv[s].begin() + past * columns, all_qkv[s].end());
-      query_begin.push_back(static_cast<int32_t>(tokens.size()));
-    }
-    const StepBatch batch{tokens, positions, query_begin, tables, max_blocks, {}};
-    backend->BeginStep(batch);
-    backend->RopeAndStoreKv(batch, View(qkv, columns), heads, kv, rope, {});
-    outputs.resize(tokens.size() * heads * head_dim);
-    backend->Attention(batch, View(qkv, columns), heads, kv, {}, View(outputs, heads * head_dim));
-
-    for (size_t s = 0; s < sequences.size(); ++s) {
-      for (int row = query_begin[s]; row < query_begin[s + 1]; ++row) {
-        for (int h = 0; h < heads; ++h) {
-          Check(all_qkv[s], columns, positions[row], heads, kv_heads, head_dim, h,
-                &outputs[(int64_t{row} * heads + h) * head_dim]);
-        }
-      }
-    }
-    return outputs;
-  }
-
-  static void Check(const std::vector<float>& qkv, int columns, int position, int heads,
-                    int kv_heads, int head_dim, int h, const float* got) {
-    const int g = h * kv_heads / heads;
-    const auto half = [](float value) { return double{HalfToFloat(FloatToHalf(value))}; };
-    std::vector<double> weights(position + 1);
-    double sum = 0;
-    for (int j = 0; j <= position; ++j) {
-      double dot = 0;
-      for (int c = 0; c < head_dim; ++c) {
-        dot += double{qkv[int64_t{position} * columns + h * head_dim + c]} *
-               half(qkv[int64_t{j} * columns + (heads + g) * head_dim + c]);
-      }
-      weights[j] = std::exp(dot / std::sqrt(head_dim));
-      sum += weights[j];
-    }
-    for (int c = 0; c < head_dim; ++c) {
-      double want = 0;
-      for (int j = 0; j <= position; ++j) {
-        want += weights[j] / sum *
-                half(qkv[int64_t{j} * columns + (heads + kv_heads + g) * head_dim + c]);
-      }
-      ASSERT_NEAR(got[c], want, 2e-5) << "position " << position << " head " << h << " dim " << c;
-    }
-  }
-};
-
-TEST_F(AttentionTest, EqualsTheDoublePrecisionSoftmaxOverScatteredBlocks) {
-  Run({{1, 1}, {33, 1}, {256, 1}, {257, 1}, {700, 1}}, 9, 3, 64, 32, 1);
-  Run({{40, 40}, {300, 20}, {517, 33}, {90, 1}}, 6, 2, 32, 16, 2);
-  Run({{70, 5}, {600, 1}}, 4, 4, 128, 32, 3);
-  Run({{70, 70}}, 8, 1, 48, 64, 4);
-  Run({{29, 29}, {513, 2}}, 2, 1, 80, 32, 5);
-}
-
-TEST_F(AttentionTest, ARowIsTheSameDecodedAloneOrPrefilledInAnyChunking) {
-  constexpr int kContext = 600;
-  const auto prefilled = Run({{kContext, 300}, {50, 7}}, 9, 3, 64, 32, 6);
-  const auto decoded = Run({{kContext, 1}}, 9, 3, 64, 32, 6);
-  const auto chunk = Run({{80, 80}, {kContext, 17}}, 9, 3, 64, 32, 6);
-  constexpr int kRow = 9 * 64;
-  EXPECT_EQ(std::memcmp(&prefilled[299 * kRow], decoded.data(), kRow * sizeof(float)), 0);
-  EXPECT_EQ(
-      std::memcmp(&prefilled[(300 - 17) * kRow], &chunk[80 * kRow], 17 * kRow * sizeof(float)), 0);
-}
-
 TEST(Rope, RotatesEachPairByPositionTimesFrequency) {
   const auto backend = CreateCpuBackend({.threads = 1});
   constexpr int kHeads = 3;
@@ -452,6 +286,31 @@ TEST(Rope, LayersWithTablesOfTheirOwnMayTakeTurns) {
           << "step " << step << ", layer " << layer;
     }
     wide[3] *= 2;  // what a step knows of a table is forgotten with it
+  }
+}
+
+TEST(Rope, MultipliesWhatItRotatesWithItsMagnitude) {
+  const auto backend = CreateCpuBackend({.threads = 1});
+  std::mt19937 random(19);
+  const KvShape shape{4, RopeRows::kKvHeads, 32, RopeRows::kDim};
+  const auto before = RandomFloats(2 * RopeRows::kColumns, random);
+  const auto frequencies = Frequencies(10000);
+  const RopeRows rows({40, 41});
+  constexpr int kRotated = 48;
+  const auto rotated = [&](float magnitude) {
+    std::vector<float> qkv = before;
+    backend->ApplyRope(rows.Batch(), View(qkv, RopeRows::kColumns), RopeRows::kHeads, shape,
+                       {RopePairing::kHalves, kRotated, frequencies.data(), magnitude});
+    return qkv;
+  };
+  backend->BeginStep(rows.Batch());
+  const auto plain = rotated(1);
+  const auto longer = rotated(1.25f);
+  for (size_t i = 0; i < plain.size(); ++i) {
+    const size_t column = i % RopeRows::kColumns;
+    const bool is_value = column >= (RopeRows::kHeads + RopeRows::kKvHeads) * RopeRows::kDim;
+    const bool turns = !is_value && column % RopeRows::kDim < kRotated;
+    ASSERT_NEAR(longer[i], plain[i] * (turns ? 1.25 : 1), 1e-6) << i;
   }
 }
 

@@ -142,7 +142,7 @@ class RandomSteps {
     const DataType type = backend_.activation_type();
     const Tensor embedded{out_, rows, kColumns, kColumns};
     const Tensor normed{activations_, rows, kColumns, kColumns, type};
-    backend_.Embed(batch_, *table_, embedded);
+    backend_.Embed(batch_, *table_, 1, embedded);
     backend_.RmsNorm(embedded, norm_, 1e-5f, normed);
     backend_.MatMul(normed, *matrix_, nullptr, /*accumulate=*/true, embedded);
     for (size_t l = 0; l < kv_.size(); ++l) {
@@ -158,7 +158,8 @@ class RandomSteps {
       });
       if (!probes_[l].empty()) {
         backend_.Attention(batch_, qkv, kHeads, kv, attentions_[l], attended);
-        backend_.MeasureRecall(batch_, qkv, kHeads, kv, attentions_[l], probes_[l], recalls_.data());
+        backend_.MeasureRecall(batch_, qkv, kHeads, kv, attentions_[l], probes_[l],
+                               recalls_.data());
       }
     }
     const Tensor logits{logits_, kLogitRows, kVocab, kVocab};

@@ -136,7 +136,12 @@ class Sequence {
     for (int c = 0; c < shape.head_dim; ++c) {
       dot += Query(position, head, c) * Key(j, head / shape.group(), c);
     }
-    return dot / std::sqrt(shape.head_dim);
+    const double cap = attention.soft_cap;
+    return cap > 0 ? cap * std::tanh(Scale() * dot / cap) : Scale() * dot;
+  }
+
+  double Scale() const {
+    return attention.scale != 0 ? attention.scale : 1 / std::sqrt(shape.head_dim);
   }
 
   // Scores of all tokens up to `position`, exact or from the stored labels with a query of 8 bits.
@@ -158,7 +163,7 @@ class Sequence {
         scores[j] = ExactScore(position, head, j);
       } else {
         for (int i = 0; i < shape.width; ++i) scores[j] += w[i] * Code(j, g, i);
-        scores[j] /= std::sqrt(shape.head_dim);
+        scores[j] *= Scale();
       }
     }
     return scores;
@@ -298,6 +303,32 @@ TEST(SelectionTest, AttendsToTheBestExactScores) {
     compared += sequence.Check(699, selection, out.data(), recalls.data());
   }
   EXPECT_GE(compared, 3);
+}
+
+TEST(SelectionTest, LayersMayScaleAndCapTheirScores) {
+  int compared = 0;
+  for (const SelectionKind kind : {SelectionKind::kLabels, SelectionKind::kScores}) {
+    Sequence sequence({.head_dim = 256}, 29, /*key_spread=*/2);
+    sequence.attention.scale = 0.2f;
+    sequence.attention.soft_cap = 4;
+    const Selection selection{.kind = kind, .fraction = 0.1f};
+    std::vector<float> recalls;
+    const auto out = sequence.Attend(699, {selection}, &recalls);
+    compared += sequence.Check(699, selection, out.data(), recalls.data());
+  }
+  EXPECT_GE(compared, 3);
+}
+
+TEST(SelectionTest, LayersWithASlidingWindowAreDenseWithinItWhateverRowsSelect) {
+  Sequence sequence({}, 30);
+  sequence.attention.sliding_window = 100;
+  const auto dense = sequence.Attend(699, {Selection{}});
+  for (const SelectionKind kind :
+       {SelectionKind::kLabels, SelectionKind::kScores, SelectionKind::kWindow}) {
+    std::vector<float> recalls;
+    EXPECT_EQ(sequence.Attend(699, {{.kind = kind, .fraction = 0.1f}}, &recalls), dense);
+    EXPECT_EQ(recalls, (std::vector<float>{1, 1}));
+  }
 }
 
 TEST(SelectionTest, WindowTakesTheFirstAndTheLastTokens) {
@@ -457,6 +488,10 @@ TEST(BudgetTokensTest, IsTheShareOfTheContextWithinItsLimits) {
   EXPECT_EQ(BudgetTokens(window, layer, 0, 1600), 100);
   layer.min_context = 1601;
   EXPECT_EQ(BudgetTokens(sixteenth, layer, 0, 1600), 1600);
+  layer.sliding_window = 500;
+  EXPECT_EQ(BudgetTokens({}, layer, 0, 1600), 500);
+  EXPECT_EQ(BudgetTokens(sixteenth, layer, 0, 2000), 500);
+  EXPECT_EQ(BudgetTokens(window, layer, 0, 499), 499);
 }
 
 // A device's compiler contracts products and sums, the host's does not: were the budgets others,

@@ -46,17 +46,27 @@ TEST(ActivationsTest, ViewsHaveTheRowsOfTheStepAndTheWidthsOfTheModel) {
   ExpectShape(logits.logits, 3, 100);
 }
 
+TEST(ActivationsTest, ModulesWithANormBehindThemHaveRoomForWhatItTakes) {
+  const std::unique_ptr<Backend> backend = CreateCpuBackend({.threads = 1});
+  ModelConfig config = Config();
+  EXPECT_EQ(ActivationMemory::Allocate(config, 200, *backend)->OfStep(150).branch.rows, 0);
+  config.post_norms = true;
+  ExpectShape(ActivationMemory::Allocate(config, 200, *backend)->OfStep(150).branch, 150, 32);
+}
+
 TEST(ActivationsTest, NothingOverlapsButTheNormedRowsOfLogits) {
   const std::unique_ptr<Backend> backend = CreateCpuBackend({.threads = 1});
   // Fewer rows than become logits at once.
-  const auto memory = ActivationMemory::Allocate(Config(), 5, *backend);
+  ModelConfig config = Config();
+  config.post_norms = true;
+  const auto memory = ActivationMemory::Allocate(config, 5, *backend);
   ASSERT_TRUE(memory.ok()) << memory.status();
   const Activations step = memory->OfStep(5);
   const LogitActivations logits = memory->OfLogits(ActivationMemory::kLogitRows);
   EXPECT_EQ(logits.normed.data, step.normed.data);
   std::vector<std::pair<std::byte*, int64_t>> areas;
   for (const Tensor& tensor : {step.residual, logits.normed, step.qkv, step.attended, step.gate_up,
-                               step.gated, logits.residual, logits.logits}) {
+                               step.gated, step.branch, logits.residual, logits.logits}) {
     areas.emplace_back(static_cast<std::byte*>(tensor.data),
                        tensor.rows * RowBytes(tensor.type, tensor.columns));
   }

@@ -44,8 +44,8 @@ TEST(ModelConfigTest, LlamaRotatesAdjacentPairsWithoutBiases) {
   EXPECT_EQ(config->vocab, 4);
   EXPECT_EQ(config->max_context, 128);
   EXPECT_EQ(config->norm_epsilon, 1e-5f);
-  EXPECT_EQ(config->rope_pairing, RopePairing::kAdjacent);
-  EXPECT_EQ(config->rope_dim, 16);
+  EXPECT_EQ(config->ropes[0].pairing, RopePairing::kAdjacent);
+  EXPECT_EQ(config->ropes[0].dim, 16);
   EXPECT_FALSE(config->qkv_bias);
   EXPECT_TRUE(config->tied_embeddings);
   // 2 layers, keys and values, 1 head of 16, 2 bytes each.
@@ -59,7 +59,7 @@ TEST(ModelConfigTest, Qwen2RotatesHalvesAndHasBiases) {
   const auto config = Read(model);
   ASSERT_TRUE(config.ok()) << config.status();
   EXPECT_EQ(config->architecture, "qwen2");
-  EXPECT_EQ(config->rope_pairing, RopePairing::kHalves);
+  EXPECT_EQ(config->ropes[0].pairing, RopePairing::kHalves);
   EXPECT_TRUE(config->qkv_bias);
   EXPECT_FALSE(config->tied_embeddings);
 }
@@ -85,7 +85,7 @@ TEST(ModelConfigTest, HeadSizeMayDifferFromWidthOverHeads) {
   const auto config = Read(model);
   ASSERT_TRUE(config.ok()) << config.status();
   EXPECT_EQ(config->head_dim, 32);
-  EXPECT_EQ(config->rope_dim, 32);
+  EXPECT_EQ(config->ropes[0].dim, 32);
 }
 
 TEST(ModelConfigTest, KvHeadsDefaultToHeadsAndTheNameToTheFile) {
@@ -110,15 +110,15 @@ const std::vector<double> kPlainFrequencies = {
 TEST(ModelConfigTest, RopeFrequenciesFollowTheBase) {
   const auto config = Read(TinyModel("llama"));
   ASSERT_TRUE(config.ok()) << config.status();
-  EXPECT_THAT(config->rope_frequencies, Pointwise(NearlyEqual(1e-12), kPlainFrequencies));
+  EXPECT_THAT(config->ropes[0].frequencies, Pointwise(NearlyEqual(1e-12), kPlainFrequencies));
 
   TinyModel partial("llama");
   partial.floats["llama.rope.freq_base"] = 1e6f;
   partial.ints["llama.rope.dimension_count"] = 4;
   const auto partial_config = Read(partial);
   ASSERT_TRUE(partial_config.ok()) << partial_config.status();
-  EXPECT_EQ(partial_config->rope_dim, 4);
-  EXPECT_THAT(partial_config->rope_frequencies,
+  EXPECT_EQ(partial_config->ropes[0].dim, 4);
+  EXPECT_THAT(partial_config->ropes[0].frequencies,
               ElementsAre(DoubleNear(1, 1e-12), DoubleNear(0.001, 1e-12)));
 }
 
@@ -130,14 +130,14 @@ TEST(ModelConfigTest, LinearScalingDividesEveryFrequency) {
   for (double& frequency : expected) frequency /= 4;
   const auto config = Read(model);
   ASSERT_TRUE(config.ok()) << config.status();
-  EXPECT_THAT(config->rope_frequencies, Pointwise(NearlyEqual(1e-12), expected));
+  EXPECT_THAT(config->ropes[0].frequencies, Pointwise(NearlyEqual(1e-12), expected));
 
   TinyModel old_key("llama");
   old_key.floats["llama.rope.scale_linear"] = 4;
-  EXPECT_EQ(Read(old_key)->rope_frequencies, config->rope_frequencies);
+  EXPECT_EQ(Read(old_key)->ropes[0].frequencies, config->ropes[0].frequencies);
 
   model.strings["llama.rope.scaling.type"] = "none";
-  EXPECT_THAT(Read(model)->rope_frequencies, Pointwise(NearlyEqual(1e-12), kPlainFrequencies));
+  EXPECT_THAT(Read(model)->ropes[0].frequencies, Pointwise(NearlyEqual(1e-12), kPlainFrequencies));
 }
 
 TEST(ModelConfigTest, Llama3FactorsDivideEachFrequency) {
@@ -149,7 +149,7 @@ TEST(ModelConfigTest, Llama3FactorsDivideEachFrequency) {
   for (size_t i = 0; i < factors.size(); ++i) expected[i] /= factors[i];
   const auto config = Read(model);
   ASSERT_TRUE(config.ok()) << config.status();
-  EXPECT_THAT(config->rope_frequencies, Pointwise(NearlyEqual(1e-12), expected));
+  EXPECT_THAT(config->ropes[0].frequencies, Pointwise(NearlyEqual(1e-12), expected));
 }
 
 TEST(ModelConfigTest, SlidingWindowOverTheWholeContextIsNone) {

@@ -58,10 +58,10 @@ TEST(DemoModelTest, ConfigIsTheModelsPublishedOne) {
   EXPECT_EQ(config->vocab, 49152);
   EXPECT_EQ(config->max_context, 8192);
   EXPECT_EQ(config->norm_epsilon, 1e-5f);
-  EXPECT_EQ(config->rope_dim, 64);
-  ASSERT_EQ(config->rope_frequencies.size(), 32u);
-  EXPECT_EQ(config->rope_frequencies[0], 1);
-  EXPECT_NEAR(config->rope_frequencies[16], 1 / std::sqrt(100000.0), 1e-12);
+  EXPECT_EQ(config->ropes[0].dim, 64);
+  ASSERT_EQ(config->ropes[0].frequencies.size(), 32u);
+  EXPECT_EQ(config->ropes[0].frequencies[0], 1);
+  EXPECT_NEAR(config->ropes[0].frequencies[16], 1 / std::sqrt(100000.0), 1e-12);
   EXPECT_TRUE(config->tied_embeddings);
   EXPECT_EQ(config->kv_bytes_per_token(), 23040);
 }

@@ -42,9 +42,28 @@ LabelFile RandomLabels() {
   return file;
 }
 
+ModelConfig Config() {
+  ModelConfig config;
+  config.layer.resize(3);
+  return config;
+}
+
+TEST(LayerSelectionTest, AttendsAsTheConfigurationSaysOfItsLayer) {
+  ModelConfig config = Config();
+  config.layer[1].sliding_window = 64;
+  config.attention_scale = 0.5f;
+  config.attention_soft_cap = 30;
+  for (int layer = 0; layer < 3; ++layer) {
+    const LayerSelection selection({}, config, layer);
+    EXPECT_EQ(selection.attention().sliding_window, layer == 1 ? 64 : 0);
+    EXPECT_EQ(selection.attention().scale, 0.5f);
+    EXPECT_EQ(selection.attention().soft_cap, 30);
+  }
+}
+
 TEST(LayerSelectionTest, WithoutLabelsHasNeitherBasisNorWeights) {
   const LayerSelection selection({.sinks = 3, .window = 7, .min_context = 50, .dense_layers = 1},
-                                 1);
+                                 Config(), 1);
   EXPECT_EQ(selection.attention().sinks, 3);
   EXPECT_EQ(selection.attention().window, 7);
   EXPECT_EQ(selection.attention().min_context, 50);
@@ -53,14 +72,14 @@ TEST(LayerSelectionTest, WithoutLabelsHasNeitherBasisNorWeights) {
 }
 
 TEST(LayerSelectionTest, TheFirstLayersStayDenseAtEveryContext) {
-  const LayerSelection selection({.dense_layers = 1}, 0);
+  const LayerSelection selection({.dense_layers = 1}, Config(), 0);
   EXPECT_EQ(selection.attention().min_context, std::numeric_limits<int32_t>::max());
 }
 
 TEST(LayerSelectionTest, CountsLabelsOfItsLayerInStepsOfTheirRanges) {
   const LabelFile file = RandomLabels();
   const std::unique_ptr<Backend> backend = CreateCpuBackend({.threads = 1});
-  const auto loaded = LayerSelection::WithLabels({}, 1, file, *backend);
+  const auto loaded = LayerSelection::WithLabels({}, Config(), 1, file, *backend);
   ASSERT_TRUE(loaded.ok()) << loaded.status();
   EXPECT_EQ(loaded->label_width(), kWidth);
   const LabelCodec& basis = loaded->attention().basis;
@@ -82,13 +101,14 @@ TEST(LayerSelectionTest, CountsLabelsOfItsLayerInStepsOfTheirRanges) {
 TEST(LayerSelectionTest, SpreadsTheBudgetAsTheFileSaysUnlessItIsUniform) {
   const LabelFile file = RandomLabels();
   const std::unique_ptr<Backend> backend = CreateCpuBackend({.threads = 1});
-  auto loaded = LayerSelection::WithLabels({}, 2, file, *backend);
+  auto loaded = LayerSelection::WithLabels({}, Config(), 2, file, *backend);
   ASSERT_TRUE(loaded.ok()) << loaded.status();
   const LayerSelection moved = *std::move(loaded);
   EXPECT_EQ(moved.attention().budget_weights[0], 20);
   EXPECT_EQ(moved.attention().budget_weights[1], 21);
 
-  const auto uniform = LayerSelection::WithLabels({.uniform_budgets = true}, 2, file, *backend);
+  const auto uniform =
+      LayerSelection::WithLabels({.uniform_budgets = true}, Config(), 2, file, *backend);
   ASSERT_TRUE(uniform.ok()) << uniform.status();
   EXPECT_EQ(uniform->attention().budget_weights, nullptr);
 }

@@ -68,9 +68,12 @@ class ModuleFixture {
         backend(CreateCpuBackend({.threads = 1, .f32_matmul = true})),
         loader(model.checkpoint->weights(), *backend) {
     activations_ = *ActivationMemory::Allocate(config, kMaxRows, *backend);
-    frequencies_ = *DeviceFloats::Upload(
-        std::vector<float>(config.rope_frequencies.begin(), config.rope_frequencies.end()),
-        *backend);
+    for (const RopeConfig& rope : config.ropes) {
+      const std::vector<float> numbers(rope.frequencies.begin(), rope.frequencies.end());
+      frequencies_.push_back(*DeviceFloats::Upload(numbers, *backend));
+      ropes_.push_back(
+          {rope.pairing, rope.dim, frequencies_.back().data(), static_cast<float>(rope.magnitude)});
+    }
     pools_ =
         *KvPools::Allocate(*backend, KvLayout(config, {.blocks = 2, .block_tokens = kBlockTokens}));
   }
@@ -122,7 +125,7 @@ class ModuleFixture {
   }
 
   Activations activations(int rows) const { return activations_.OfStep(rows); }
-  Rope rope() const { return {config.rope_pairing, config.rope_dim, frequencies_.data()}; }
+  std::span<const Rope> ropes() const { return ropes_; }
 
   const RandomTinyModel model;
   const ModelConfig& config;
@@ -134,7 +137,8 @@ class ModuleFixture {
 
  private:
   ActivationMemory activations_;
-  DeviceFloats frequencies_;
+  std::vector<DeviceFloats> frequencies_;
+  std::vector<Rope> ropes_;
   std::unique_ptr<KvPools> pools_;
 };
 

@@ -130,8 +130,9 @@ TEST(RmsNormTest, IsItsEquation) {
 
 TEST(GatedFeedForwardTest, AddsItsEquationToTheResidualStream) {
   ModuleFixture fixture("llama");
-  const auto module = GatedFeedForward::Load(fixture.spec.blocks[1].feed_forward,
-                                             fixture.config.norm_epsilon, fixture.loader);
+  const auto module =
+      GatedFeedForward::Load(fixture.spec.blocks[1].feed_forward, fixture.config.activation,
+                             fixture.config.norm_epsilon, fixture.loader);
   ASSERT_TRUE(module.ok()) << module.status();
   const Matrix64 x = RandomMatrix(9, 32, 1);
   ExpectNear(fixture.Run(**module, x, 0), fixture.reference.AfterFeedForward(x, 1), kFp32);
@@ -142,14 +143,15 @@ TEST(GatedFeedForwardTest, AddsItsEquationToTheResidualStream) {
 std::unique_ptr<Mixer> LoadAttention(const ModuleFixture& fixture,
                                      const SelectionOptions& options = {}) {
   const ModelConfig& config = fixture.config;
+  const auto rope = static_cast<size_t>(config.layer[1].rope);
   auto mixer = AttentionMixer::Load(fixture.spec.blocks[1].attention,
                                     {.layer = 1,
                                      .heads = config.heads,
                                      .kv_heads = config.kv_heads,
                                      .head_dim = config.head_dim,
                                      .norm_epsilon = config.norm_epsilon,
-                                     .rope = fixture.rope()},
-                                    LayerSelection(options, 1), fixture.loader);
+                                     .rope = fixture.ropes()[rope]},
+                                    LayerSelection(options, config, 1), fixture.loader);
   EXPECT_TRUE(mixer.ok()) << mixer.status();
   return *std::move(mixer);
 }
@@ -218,7 +220,7 @@ TEST(AttentionMixerTest, MeasuresTheRecallOfItsOwnProbes) {
     double mass = 0;
     for (int head = 0; head < 2; ++head) {
       const std::vector<double> weights =
-          fixture.reference.AttentionWeights(qkv, t, head, [](size_t, size_t) { return true; });
+          fixture.reference.AttentionWeights(qkv, 1, t, head, [](size_t, size_t) { return true; });
       for (size_t j = 0; j <= t; ++j) mass += InNarrowWindow(t, j) ? weights[j] / 2 : 0;
     }
     return mass;
@@ -246,7 +248,7 @@ TEST(AttentionMixerTest, ShowsQueriesKeysValuesAndItsInputToTheObserver) {
 TEST(BuildBlocksTest, EveryLayerHasTheModulesOfItsWeights) {
   ModuleFixture fixture("qwen2");
   const BlockOptions options = {
-      .config = fixture.config, .rope = fixture.rope(), .selection = {}, .labels = nullptr};
+      .config = fixture.config, .ropes = fixture.ropes(), .selection = {}, .labels = nullptr};
   const auto blocks = BuildBlocks(fixture.spec, options, fixture.loader, *fixture.backend);
   ASSERT_TRUE(blocks.ok()) << blocks.status();
   ASSERT_EQ(blocks->size(), 2);

@@ -1,8 +1,10 @@
 #pragma once
 
+#include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "engine/model/config.h"
@@ -63,7 +65,8 @@ class ReferenceModel {
     return x;
   }
 
-  /// Queries, keys and values of a layer, rotated: [rows][(heads + 2 kv_heads) head_dim].
+  /// Queries, keys and values of a layer, normed if the model has it and rotated: [rows][(heads +
+  /// 2 kv_heads) head_dim].
   Matrix64 Qkv(const Matrix64& x, int layer) const {
     const std::string prefix = Prefix(layer) + "attn_";
     const Matrix64 normed = Normed(x, prefix + "norm.weight");
@@ -72,27 +75,33 @@ class ReferenceModel {
       Matrix64 product =
           Product(normed, prefix + part + ".weight", prefix + part + std::string(".bias"));
       for (size_t t = 0; t < x.size(); ++t) {
-        if (*part != 'v') Rotate(static_cast<double>(t), &product[t]);
+        if (*part != 'v') {
+          NormHeads(prefix + part + "_norm.weight", &product[t]);
+          Rotate(RopeOf(layer), static_cast<double>(t), &product[t]);
+        }
         qkv[t].insert(qkv[t].end(), product[t].begin(), product[t].end());
       }
     }
     return qkv;
   }
 
-  /// The softmax weights of a query head of row `t`, [t + 1]: over the positions of which
-  /// `selected` says true, 0 elsewhere.
+  /// The softmax weights of a query head of row `t` of a layer, [t + 1]: over the positions of its
+  /// window of which `selected` says true, 0 elsewhere.
   template <typename Selected>
-  std::vector<double> AttentionWeights(const Matrix64& qkv, size_t t, int head,
+  std::vector<double> AttentionWeights(const Matrix64& qkv, int layer, size_t t, int head,
                                        const Selected& selected) const {
+    const auto window = static_cast<size_t>(LayerOf(layer).sliding_window);
     const size_t q = Column(head);
     const size_t k = Column(config_.heads + KvHead(head));
     std::vector<double> weights(t + 1);
     double sum = 0;
     for (size_t j = 0; j <= t; ++j) {
-      if (!selected(t, j)) continue;
+      if (!selected(t, j) || (window > 0 && t - j >= window)) continue;
       double score = 0;
       for (size_t c = 0; c < HeadDim(); ++c) score += qkv[t][q + c] * qkv[j][k + c];
-      sum += weights[j] = std::exp(score / std::sqrt(static_cast<double>(config_.head_dim)));
+      score *= config_.attention_scale != 0 ? config_.attention_scale
+                                            : 1 / std::sqrt(static_cast<double>(config_.head_dim));
+      sum += weights[j] = std::exp(Capped(score, config_.attention_soft_cap));
     }
     for (double& weight : weights) weight /= sum;
     return weights;
@@ -106,7 +115,7 @@ class ReferenceModel {
     for (size_t t = 0; t < x.size(); ++t) {
       for (int head = 0; head < config_.heads; ++head) {
         const size_t v = Column(config_.heads + config_.kv_heads + KvHead(head));
-        const std::vector<double> weights = AttentionWeights(qkv, t, head, selected);
+        const std::vector<double> weights = AttentionWeights(qkv, layer, t, head, selected);
         for (size_t j = 0; j <= t; ++j) {
           for (size_t c = 0; c < HeadDim(); ++c) {
             attended[t][Column(head) + c] += weights[j] * qkv[j][v + c];
@@ -114,8 +123,8 @@ class ReferenceModel {
         }
       }
     }
-    const Matrix64 out = Product(attended, Prefix(layer) + "attn_output.weight");
-    for (size_t t = 0; t < x.size(); ++t) Add(out[t], &x[t]);
+    AddOutput(Product(attended, Prefix(layer) + "attn_output.weight"),
+              Prefix(layer) + "post_attention_norm.weight", &x);
     return x;
   }
 
@@ -127,11 +136,10 @@ class ReferenceModel {
     const Matrix64 up = Product(normed, prefix + "up.weight");
     for (size_t t = 0; t < x.size(); ++t) {
       for (size_t c = 0; c < gate[t].size(); ++c) {
-        gate[t][c] *= up[t][c] / (1 + std::exp(-gate[t][c]));
+        gate[t][c] = Activated(gate[t][c]) * up[t][c];
       }
     }
-    const Matrix64 out = Product(gate, prefix + "down.weight");
-    for (size_t t = 0; t < x.size(); ++t) Add(out[t], &x[t]);
+    AddOutput(Product(gate, prefix + "down.weight"), Prefix(layer) + "post_ffw_norm.weight", &x);
     return x;
   }
 
@@ -139,7 +147,11 @@ class ReferenceModel {
   Matrix64 Embedded(const std::vector<int32_t>& tokens) const {
     const Matrix64 table = Weights("token_embd.weight");
     Matrix64 x;
-    for (const int32_t token : tokens) x.push_back(table[static_cast<size_t>(token)]);
+    for (const int32_t token : tokens) {
+      for (double& value : x.emplace_back(table[static_cast<size_t>(token)])) {
+        value *= config_.embedding_scale;
+      }
+    }
     return x;
   }
 
@@ -151,8 +163,12 @@ class ReferenceModel {
       x = AfterFeedForward(std::move(x), layer);
     }
     const bool tied = file_.FindTensor("output.weight") == nullptr;
-    return Product(Normed(std::move(x), "output_norm.weight"),
-                   tied ? "token_embd.weight" : "output.weight");
+    Matrix64 logits = Product(Normed(std::move(x), "output_norm.weight"),
+                              tied ? "token_embd.weight" : "output.weight");
+    for (std::vector<double>& row : logits) {
+      for (double& logit : row) logit = Capped(logit, config_.logit_soft_cap);
+    }
+    return logits;
   }
 
  private:
@@ -162,22 +178,51 @@ class ReferenceModel {
     for (size_t c = 0; c < values.size(); ++c) (*row)[c] += values[c];
   }
 
-  /// Turns each pair of the first rope_dim dimensions of every head.
-  void Rotate(double position, std::vector<double>* row) const {
-    const auto pairs = static_cast<size_t>(config_.rope_dim / 2);
+  static double Capped(double x, double cap) { return cap > 0 ? cap * std::tanh(x / cap) : x; }
+
+  double Activated(double x) const {
+    if (config_.activation == Activation::kSilu) return x / (1 + std::exp(-x));
+    const double root = std::sqrt(2 / std::acos(-1.0));
+    return x / 2 * (1 + std::tanh(root * (x + 0.044715 * x * x * x)));
+  }
+
+  /// Adds what a module has computed, behind the norm of that name if the file has one.
+  void AddOutput(Matrix64 out, const std::string& norm, Matrix64* x) const {
+    if (file_.FindTensor(norm) != nullptr) out = Normed(std::move(out), norm);
+    for (size_t t = 0; t < x->size(); ++t) Add(out[t], &(*x)[t]);
+  }
+
+  /// Norms each head of a row, if the file has weights of that name.
+  void NormHeads(const std::string& name, std::vector<double>* row) const {
+    if (file_.FindTensor(name) == nullptr) return;
+    for (auto head = row->begin(); head != row->end(); head += config_.head_dim) {
+      const Matrix64 normed = Normed({std::vector<double>(head, head + config_.head_dim)}, name);
+      std::copy(normed[0].begin(), normed[0].end(), head);
+    }
+  }
+
+  /// Turns each pair of the first dimensions of every head.
+  void Rotate(const RopeConfig& rope, double position, std::vector<double>* row) const {
+    const auto pairs = static_cast<size_t>(rope.dim / 2);
     for (size_t head = 0; head < row->size(); head += HeadDim()) {
       for (size_t i = 0; i < pairs; ++i) {
-        const bool adjacent = config_.rope_pairing == RopePairing::kAdjacent;
+        const bool adjacent = rope.pairing == RopePairing::kAdjacent;
         double& a = (*row)[head + (adjacent ? 2 * i : i)];
         double& b = (*row)[head + (adjacent ? 2 * i + 1 : i + pairs)];
-        const double angle = position * config_.rope_frequencies[i];
-        const double turned = a * std::cos(angle) - b * std::sin(angle);
-        b = a * std::sin(angle) + b * std::cos(angle);
+        const double angle = position * rope.frequencies[i];
+        const double cosine = rope.magnitude * std::cos(angle);
+        const double sine = rope.magnitude * std::sin(angle);
+        const double turned = a * cosine - b * sine;
+        b = a * sine + b * cosine;
         a = turned;
       }
     }
   }
 
+  const LayerConfig& LayerOf(int layer) const { return config_.layer[static_cast<size_t>(layer)]; }
+  const RopeConfig& RopeOf(int layer) const {
+    return config_.ropes[static_cast<size_t>(LayerOf(layer).rope)];
+  }
   size_t HeadDim() const { return static_cast<size_t>(config_.head_dim); }
   size_t Heads() const { return static_cast<size_t>(config_.heads); }
   size_t Column(int head) const { return static_cast<size_t>(head) * HeadDim(); }

@@ -200,7 +200,7 @@ TEST_F(CudaBackendTest, SwiGluEqualsTheDoublePrecisionFormula) {
     auto gate_up = RandomFloats(2 * 2 * ffn, random, 4);
     for (float& value : gate_up) value = AsBf16(value);
     const Tensor out = Poisoned(2, ffn, DataType::kBF16);
-    backend_->SwiGlu(Put(gate_up, 2 * ffn, DataType::kBF16), out);
+    backend_->Gate(Activation::kSilu, Put(gate_up, 2 * ffn, DataType::kBF16), out);
     const auto got = Get(out);
     for (int64_t t = 0; t < 2; ++t) {
       for (int64_t c = 0; c < ffn; ++c) {
@@ -225,7 +225,7 @@ TEST_F(CudaBackendTest, EmbedAndGatherLogitRowsPickTheRowsOfTheBatch) {
   backend_->BeginStep(batch);
   const Tensor rows = Poisoned(4, kColumns, DataType::kF32);
   const Tensor last = Poisoned(1, kColumns, DataType::kF32);
-  backend_->Embed(batch, **embedding, rows);
+  backend_->Embed(batch, **embedding, /*scale=*/1, rows);
   backend_->GatherLogitRows(batch, 1, rows, last);
   const auto got = Get(rows);
   const auto got_last = Get(last);
@@ -373,14 +373,14 @@ TEST_F(CudaBackendTest, AllocatingMoreThanThereIsSaysWhatIsNeededAndFree) {
 
 TEST_F(CudaBackendTest, RefusesAttentionThatItCannotCompute) {
   KvShape kv{.blocks = 1, .kv_heads = 4, .block_tokens = 32, .head_dim = 128};
-  EXPECT_TRUE(backend_->CheckAttention(16, kv).ok());
-  EXPECT_EQ(backend_->CheckAttention(64, kv).code(), absl::StatusCode::kUnimplemented);
+  EXPECT_TRUE(backend_->CheckAttention(16, kv, {}).ok());
+  EXPECT_EQ(backend_->CheckAttention(64, kv, {}).code(), absl::StatusCode::kUnimplemented);
   kv.label_width = 64;
-  EXPECT_EQ(backend_->CheckAttention(16, kv).code(), absl::StatusCode::kUnimplemented);
+  EXPECT_EQ(backend_->CheckAttention(16, kv, {}).code(), absl::StatusCode::kUnimplemented);
   kv.label_width = 32;
-  EXPECT_TRUE(backend_->CheckAttention(16, kv).ok());
+  EXPECT_TRUE(backend_->CheckAttention(16, kv, {}).ok());
   kv.head_dim = 80;
-  EXPECT_EQ(backend_->CheckAttention(16, kv).code(), absl::StatusCode::kUnimplemented);
+  EXPECT_EQ(backend_->CheckAttention(16, kv, {}).code(), absl::StatusCode::kUnimplemented);
 }
 
 struct Sequence {
@@ -527,8 +527,8 @@ class CudaAttentionTest : public CudaBackendTest {
     if (recalls != nullptr) {
       const auto probes = Probes();
       recalls->assign(probes.size(), NAN);
-      cpu_->MeasureRecall(batch, View(rotated_, columns_), heads_, cpu_pool_.kv, cpu_pool_.attention,
-                          probes, recalls->data());
+      cpu_->MeasureRecall(batch, View(rotated_, columns_), heads_, cpu_pool_.kv,
+                          cpu_pool_.attention, probes, recalls->data());
     }
     return out;
   }
