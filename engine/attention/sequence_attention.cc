@@ -31,7 +31,9 @@ Selection SequenceAttention::SelectionAt(int position) const {
 
 std::optional<RecallProbe> SequenceAttention::ProbeAt(int position, int layers,
                                                       int kv_heads) const {
-  if (policy_.kind == SelectionKind::kAll || options_.interval_tokens == 0) return std::nullopt;
+  if (policy_.kind == SelectionKind::kAll || options_.interval_tokens == 0 || layers == 0) {
+    return std::nullopt;
+  }
   const int generated = position - prompt_length_;
   if (generated < 0 || position <= last_probed_ || generated % options_.interval_tokens != 0)
     return std::nullopt;

@@ -29,8 +29,8 @@ class SequenceAttention {
   /// What the row at `position` selects: everything if it belongs to the prompt.
   Selection SelectionAt(int position) const;
 
-  /// Which layer and KV head to probe when the token at `position` is computed, none if it has been
-  /// before. RecallProbe::row is left to the caller.
+  /// Which of so many layers and KV heads to probe when the token at `position` is computed, none
+  /// if it has been before or if there are no layers. RecallProbe::row is left to the caller.
   std::optional<RecallProbe> ProbeAt(int position, int layers, int kv_heads) const;
 
   /// Takes the recall of the probe at `position`; true if that made the budget double from the next

@@ -27,18 +27,29 @@ LabelBasis MakeBasis(const CalibrationStatistics& statistics, const CalibrationO
   return ChannelBasis(RankChannels(head, options.ranking), options.width);
 }
 
+// The KV heads of all layers that select, as places in CalibrationStatistics::groups.
+std::vector<int> SelectingGroups(const CalibrationStatistics& statistics) {
+  std::vector<int> groups;
+  for (int layer = 0; layer < statistics.layers; ++layer) {
+    for (int g = 0; statistics.selects(layer) && g < statistics.kv_heads; ++g) {
+      groups.push_back(layer * statistics.kv_heads + g);
+    }
+  }
+  return groups;
+}
+
 void Append(const std::vector<float>& from, std::vector<float>& to) {
   to.insert(to.end(), from.begin(), from.end());
 }
 
-// Spreads the total and notes what it saves.
-void SetBudgets(const std::vector<std::vector<double>>& errors, double sparsity,
-                CalibrationResult& result) {
+// Spreads the total over the heads of `groups` and notes what it saves.
+void SetBudgets(std::span<const int> groups, const std::vector<std::vector<double>>& errors,
+                double sparsity, CalibrationResult& result) {
   const std::vector<double>& fractions = BudgetFractions();
   const std::vector<double> shares = SpreadBudget(errors, fractions, 1 / sparsity);
   result.file.budget_sparsity = sparsity;
   for (size_t i = 0; i < shares.size(); ++i) {
-    result.file.budget_weights[i] = static_cast<float>(shares[i] * sparsity);
+    result.file.budget_weights[groups[i]] = static_cast<float>(shares[i] * sparsity);
     result.uniform_error += ErrorAt(errors[i], fractions, 1 / sparsity);
     result.spread_error += ErrorAt(errors[i], fractions, shares[i]);
   }
@@ -78,23 +89,24 @@ absl::StatusOr<CalibrationResult> MakeLabelFile(const CalibrationStatistics& sta
   if (options.budgets_by_head && statistics.windows.empty()) {
     return absl::FailedPreconditionError("budgets by head need windows to measure them on");
   }
-  const int groups = statistics.layers * statistics.kv_heads;
-  std::vector<LabelBasis> bases(groups);
-  std::vector<LabelRanges> ranges(groups);
-  std::vector<std::vector<double>> errors(groups);
+  const std::vector<int> groups = SelectingGroups(statistics);
+  std::vector<LabelBasis> bases(groups.size());
+  std::vector<LabelRanges> ranges(groups.size());
+  std::vector<std::vector<double>> errors(groups.size());
   std::mutex mutex;
   int done = 0;  // guarded by mutex
-  ParallelFor(groups, options.threads, [&](int i) {
-    bases[i] = MakeBasis(statistics, options, i);
-    ranges[i] = QuantileRanges(bases[i], statistics.groups[i].keys);
+  ParallelFor(static_cast<int>(groups.size()), options.threads, [&](int i) {
+    const int group = groups[i];
+    bases[i] = MakeBasis(statistics, options, group);
+    ranges[i] = QuantileRanges(bases[i], statistics.groups[group].keys);
     if (options.budgets_by_head) {
       errors[i] =
-          MeasureSelectionErrors(statistics, i / statistics.kv_heads, i % statistics.kv_heads,
-                                 bases[i], ranges[i], options.forced);
+          MeasureSelectionErrors(statistics, group / statistics.kv_heads,
+                                 group % statistics.kv_heads, bases[i], ranges[i], options.forced);
     }
     const std::lock_guard<std::mutex> lock(mutex);
     ++done;
-    if (progress) progress(static_cast<double>(done) / groups);
+    if (progress) progress(static_cast<double>(done) / static_cast<double>(groups.size()));
   });
 
   CalibrationResult result;
@@ -111,15 +123,15 @@ absl::StatusOr<CalibrationResult> MakeLabelFile(const CalibrationStatistics& sta
   }
   file.calibrated_context = statistics.window_tokens;
   file.layers.resize(statistics.layers);
-  for (int i = 0; i < groups; ++i) {
-    LabelFile::Layer& layer = file.layers[i / statistics.kv_heads];
+  for (size_t i = 0; i < groups.size(); ++i) {
+    LabelFile::Layer& layer = file.layers[groups[i] / statistics.kv_heads];
     Append(bases[i].query, layer.query);
     Append(bases[i].key, layer.key);
     Append(ranges[i].low, layer.low);
     Append(ranges[i].high, layer.high);
   }
-  file.budget_weights.assign(groups, 1);
-  if (options.budgets_by_head) SetBudgets(errors, options.sparsity, result);
+  file.budget_weights.assign(statistics.groups.size(), 1);
+  if (options.budgets_by_head) SetBudgets(groups, errors, options.sparsity, result);
   return result;
 }
 

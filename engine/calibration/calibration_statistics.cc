@@ -156,6 +156,8 @@ class Gatherer {
     statistics_.heads = config.heads;
     statistics_.kv_heads = config.kv_heads;
     statistics_.head_dim = config.head_dim;
+    statistics_.attention.scale = config.attention_scale;
+    statistics_.attention.soft_cap = config.attention_soft_cap;
     statistics_.groups.resize(groups);
   }
 
@@ -178,6 +180,7 @@ class Gatherer {
   }
 
   void Observe(int layer, const Tensor& qkv, const Tensor& residual) {
+    if (!Selects(layer)) return;
     const int64_t columns = qkv.columns;
     qkv_.resize(qkv.rows * columns);
     backend_.CopyToHost(qkv, qkv_.data());
@@ -193,6 +196,7 @@ class Gatherer {
     const int group_columns = config_.heads / config_.kv_heads * config_.head_dim;
     const ModelSpec spec = ModelSpec::Of(config_);
     ParallelFor(config_.layers, options_.threads, [&](int layer) {
+      if (!Selects(layer)) return;
       const HostWeight stored = weights.Weight(spec.blocks[layer].attention.output.weights[0]);
       const auto& [type, rows, columns, data] = stored.matrix;
       RowMatrix weight(rows, columns);
@@ -210,6 +214,7 @@ class Gatherer {
 
   CalibrationStatistics Finish() && {
     for (size_t i = 0; i < sums_.size(); ++i) {
+      if (!Selects(static_cast<int>(i) / config_.kv_heads)) continue;
       const Sums& sums = sums_[i];
       CalibrationStatistics::Head& head = statistics_.groups[i];
       head.query_moment = ToVector(sums.query_moment / sums.queries);
@@ -222,6 +227,10 @@ class Gatherer {
   }
 
  private:
+  bool Selects(int layer) const {
+    return config_.layer[static_cast<size_t>(layer)].sliding_window == 0;
+  }
+
   CalibrationStatistics::Head& group(int layer, int g) {
     return statistics_.groups[layer * config_.kv_heads + g];
   }
@@ -315,6 +324,12 @@ absl::StatusOr<CalibrationStatistics> GatherStatistics(
     std::span<const std::vector<int32_t>> windows, const GatherOptions& options,
     const CalibrationProgress& progress) {
   const ModelConfig& config = transformer.config();
+  if (std::ranges::all_of(config.layer,
+                          [](const LayerConfig& layer) { return layer.sliding_window > 0; })) {
+    return absl::FailedPreconditionError(
+        "all layers of the model have sliding windows, which are dense: there is nothing to "
+        "select");
+  }
   const auto count = static_cast<int>(windows.size());
   int64_t text_tokens = 0;
   for (const std::vector<int32_t>& window : windows) {

@@ -10,11 +10,13 @@
 #include "engine/model/checkpoint.h"
 #include "engine/model/transformer.h"
 #include "kernels/backend.h"
+#include "kernels/selection.h"
 
 namespace winnow {
 
 /// What calibration keeps of a text that it ran through a model: enough to make label files of any
 /// basis and width without running the model again. All queries and keys are those after RoPE.
+/// Layers with a sliding window do not select, and nothing of them is kept.
 struct CalibrationStatistics {
   /// One KV head of one layer, with the query heads of its group.
   struct Head {
@@ -50,12 +52,15 @@ struct CalibrationStatistics {
   int heads = 0;
   int kv_heads = 0;
   int head_dim = 0;
+  LayerAttention attention;  ///< how scores are scaled and capped
   int window_tokens = 0;     ///< of the longest window
   std::vector<Head> groups;  ///< [layers, kv_heads]
   std::vector<Window> windows;
 
   int group_heads() const { return heads / kv_heads; }
   const Head& head(int layer, int kv_head) const { return groups[layer * kv_heads + kv_head]; }
+  /// Whether something of the layer has been kept.
+  bool selects(int layer) const { return !head(layer, 0).keys.empty(); }
 };
 
 struct GatherOptions {
@@ -72,9 +77,10 @@ using CalibrationProgress = std::function<void(double done)>;
 
 /// Runs each window of tokens through the model, densely, as one step at positions from 0, and
 /// gathers what calibration needs. `checkpoint` is what it was loaded from.
-/// REQUIRES: at least one window; the transformer's KV pool and steps hold each window; nothing
-/// else observes its layers. Errors are those of Transformer::Forward, and INVALID_ARGUMENT when
-/// the model computes numbers that are not finite.
+/// FAILED_PRECONDITION when all layers have sliding windows. REQUIRES: at least one window; the
+/// transformer's KV pool and steps hold each window; nothing else observes its layers. Errors are
+/// those of Transformer::Forward, and INVALID_ARGUMENT when the model computes numbers that are not
+/// finite.
 absl::StatusOr<CalibrationStatistics> GatherStatistics(
     Transformer& transformer, Backend& backend, const Checkpoint& checkpoint,
     std::span<const std::vector<int32_t>> windows, const GatherOptions& options,

@@ -111,7 +111,8 @@ std::vector<double> MeasureSelectionErrors(const CalibrationStatistics& statisti
                                            const LabelRanges& ranges, const ForcedTokens& forced) {
   const int d = statistics.head_dim;
   const int group = statistics.group_heads();
-  const float scale = 1 / std::sqrt(static_cast<float>(d));
+  const float scale = ScoreScale(statistics.attention, d);
+  const float cap = statistics.attention.soft_cap;
   const Eigen::Map<const RowMatrix> a(basis.query.data(), d, basis.width);
   const Eigen::Map<const RowMatrix> b(basis.key.data(), d, basis.width);
   const Eigen::Map<const RowMatrix> gram(statistics.head(layer, kv_head).output_gram.data(),
@@ -136,6 +137,7 @@ std::vector<double> MeasureSelectionErrors(const CalibrationStatistics& statisti
     }
     queries *= scale;
     RowMatrix exact = queries * keys.transpose();
+    if (cap > 0) exact = cap * (exact / cap).array().tanh();
     RowMatrix approximate = (queries * a) * labels.transpose();
     Eigen::VectorXf mass(exact.rows());
     for (int i = 0; i < exact.rows(); ++i) {

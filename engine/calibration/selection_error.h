@@ -23,11 +23,11 @@ const std::vector<double>& BudgetFractions();
 /// group: mean |W (o_selected - o_all)|^2 / mean |x|^2 over the measured queries, W the group's
 /// part of the output projection and x the residual stream, at each of BudgetFractions().
 ///
-/// The selection is that of decode: approximate scores (A q_h) . z / sqrt(head_dim) with z = B k
+/// The selection is that of decode: approximate scores scale (A q_h) . z with z = B k
 /// quantised to 4 bits over `ranges`; mean over the group's heads of the softmaxes of the scores;
 /// forced tokens, then the best others, ties to the earlier, up to ceil(fraction context) tokens,
 /// at least the forced ones. Then exact attention over what was selected. REQUIRES: the statistics
-/// hold measured windows.
+/// hold measured windows and the layer selects.
 std::vector<double> MeasureSelectionErrors(const CalibrationStatistics& statistics, int layer,
                                            int kv_head, const LabelBasis& basis,
                                            const LabelRanges& ranges, const ForcedTokens& forced);

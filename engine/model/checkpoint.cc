@@ -4,10 +4,10 @@
 
 namespace winnow {
 
-absl::StatusOr<std::unique_ptr<Checkpoint>> Checkpoint::Open(const std::string& path) {
+absl::StatusOr<std::unique_ptr<Checkpoint>> Checkpoint::Open(const std::string& path, int context) {
   absl::StatusOr<std::unique_ptr<GgufFile>> file = GgufFile::Open(path);
   if (!file.ok()) return file.status();
-  absl::StatusOr<ModelConfig> config = ModelConfig::FromGguf(**file);
+  absl::StatusOr<ModelConfig> config = ModelConfig::FromGguf(**file, context);
   if (!config.ok()) return config.status();
   std::unique_ptr<Checkpoint> checkpoint(new Checkpoint());
   checkpoint->path_ = path;

@@ -27,9 +27,9 @@ class Checkpoint {
     int64_t bytes = 0;
   };
 
-  /// Opens a GGUF file, or the first of several. The errors of GgufFile::Open and
-  /// ModelConfig::FromGguf.
-  static absl::StatusOr<std::unique_ptr<Checkpoint>> Open(const std::string& path);
+  /// Opens a GGUF file, or the first of several. Sequences will have at most `context` tokens, 0:
+  /// as many as the model was trained for. The errors of GgufFile::Open and ModelConfig::FromGguf.
+  static absl::StatusOr<std::unique_ptr<Checkpoint>> Open(const std::string& path, int context = 0);
 
   const std::string& path() const { return path_; }
   /// Of all files that hold weights.

@@ -1,5 +1,6 @@
 #include "engine/model/config.h"
 
+#include <algorithm>
 #include <cmath>
 #include <filesystem>
 #include <limits>
@@ -13,6 +14,8 @@
 #include "absl/strings/str_join.h"
 #include "engine/model/family.h"
 #include "engine/model/gguf.h"
+#include "engine/model/gguf_attention.h"
+#include "engine/model/gguf_rope.h"
 #include "engine/model/metadata_fields.h"
 #include "engine/model/model_spec.h"
 
@@ -27,15 +30,11 @@ constexpr int kMaxHeadDim = 1024;
 constexpr int kHeadDimMultiple = 16;  // what the kernels' vectors divide
 constexpr int kMaxVocab = 1 << 24;
 constexpr int kMaxContext = 1 << 24;
-constexpr double kMaxRopeFactor = 1e6;
 constexpr double kAnyNumber = std::numeric_limits<double>::infinity();
 
 /// Keys whose presence with another value than zero asks for what the forward pass lacks.
 constexpr std::pair<const char*, const char*> kUnsupportedFeatures[] = {
     {"expert_count", "mixture of experts"},
-    {"attn_logit_softcapping", "soft caps on attention logits"},
-    {"final_logit_softcapping", "soft caps on logits"},
-    {"attention.scale", "an attention scale of its own"},
     {"logit_scale", "scaled logits"},
     {"residual_scale", "scaled residuals"},
     {"embedding_scale", "scaled embeddings"},
@@ -105,62 +104,8 @@ absl::Status ReadHeadDim(const GgufFile& file, MetadataFields& fields, ModelConf
   return absl::OkStatus();
 }
 
-/// By how much positions are compressed: 1 without scaling.
-absl::StatusOr<double> ReadLinearRopeFactor(const GgufFile& file, MetadataFields& fields) {
-  const std::string type = fields.String("rope.scaling.type", "linear");
-  // Before scaling had a type, its factor was called scale_linear.
-  const double old_factor = fields.Float("rope.scale_linear", 0, kMaxRopeFactor, 0);
-  const double factor = fields.Float("rope.scaling.factor", 0, kMaxRopeFactor, old_factor);
-  if (!fields.status().ok()) return fields.status();
-  if (type != "none" && type != "linear") {
-    return Unimplemented(file, "RoPE scaling of type \"", absl::CHexEscape(type),
-                         "\" is not supported; supported are none, linear and Llama 3's");
-  }
-  return type == "none" || factor == 0 ? 1 : factor;
-}
-
-/// Llama 3's factor of each pair's frequency; ones when the file has none.
-absl::StatusOr<std::vector<float>> ReadRopeFactors(const GgufFile& file, int pairs) {
-  std::vector<float> factors(pairs, 1.0f);
-  const GgufFile::Tensor* tensor = file.FindTensor(kRopeFactorsTensor);
-  if (tensor == nullptr) return factors;
-  if (tensor->shape != std::vector<int64_t>{pairs}) {
-    return Invalid(file, "the tensor ", kRopeFactorsTensor, " has not one factor for each of the ",
-                   pairs, " rotated pairs");
-  }
-  Dequantize(tensor->type, tensor->data.data(), pairs, factors.data());
-  for (const float factor : factors) {
-    if (!(factor > 0) || std::isinf(factor)) {
-      return Invalid(file, "the tensor ", kRopeFactorsTensor, " holds ", factor,
-                     "; factors must be positive");
-    }
-  }
-  return factors;
-}
-
-absl::Status ReadRope(const GgufFile& file, const Family& family, MetadataFields& fields,
-                      ModelConfig& config) {
-  RopeConfig& rope = config.ropes.emplace_back();
-  rope.pairing = family.rope_pairing;
-  rope.dim = fields.Int("rope.dimension_count", 2, config.head_dim, config.head_dim);
-  const double base = fields.Float("rope.freq_base", 1, 1e12, 10000);
-  const absl::StatusOr<double> factor = ReadLinearRopeFactor(file, fields);
-  if (!factor.ok()) return factor.status();
-  if (rope.dim % 2 != 0) {
-    return Invalid(file, "metadata key ", fields.FullKey("rope.dimension_count"), " is ", rope.dim,
-                   "; it must be even");
-  }
-  const int pairs = rope.dim / 2;
-  const absl::StatusOr<std::vector<float>> pair_factors = ReadRopeFactors(file, pairs);
-  if (!pair_factors.ok()) return pair_factors.status();
-  for (int i = 0; i < pairs; ++i) {
-    const double frequency = std::pow(base, -2.0 * i / rope.dim);
-    rope.frequencies.push_back(frequency / (*factor * (*pair_factors)[i]));
-  }
-  return absl::OkStatus();
-}
-
-absl::Status ReadVocab(const GgufFile& file, const std::string& embedding, ModelConfig& config) {
+absl::Status ReadEmbedding(const GgufFile& file, const Family& family, const std::string& embedding,
+                           ModelConfig& config) {
   const GgufFile::Tensor* tensor = file.FindTensor(embedding);
   if (tensor == nullptr) return Invalid(file, "the tensor ", embedding, " is missing");
   if (tensor->shape.size() != 2 || tensor->shape[0] > kMaxVocab) {
@@ -168,6 +113,9 @@ absl::Status ReadVocab(const GgufFile& file, const std::string& embedding, Model
                    " rows");
   }
   config.vocab = static_cast<int>(tensor->shape[0]);
+  if (family.scales_embeddings) {
+    config.embedding_scale = std::sqrt(static_cast<float>(config.hidden));
+  }
   const auto tokens = file.GetStrings("tokenizer.ggml.tokens");
   if (tokens.ok() && static_cast<int>((*tokens)->size()) != config.vocab) {
     return Invalid(file, "the tokenizer has ", (*tokens)->size(), " tokens but ", embedding,
@@ -185,12 +133,13 @@ absl::Status ReadFromTensors(const GgufFile& file, const Family& family, ModelCo
   config.qkv_bias =
       family.qkv_bias || file.FindTensor(most.blocks[0].attention.qkv.biases[0]) != nullptr;
   config.tied_embeddings = file.FindTensor(most.output.weights[0]) == nullptr;
-  return ReadVocab(file, most.embedding, config);
+  return ReadEmbedding(file, family, most.embedding, config);
 }
 
 absl::Status CheckTensors(const GgufFile& file, const ModelConfig& config) {
   const ModelSpec spec = ModelSpec::Of(config);
-  std::set<std::string_view> known = {kRopeFactorsTensor};
+  std::set<std::string_view> known = {kRopeFactorsTensor, kShortRopeFactorsTensor,
+                                      kLongRopeFactorsTensor};
   for (const TensorSpec& wanted : spec.tensors) {
     known.insert(wanted.name);
     const GgufFile::Tensor* tensor = file.FindTensor(wanted.name);
@@ -213,30 +162,32 @@ absl::Status CheckTensors(const GgufFile& file, const ModelConfig& config) {
 
 }  // namespace
 
-absl::StatusOr<ModelConfig> ModelConfig::FromGguf(const GgufFile& file) {
-  const absl::StatusOr<const Family*> family = ReadFamily(file);
-  if (!family.ok()) return family.status();
+absl::StatusOr<ModelConfig> ModelConfig::FromGguf(const GgufFile& file, int context) {
+  const absl::StatusOr<const Family*> found = ReadFamily(file);
+  if (!found.ok()) return found.status();
+  const Family& family = **found;
   ModelConfig config;
-  config.architecture = (*family)->architecture;
+  config.architecture = family.architecture;
   config.name = file.GetString("general.name")
                     .value_or(std::filesystem::path(file.path()).filename().string());
+  config.activation = family.activation;
+  config.qk_norm = family.qk_norm;
+  config.post_norms = family.post_norms;
+  config.fused_qkv = family.fused_tensors;
+  config.fused_gate_up = family.fused_tensors;
 
   MetadataFields fields(file, config.architecture);
   absl::Status status = RefuseUnsupportedFeatures(file, fields);
   if (!status.ok()) return status;
   ReadSizes(fields, config);
   if (!fields.status().ok()) return fields.status();
-  // A window that holds the whole context changes nothing.
-  const int window = fields.Int("attention.sliding_window", 0, kMaxContext, 0);
-  if (window != 0 && window < config.max_context) {
-    return Unimplemented(file, "a sliding window (metadata key ",
-                         fields.FullKey("attention.sliding_window"), " is ", window,
-                         ") is not supported");
-  }
-  config.layer.resize(static_cast<size_t>(config.layers));
   status = ReadHeadDim(file, fields, config);
-  if (status.ok()) status = ReadRope(file, **family, fields, config);
-  if (status.ok()) status = ReadFromTensors(file, **family, config);
+  if (status.ok()) status = ReadGgufAttention(file, family, fields, config);
+  if (status.ok()) {
+    const int served = context > 0 ? std::min(context, config.max_context) : config.max_context;
+    status = ReadGgufRopes(file, family, served, fields, config);
+  }
+  if (status.ok()) status = ReadFromTensors(file, family, config);
   if (status.ok()) status = CheckTensors(file, config);
   if (!status.ok()) return status;
   return config;

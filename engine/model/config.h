@@ -69,9 +69,11 @@ struct ModelConfig {
   bool tied_embeddings = false;  ///< no output.weight: the embedding table is the output matrix
 
   /// Reads and checks the configuration, and that the file holds exactly the tensors of its spec
-  /// (model_spec.h). INVALID_ARGUMENT names the key or the tensor that is missing or otherwise
+  /// (model_spec.h). Sequences will have at most `context` tokens, 0: as many as the model was
+  /// trained for; models with RoPE factors for short and for long contexts have the ones for it.
+  /// INVALID_ARGUMENT names the key or the tensor that is missing or otherwise
   /// wrong; UNIMPLEMENTED names a feature of the family that Winnow lacks.
-  static absl::StatusOr<ModelConfig> FromGguf(const GgufFile& file);
+  static absl::StatusOr<ModelConfig> FromGguf(const GgufFile& file, int context = 0);
 
   /// Bytes of keys and values, fp16, that one token keeps in the KV cache.
   int64_t kv_bytes_per_token() const {

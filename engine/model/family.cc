@@ -1,13 +1,37 @@
 #include "engine/model/family.h"
 
+#include <iterator>
+
 #include "absl/strings/str_cat.h"
 
 namespace winnow {
 namespace {
 
 constexpr Family kFamilies[] = {
-    {.architecture = "llama", .rope_pairing = RopePairing::kAdjacent, .qkv_bias = false},
-    {.architecture = "qwen2", .rope_pairing = RopePairing::kHalves, .qkv_bias = true},
+    // Llama, Mistral and what else has their shape.
+    {.architecture = "llama", .rope_pairing = RopePairing::kAdjacent, .has_windows = true},
+    {.architecture = "qwen2", .qkv_bias = true},
+    {.architecture = "qwen3", .qk_norm = true},
+    {.architecture = "phi3", .fused_tensors = true, .has_windows = true},
+    {.architecture = "gemma2",
+     .activation = Activation::kGeluTanh,
+     .post_norms = true,
+     .scales_embeddings = true,
+     .has_windows = true,
+     .default_window = 4096,
+     .full_every = 2,
+     .attention_soft_cap = 50,
+     .logit_soft_cap = 30,
+     .width_scaled_layers = 46},
+    {.architecture = "gemma3",
+     .activation = Activation::kGeluTanh,
+     .qk_norm = true,
+     .post_norms = true,
+     .scales_embeddings = true,
+     .has_windows = true,
+     .full_every = 6,
+     .window_rope_base = 10000,
+     .width_scaled_layers = 62},
 };
 
 }  // namespace
@@ -22,7 +46,12 @@ const Family* FindFamily(std::string_view architecture) {
 std::string FamilyNames() {
   std::string names;
   for (const Family& family : kFamilies) {
-    absl::StrAppend(&names, names.empty() ? "" : " and ", std::string(family.architecture));
+    const bool last = &family + 1 == std::end(kFamilies);
+    absl::StrAppend(&names,
+                    names.empty() ? ""
+                    : last        ? " and "
+                                  : ", ",
+                    std::string(family.architecture));
   }
   return names;
 }

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "engine/model/gguf_rope.h"
 #include "engine/model/model_spec.h"
 
 namespace winnow {
@@ -46,6 +47,12 @@ std::string ModelFingerprint(const Checkpoint& checkpoint) {
     }
   }
   add_tensor(kRopeFactorsTensor);
+  if (gguf.FindTensor(kLongRopeFactorsTensor) != nullptr) {
+    // Labels of keys that rotate by the one kind of factors do not fit the other.
+    for (const double frequency : config.ropes[0].frequencies) {
+      hash.Add(absl::StrCat(frequency, ";"));  // six digits
+    }
+  }
   // Keys are hashed as the file states them, not as the frequencies that are computed from them:
   // those differ in the last bit between machines.
   const std::string prefix = config.architecture + ".rope.";

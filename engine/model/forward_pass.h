@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <span>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "engine/attention/policy.h"
@@ -14,6 +15,7 @@ namespace winnow {
 struct AttentionShape {
   int layers = 0;
   int kv_heads = 0;
+  std::vector<int> windowed = {};  ///< layers that are dense whatever rows select, ascending
 };
 
 /// What the engine needs of a model: one step's rows in, logits out, keys and values kept in the

@@ -86,6 +86,7 @@ Json EncodeChannels(const LabelFile& file, const LabelFile::Layer& layer) {
 }
 
 absl::Status EncodeLayer(const LabelFile& file, const LabelFile::Layer& layer, Json* json) {
+  if (layer.empty()) return absl::OkStatus();  // null
   *json = Json::object();
   if (file.basis == "channels") {
     (*json)["channels"] = EncodeChannels(file, layer);
@@ -393,6 +394,15 @@ absl::StatusOr<LabelFile> Parse(const std::string& text, const Checkpoint& model
   const Json& entries = members.Array("layers", layers);
   if (!members.status().ok()) return members.status();
   for (size_t i = 0; i < entries.size(); ++i) {
+    const bool has_window = model.config().layer[i].sliding_window > 0;
+    if (has_window != entries[i].is_null()) {
+      return Invalid(absl::StrCat("layers[", i, "] is ", has_window ? "not " : "",
+                                  "null; layers are null where they have a sliding window"));
+    }
+    if (has_window) {
+      file.layers.emplace_back();
+      continue;
+    }
     absl::StatusOr<LabelFile::Layer> layer = DecodeLayer(entries[i], file, i);
     if (!layer.ok()) return layer.status();
     file.layers.push_back(*std::move(layer));

@@ -15,8 +15,11 @@ namespace winnow {
 /// format.
 struct LabelFile {
   /// One layer's basis in natural units:
-  ///   label z = B k (width numbers), approximate score = (A q) . z / sqrt(head_dim).
+  ///   label z = B k (width numbers), approximate score = scale (A q) . z, with the layer's scale.
+  /// Layers with a sliding window keep no labels: all of theirs are empty.
   struct Layer {
+    bool empty() const { return key.empty(); }
+
     std::vector<float> query;  ///< A, transposed: [kv_heads, head_dim, width]
     std::vector<float> key;    ///< B, transposed: [kv_heads, head_dim, width]
     std::vector<float> low;    ///< [kv_heads, width] value of B k that code 0 stands for
@@ -34,7 +37,8 @@ struct LabelFile {
   std::string text_hash;       ///< of the calibration text
   int calibrated_context = 0;  ///< positions from 0 that calibration has seen
   std::vector<Layer> layers;
-  /// [layers, kv_heads] share of the budget of each KV head, mean 1; all 1 when not measured.
+  /// [layers, kv_heads] share of the budget of each KV head that has labels, mean 1; all 1 when not
+  /// measured.
   std::vector<float> budget_weights;
   /// The n of the sparsity 1/n that the weights were spread for; 0 when not measured.
   double budget_sparsity = 0;

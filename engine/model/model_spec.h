@@ -8,10 +8,6 @@
 
 namespace winnow {
 
-/// Llama 3's factors of the RoPE frequencies, [rope_dim / 2], in files that have them. No module
-/// reads them: ModelConfig::ropes holds what they say.
-inline constexpr char kRopeFactorsTensor[] = "rope_freqs.weight";
-
 /// A tensor that a model consists of.
 struct TensorSpec {
   std::string name;            ///< in GGUF files

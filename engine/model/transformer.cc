@@ -151,6 +151,16 @@ void Transformer::RunBlocks(const StepContext& context) {
   for (const Block& block : blocks_) block.Run(context, x);
 }
 
+AttentionShape Transformer::attention_shape() const {
+  AttentionShape shape = {.layers = config_.layers, .kv_heads = config_.kv_heads};
+  for (int layer = 0; layer < config_.layers; ++layer) {
+    if (config_.layer[static_cast<size_t>(layer)].sliding_window > 0) {
+      shape.windowed.push_back(layer);
+    }
+  }
+  return shape;
+}
+
 KvTraffic Transformer::Traffic(const Selection& selection, int context) const {
   KvTraffic traffic;
   for (const Block& block : blocks_) block.mixer->AddTraffic(selection, context, &traffic);

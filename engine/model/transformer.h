@@ -55,7 +55,7 @@ class Transformer : public ForwardPass {
                                 std::span<int32_t> tokens, std::span<TokenDescription> descriptions,
                                 std::span<float> recalls) override;
   int vocab() const override { return config_.vocab; }
-  AttentionShape attention_shape() const override { return {config_.layers, config_.kv_heads}; }
+  AttentionShape attention_shape() const override;
   KvTraffic Traffic(const Selection& selection, int context) const override;
 
   /// Sets what observes the layers, for calibration; null, as at first, for nothing.

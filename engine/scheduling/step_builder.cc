@@ -1,8 +1,17 @@
 #include "engine/scheduling/step_builder.h"
 
+#include <algorithm>
+#include <cstddef>
+
 #include "engine/sequence/sequence.h"
 
 namespace winnow {
+
+StepBuilder::StepBuilder(const AttentionShape& shape) : kv_heads_(shape.kv_heads) {
+  for (int layer = 0; layer < shape.layers; ++layer) {
+    if (!std::ranges::binary_search(shape.windowed, layer)) probed_layers_.push_back(layer);
+  }
+}
 
 void StepBuilder::Build(std::span<const Span> spans) {
   rows_.Clear();
@@ -25,8 +34,10 @@ void StepBuilder::AddRows(const Span& span) {
     const int32_t row = rows_.AddRow(span.tokens[static_cast<size_t>(i)], position, span.selection,
                                      i >= span.first_logit);
     if (position >= span.sequence->length()) continue;  // a draft
-    if (auto probe = attention.ProbeAt(position, shape_.layers, shape_.kv_heads)) {
+    if (auto probe =
+            attention.ProbeAt(position, static_cast<int>(probed_layers_.size()), kv_heads_)) {
       probe->row = row;
+      probe->layer = probed_layers_[static_cast<size_t>(probe->layer)];
       rows_.AddProbe(*probe);
       probed_.push_back({span.sequence, position});
     }

@@ -17,7 +17,7 @@ namespace winnow {
 /// from step to step.
 class StepBuilder {
  public:
-  explicit StepBuilder(AttentionShape shape) : shape_(shape) {}
+  explicit StepBuilder(const AttentionShape& shape);
 
   /// Lays the spans out; what the other methods return is valid until the next call. Each span's
   /// rows have choices from first_logit on; those of a sequence that forks are followed by a choice
@@ -38,7 +38,8 @@ class StepBuilder {
   void AddRows(const Span& span);
   void AddChoices(const Span& span);
 
-  const AttentionShape shape_;
+  const int kv_heads_;
+  std::vector<int> probed_layers_;  ///< those whose rows may select
   StepBatchBuilder rows_;
   StepBatch batch_;
   std::vector<TokenChoice> choices_;

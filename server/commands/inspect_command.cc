@@ -10,6 +10,7 @@
 #include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "engine/model/gguf_rope.h"
 #include "engine/model/model_spec.h"
 #include "engine/text/vocabulary.h"
 #include "kernels/cpu/cpu_backend.h"
@@ -152,6 +153,15 @@ void DescribeRope(const GgufFile& file, Report& report) {
   report.rope_base = file.GetFloat(prefix + "freq_base").value_or(10000);
   if (file.FindTensor(kRopeFactorsTensor) != nullptr) {
     report.rope_scaling = "by frequency (Llama 3)";
+    return;
+  }
+  if (file.FindTensor(kLongRopeFactorsTensor) != nullptr) {
+    report.rope_scaling = "by frequency (longrope)";
+    return;
+  }
+  if (file.GetString(prefix + "scaling.type").value_or("") == "yarn") {
+    report.rope_scaling =
+        absl::StrFormat("YaRN, %g", file.GetFloat(prefix + "scaling.factor").value_or(1));
     return;
   }
   // The first pair's frequency is 1 when nothing is scaled.

@@ -47,9 +47,9 @@ std::string WithoutPart(const std::string& name) {
 
 }  // namespace
 
-absl::StatusOr<ModelFile> ModelFile::Open(const std::string& path) {
+absl::StatusOr<ModelFile> ModelFile::Open(const std::string& path, int context) {
   ModelFile file;
-  absl::StatusOr<std::unique_ptr<Checkpoint>> checkpoint = Checkpoint::Open(path);
+  absl::StatusOr<std::unique_ptr<Checkpoint>> checkpoint = Checkpoint::Open(path, context);
   if (!checkpoint.ok()) return checkpoint.status();
   file.checkpoint = *std::move(checkpoint);
   absl::StatusOr<CheckpointText> text = CheckpointText::FromGguf(file.checkpoint->gguf());

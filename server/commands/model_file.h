@@ -19,9 +19,10 @@ struct ModelFile {
 
   const ModelConfig& config() const { return checkpoint->config(); }
 
-  /// Errors are those of Checkpoint::Open and CheckpointText::FromGguf. Logs which markers are
-  /// known by their looks only.
-  static absl::StatusOr<ModelFile> Open(const std::string& path);
+  /// Errors are those of Checkpoint::Open and CheckpointText::FromGguf. Sequences will have at most
+  /// `context` tokens, 0: as many as the model was trained for. Logs which markers are known by
+  /// their looks only.
+  static absl::StatusOr<ModelFile> Open(const std::string& path, int context = 0);
 };
 
 /// The file's name without directory, ".gguf" and a part's number, in UTF-8: what a model is called

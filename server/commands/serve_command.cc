@@ -68,7 +68,8 @@ absl::Status Serve(ServeFlags& flags, const Signals& signals) {
                      " would have tokens sent in plaintext: give --tls-cert and --tls-key, or "
                      "--auth-over-plaintext if a mesh or proxy encrypts"));
   }
-  absl::StatusOr<ModelFile> file = ModelFile::Open(flags.model);
+  const int longest = flags.max_context > 0 ? flags.max_context : kDefaultMaxContext;
+  absl::StatusOr<ModelFile> file = ModelFile::Open(flags.model, longest);
   if (!file.ok()) return file.status();
   absl::StatusOr<EngineOptions> options = MakeEngineOptions(flags, file->config());
   if (!options.ok()) return options.status();

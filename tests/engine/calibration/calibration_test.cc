@@ -44,7 +44,10 @@ std::vector<KvShape> Layout(const ModelConfig& config) {
 // A tiny random model, its statistics over three windows, and what its layers computed.
 class Calibrated {
  public:
-  explicit Calibrated(const std::string& architecture = "llama") : model(11, architecture) {
+  explicit Calibrated(const std::string& architecture = "llama")
+      : Calibrated(TinyModel::Of(architecture)) {}
+
+  explicit Calibrated(const TinyModel& shapes) : model(11, shapes, 0.5f) {
     backend_ = CreateCpuBackend({.threads = 1, .f32_matmul = true});
     auto pools = KvPools::Allocate(*backend_, Layout(model.config));
     EXPECT_TRUE(pools.ok()) << pools.status();
@@ -178,13 +181,13 @@ TEST(GatherStatisticsTest, AModelThatComputesNoNumbersIsRefused) {
 
 // Design of the selection, written out in double for one query position: which tokens a step at
 // `position` keeps, given labels that are already what their codes stand for.
-std::vector<int> Selected(const Eigen::MatrixXd& label_queries, const Eigen::MatrixXd& labels,
-                          int position, int budget) {
+std::vector<int> Selected(const LayerAttention& attention, const Eigen::MatrixXd& label_queries,
+                          const Eigen::MatrixXd& labels, int position, int budget) {
   std::vector<double> telling(position + 1);
   for (int h = 0; h < label_queries.rows(); ++h) {
     std::vector<double> score(position + 1);
     for (int t = 0; t <= position; ++t) {
-      score[t] = label_queries.row(h).dot(labels.row(t)) / std::sqrt(16.0);
+      score[t] = ScoreScale(attention, 16) * label_queries.row(h).dot(labels.row(t));
     }
     const double top = *std::max_element(score.begin(), score.end());
     double mass = 0;
@@ -202,14 +205,20 @@ std::vector<int> Selected(const Eigen::MatrixXd& label_queries, const Eigen::Mat
   return order;
 }
 
-Eigen::VectorXd Attend(const Eigen::VectorXd& q, const Eigen::MatrixXd& k, const Eigen::MatrixXd& v,
+Eigen::VectorXd Attend(const LayerAttention& attention, const Eigen::VectorXd& q,
+                       const Eigen::MatrixXd& k, const Eigen::MatrixXd& v,
                        const std::vector<int>& tokens) {
+  const auto score = [&](int t) {
+    const double plain = ScoreScale(attention, 16) * k.row(t).dot(q);
+    const double cap = attention.soft_cap;
+    return cap > 0 ? cap * std::tanh(plain / cap) : plain;
+  };
   double top = -1e300;
-  for (const int t : tokens) top = std::max(top, k.row(t).dot(q) / std::sqrt(16.0));
+  for (const int t : tokens) top = std::max(top, score(t));
   Eigen::VectorXd sum = Eigen::VectorXd::Zero(v.cols());
   double mass = 0;
   for (const int t : tokens) {
-    const double weight = std::exp(k.row(t).dot(q) / std::sqrt(16.0) - top);
+    const double weight = std::exp(score(t) - top);
     sum += weight * v.row(t).transpose();
     mass += weight;
   }
@@ -224,9 +233,12 @@ Eigen::MatrixXd FromHalves(const uint16_t* halves, int rows, int columns) {
   return matrix;
 }
 
-TEST(MeasureSelectionErrorsTest, AgreesWithADirectTranscriptionInDouble) {
+class MeasureSelectionErrorsTest : public testing::TestWithParam<LayerAttention> {};
+
+TEST_P(MeasureSelectionErrorsTest, AgreesWithADirectTranscriptionInDouble) {
   const Calibrated calibrated;
-  const CalibrationStatistics& statistics = calibrated.statistics;
+  CalibrationStatistics statistics = calibrated.statistics;
+  statistics.attention = GetParam();
   ASSERT_EQ(statistics.windows.size(), 2u);
   ASSERT_THAT(statistics.windows[0].query_positions, testing::SizeIs(7));
   EXPECT_GE(statistics.windows[0].query_positions.front(), kWindow / 2);
@@ -272,10 +284,11 @@ TEST(MeasureSelectionErrorsTest, AgreesWithADirectTranscriptionInDouble) {
         std::iota(all.begin(), all.end(), 0);
         for (size_t i = 0; i < fractions.size(); ++i) {
           const int budget = static_cast<int>(std::ceil(fractions[i] * (position + 1)));
-          const std::vector<int> tokens = Selected(q * a, labels, position, budget);
+          const std::vector<int> tokens = Selected(GetParam(), q * a, labels, position, budget);
           Eigen::VectorXd change(2 * d);
           for (int h = 0; h < 2; ++h) {
-            change.segment(h * d, d) = Attend(q.row(h), k, v, tokens) - Attend(q.row(h), k, v, all);
+            change.segment(h * d, d) = Attend(GetParam(), q.row(h), k, v, tokens) -
+                                       Attend(GetParam(), q.row(h), k, v, all);
           }
           expected[i] += (projection * change).squaredNorm() / kept.residual_energy / 14;
         }
@@ -290,6 +303,10 @@ TEST(MeasureSelectionErrorsTest, AgreesWithADirectTranscriptionInDouble) {
     }
   }
 }
+
+INSTANTIATE_TEST_SUITE_P(Layers, MeasureSelectionErrorsTest,
+                         testing::Values(LayerAttention{},
+                                         LayerAttention{.scale = 0.2f, .soft_cap = 1.5f}));
 
 TEST(GatherStatisticsTest, TheResidualIsTheLayersInputInTheSecondHalf) {
   Calibrated calibrated;
@@ -334,6 +351,45 @@ TEST(MakeLabelFileTest, FilesOfAllKindsFitTheModelAgain) {
       }
     }
   }
+}
+
+TinyModel WithWindows(const std::vector<int32_t>& windowed) {
+  TinyModel shapes("llama");
+  shapes.ints["llama.attention.sliding_window"] = 64;
+  shapes.int_arrays["llama.attention.sliding_window_pattern"] = windowed;
+  return shapes;
+}
+
+TEST(MakeLabelFileTest, LayersWithASlidingWindowHaveNoLabels) {
+  Calibrated calibrated(WithWindows({1, 0}));
+  CalibrationOptions options;
+  options.width = kLabelWidth;
+  options.sparsity = 3;
+  const auto made = MakeLabelFile(calibrated.statistics, options, nullptr);
+  ASSERT_TRUE(made.ok()) << made.status();
+  EXPECT_TRUE(made->file.layers[0].empty());
+  EXPECT_FALSE(made->file.layers[1].empty());
+  EXPECT_THAT(made->file.budget_weights, ElementsAre(1, 1));  // the one head has the whole budget
+  const TemporaryFile file({});
+  ASSERT_TRUE(made->file.Write(file.path()).ok());
+  const auto read = LabelFile::Read(file.path(), *calibrated.model.checkpoint);
+  ASSERT_TRUE(read.ok()) << read.status();
+  EXPECT_EQ(read->layers[1].key, made->file.layers[1].key);
+}
+
+TEST(GatherStatisticsTest, AModelOfWindowsAloneHasNothingToSelect) {
+  RandomTinyModel model(11, WithWindows({1, 1}), 0.5f);
+  const auto backend = CreateCpuBackend({.threads = 1});
+  const auto pools = KvPools::Allocate(*backend, Layout(model.config));
+  ASSERT_TRUE(pools.ok()) << pools.status();
+  auto loaded = Transformer::Load(model.checkpoint->weights(), model.config, *backend, **pools,
+                                  {.max_step_tokens = kWindow});
+  ASSERT_TRUE(loaded.ok()) << loaded.status();
+  const absl::Status status =
+      GatherStatistics(**loaded, *backend, *model.checkpoint, RandomWindows(1), {}, nullptr)
+          .status();
+  EXPECT_EQ(status.code(), absl::StatusCode::kFailedPrecondition);
+  EXPECT_THAT(std::string(status.message()), HasSubstr("all layers of the model have sliding"));
 }
 
 TEST(MakeLabelFileTest, ImportedChannelsAreTakenInTheirOrder) {

@@ -19,7 +19,7 @@ ModelConfig Config(int kv_heads, RopePairing pairing) {
   config.heads = 2;
   config.kv_heads = kv_heads;
   config.head_dim = 4;
-  config.ropes = {{.pairing = pairing}};
+  config.ropes.emplace_back().pairing = pairing;
   return config;
 }
 

@@ -18,9 +18,9 @@ namespace winnow::test {
 struct RandomTinyModel {
   explicit RandomTinyModel(unsigned seed, const std::string& architecture = "llama",
                            float deviation = 0.5f)
-      : RandomTinyModel(seed, Shapes(architecture), deviation) {}
+      : RandomTinyModel(seed, TinyModel::Of(architecture), deviation) {}
 
-  /// The same with tensors that a test has chosen.
+  /// The same with tensors that a test has chosen; those that it has given values keep them.
   RandomTinyModel(unsigned seed, TinyModel tiny, float deviation) {
     std::mt19937 random(seed);
     std::normal_distribution<float> normal;
@@ -28,6 +28,7 @@ struct RandomTinyModel {
       uint64_t elements = 1;
       for (const uint64_t size : shape) elements *= size;
       std::vector<float>& values = tiny.values[name];
+      if (!values.empty()) continue;
       for (uint64_t i = 0; i < elements; ++i) values.push_back(deviation * normal(random));
     }
     file = std::make_unique<TemporaryFile>(tiny.Write().Bytes());
@@ -35,12 +36,6 @@ struct RandomTinyModel {
     EXPECT_TRUE(opened.ok()) << opened.status();
     checkpoint = *std::move(opened);
     config = checkpoint->config();
-  }
-
-  static TinyModel Shapes(const std::string& architecture) {
-    TinyModel tiny(architecture);
-    if (architecture == "qwen2") tiny.AddQkvBiases();
-    return tiny;
   }
 
   std::unique_ptr<TemporaryFile> file;

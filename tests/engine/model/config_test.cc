@@ -23,11 +23,17 @@ MATCHER_P(NearlyEqual, tolerance, "") {
   return std::abs(actual - expected) <= tolerance * std::abs(expected);
 }
 
-absl::StatusOr<ModelConfig> Read(const TinyModel& model) {
+absl::StatusOr<ModelConfig> Read(const TinyModel& model, int context = 0) {
   const TemporaryFile temporary(model.Write().Bytes());
   const auto file = GgufFile::Open(temporary.path());
   if (!file.ok()) return file.status();
-  return ModelConfig::FromGguf(**file);
+  return ModelConfig::FromGguf(**file, context);
+}
+
+/// A tensor of so many factors, all the same.
+void AddFactors(const std::string& name, int pairs, float factor, TinyModel& model) {
+  model.shapes[name] = {static_cast<uint64_t>(pairs)};
+  model.values[name].assign(static_cast<size_t>(pairs), factor);
 }
 
 TEST(ModelConfigTest, LlamaRotatesAdjacentPairsWithoutBiases) {
@@ -158,6 +164,130 @@ TEST(ModelConfigTest, SlidingWindowOverTheWholeContextIsNone) {
   EXPECT_TRUE(Read(model).ok());
 }
 
+TEST(ModelConfigTest, WindowsAreThoseOfAllLayersOrOfSome) {
+  const auto windows = [](const TinyModel& model) {
+    const auto config = Read(model);
+    EXPECT_TRUE(config.ok()) << config.status();
+    std::vector<int> windows;
+    for (const LayerConfig& layer : config->layer) windows.push_back(layer.sliding_window);
+    return windows;
+  };
+  TinyModel mistral("llama");
+  EXPECT_THAT(windows(mistral), ElementsAre(0, 0));
+  mistral.ints["llama.attention.sliding_window"] = 64;
+  EXPECT_THAT(windows(mistral), ElementsAre(64, 64));
+  mistral.int_arrays["llama.attention.sliding_window_pattern"] = {0, 1};
+  EXPECT_THAT(windows(mistral), ElementsAre(0, 64));
+  TinyModel gemma = TinyModel::Of("gemma2");  // has a window of 4,096 if it states none
+  EXPECT_THAT(windows(gemma), ElementsAre(0, 0));
+  gemma.ints["gemma2.attention.sliding_window"] = 64;
+  EXPECT_THAT(windows(gemma), ElementsAre(64, 0));
+  gemma.ints["gemma2.attention.sliding_window_pattern"] = 1;
+  EXPECT_THAT(windows(gemma), ElementsAre(0, 0));
+}
+
+TEST(ModelConfigTest, FamiliesWithoutWindowsRefuseThem) {
+  TinyModel model = TinyModel::Of("qwen3");
+  model.ints["qwen3.attention.sliding_window"] = 64;
+  const absl::Status status = Read(model).status();
+  EXPECT_EQ(status.code(), absl::StatusCode::kUnimplemented);
+  EXPECT_THAT(std::string(status.message()),
+              HasSubstr("a sliding window (metadata key qwen3.attention.sliding_window is 64) is "
+                        "not supported in qwen3 models"));
+}
+
+TEST(ModelConfigTest, Gemma2CapsItsScoresAndItsLogits) {
+  TinyModel model = TinyModel::Of("gemma2");
+  auto config = Read(model);
+  ASSERT_TRUE(config.ok()) << config.status();
+  EXPECT_EQ(config->activation, Activation::kGeluTanh);
+  EXPECT_TRUE(config->post_norms);
+  EXPECT_EQ(config->attention_soft_cap, 50);
+  EXPECT_EQ(config->logit_soft_cap, 30);
+  EXPECT_EQ(config->attention_scale, 0);
+  EXPECT_FLOAT_EQ(config->embedding_scale, std::sqrt(32.0f));
+  model.floats["gemma2.attn_logit_softcapping"] = 0;
+  model.floats["gemma2.final_logit_softcapping"] = 20;
+  model.floats["gemma2.attention.scale"] = 0.125f;
+  config = Read(model);
+  ASSERT_TRUE(config.ok()) << config.status();
+  EXPECT_EQ(config->attention_soft_cap, 0);
+  EXPECT_EQ(config->logit_soft_cap, 20);
+  EXPECT_EQ(config->attention_scale, 0.125f);
+}
+
+TEST(ModelConfigTest, TheLargestGemmaScalesScoresByTheWidthOfItsHeads) {
+  TinyModel model = TinyModel::Of("gemma2");
+  model.ints["gemma2.block_count"] = 46;
+  for (const auto& [name, shape] : TinyModel::Of("gemma2").shapes) {
+    if (!name.starts_with("blk.0.")) continue;
+    for (int layer = 2; layer < 46; ++layer) {
+      model.shapes["blk." + std::to_string(layer) + name.substr(5)] = shape;
+    }
+  }
+  const auto config = Read(model);
+  ASSERT_TRUE(config.ok()) << config.status();
+  EXPECT_FLOAT_EQ(config->attention_scale, 0.25f);  // a width of 32, 2 heads
+}
+
+TEST(ModelConfigTest, Gemma3RotatesWindowedLayersByAnotherBase) {
+  TinyModel model = TinyModel::Of("gemma3");
+  model.floats["gemma3.rope.freq_base"] = 1e6f;
+  model.floats["gemma3.rope.scaling.factor"] = 8;
+  model.ints["gemma3.attention.sliding_window"] = 64;
+  model.ints["gemma3.attention.sliding_window_pattern"] = 2;
+  const auto config = Read(model);
+  ASSERT_TRUE(config.ok()) << config.status();
+  EXPECT_TRUE(config->qk_norm);
+  EXPECT_TRUE(config->post_norms);
+  ASSERT_EQ(config->ropes.size(), 2);
+  EXPECT_EQ(config->layer[0].rope, 1);
+  EXPECT_EQ(config->layer[1].rope, 0);
+  EXPECT_EQ(config->layer[0].sliding_window, 64);
+  for (int i = 0; i < 8; ++i) {
+    EXPECT_NEAR(config->ropes[0].frequencies[i], std::pow(1e6, -i / 8.0) / 8, 1e-12);
+    EXPECT_NEAR(config->ropes[1].frequencies[i], std::pow(1e4, -i / 8.0), 1e-12);
+  }
+}
+
+TEST(ModelConfigTest, YarnKeepsFastPairsAndCompressesSlowOnes) {
+  TinyModel model("llama");
+  model.strings["llama.rope.scaling.type"] = "yarn";
+  model.floats["llama.rope.scaling.factor"] = 4;
+  model.ints["llama.rope.scaling.original_context_length"] = 64;
+  auto config = Read(model);
+  ASSERT_TRUE(config.ok()) << config.status();
+  EXPECT_EQ(config->ropes[0].frequencies[0], kPlainFrequencies[0]);
+  EXPECT_NEAR(config->ropes[0].frequencies[7], kPlainFrequencies[7] / 4, 1e-12);
+  EXPECT_NEAR(config->ropes[0].magnitude, 0.1 * std::log(4.0) + 1, 1e-12);
+  model.floats["llama.rope.scaling.yarn_attn_factor"] = 1.5f;
+  config = Read(model);
+  ASSERT_TRUE(config.ok()) << config.status();
+  EXPECT_EQ(config->ropes[0].magnitude, 1.5);
+}
+
+TEST(ModelConfigTest, LongropeHasFactorsForShortAndForLongContexts) {
+  TinyModel model = TinyModel::Of("phi3");
+  model.ints["phi3.rope.dimension_count"] = 8;
+  model.ints["phi3.rope.scaling.original_context_length"] = 32;
+  AddFactors("rope_factors_short.weight", 4, 2, model);
+  AddFactors("rope_factors_long.weight", 4, 5, model);
+  for (const auto& [context, factor] : {std::pair(32, 2), std::pair(33, 5), std::pair(0, 5)}) {
+    const auto config = Read(model, context);
+    ASSERT_TRUE(config.ok()) << config.status();
+    EXPECT_TRUE(config->fused_qkv);
+    const RopeConfig& rope = config->ropes[0];
+    EXPECT_EQ(rope.dim, 8);
+    for (int i = 0; i < 4; ++i) {
+      EXPECT_NEAR(rope.frequencies[i], std::pow(1e4, -i / 4.0) / factor, 1e-12);
+    }
+    // Trained for four times as many tokens as at first.
+    EXPECT_NEAR(rope.magnitude, std::sqrt(1 + std::log(4.0) / std::log(32.0)), 1e-12);
+  }
+  model.floats["phi3.rope.scaling.attn_factor"] = 1.25f;
+  EXPECT_EQ(Read(model)->ropes[0].magnitude, 1.25);
+}
+
 struct RefusedCase {
   const char* name;
   std::function<void(TinyModel&)> change;
@@ -175,14 +305,27 @@ const RefusedCase kRefusedCases[] = {
      kUnimplemented, "the model architecture \"mamba\" is not supported"},
     {"Experts", [](TinyModel& m) { m.ints["llama.expert_count"] = 8; }, kUnimplemented,
      "mixture of experts (metadata key llama.expert_count) is not supported"},
-    {"SlidingWindow", [](TinyModel& m) { m.ints["llama.attention.sliding_window"] = 64; },
-     kUnimplemented, "a sliding window (metadata key llama.attention.sliding_window is 64)"},
-    {"AttentionSoftCap", [](TinyModel& m) { m.floats["llama.attn_logit_softcapping"] = 50; },
-     kUnimplemented, "soft caps on attention logits"},
-    {"LogitSoftCap", [](TinyModel& m) { m.floats["llama.final_logit_softcapping"] = 30; },
-     kUnimplemented, "soft caps on logits"},
-    {"YarnScaling", [](TinyModel& m) { m.strings["llama.rope.scaling.type"] = "yarn"; },
-     kUnimplemented, "RoPE scaling of type \"yarn\" is not supported"},
+    {"ScaledResiduals", [](TinyModel& m) { m.floats["llama.residual_scale"] = 2; }, kUnimplemented,
+     "scaled residuals (metadata key llama.residual_scale) is not supported"},
+    {"AttentionSoftCap", [](TinyModel& m) { m.floats["llama.attn_logit_softcapping"] = 1e-3f; },
+     kInvalid, "llama.attn_logit_softcapping is 0.001; it must be 0 or from 0.01 to 1e+06"},
+    {"WindowPattern",
+     [](TinyModel& m) {
+       m.ints["llama.attention.sliding_window"] = 64;
+       m.int_arrays["llama.attention.sliding_window_pattern"] = {1, 0, 1};
+     },
+     kInvalid, "llama.attention.sliding_window_pattern lists 3 layers instead of 2"},
+    {"ScalingType", [](TinyModel& m) { m.strings["llama.rope.scaling.type"] = "ntk"; },
+     kUnimplemented, "RoPE scaling of type \"ntk\" is not supported"},
+    {"YarnWithoutContext", [](TinyModel& m) { m.strings["llama.rope.scaling.type"] = "yarn"; },
+     kInvalid, "metadata key llama.rope.scaling.original_context_length is missing"},
+    {"RopeBase", [](TinyModel& m) { m.floats["llama.rope.freq_base"] = 1; }, kInvalid,
+     "metadata key llama.rope.freq_base is 1; it must be from 2 to 1e+12"},
+    {"OneOfTwoRopeFactors", [](TinyModel& m) { AddFactors("rope_factors_long.weight", 8, 2, m); },
+     kInvalid, "the tensor rope_factors_short.weight is missing"},
+    {"LongropeWithoutFactors",
+     [](TinyModel& m) { m.strings["llama.rope.scaling.type"] = "longrope"; }, kInvalid,
+     "the tensor rope_factors_short.weight is missing"},
     {"HeadSize", [](TinyModel& m) { m.ints["llama.attention.key_length"] = 24; }, kUnimplemented,
      "the head size 24 is not supported; it must be a multiple of 16 up to 1024"},
     {"ValueSize", [](TinyModel& m) { m.ints["llama.attention.value_length"] = 32; }, kUnimplemented,

@@ -54,6 +54,20 @@ LabelFile ProjectionFile(const RandomTinyModel& model) {
   return file;
 }
 
+/// A model whose first layer has a sliding window, and its file.
+RandomTinyModel WindowedModel() {
+  TinyModel tiny("llama");
+  tiny.ints["llama.attention.sliding_window"] = 64;
+  tiny.int_arrays["llama.attention.sliding_window_pattern"] = {1, 0};
+  return RandomTinyModel(3, tiny, 0.5f);
+}
+
+LabelFile WindowedFile(const RandomTinyModel& model) {
+  LabelFile file = ProjectionFile(model);
+  file.layers[0] = {};
+  return file;
+}
+
 LabelFile ChannelsFile(const RandomTinyModel& model) {
   LabelFile file = ProjectionFile(model);
   file.basis = "channels";
@@ -121,6 +135,27 @@ TEST(LabelFileTest, ChannelsAreReadAsTheOneHotMatricesThatWereWritten) {
   ExpectEqual(*read, file);
 }
 
+TEST(LabelFileTest, LayersWithASlidingWindowAreNull) {
+  const RandomTinyModel model = WindowedModel();
+  const LabelFile file = WindowedFile(model);
+  const std::string text = Written(file);
+  Json json = Json::parse(text);
+  EXPECT_TRUE(json["layers"][0].is_null());
+  const auto read = ReadText(text, model);
+  ASSERT_TRUE(read.ok()) << read.status();
+  ExpectEqual(*read, file);
+
+  const auto refusal = [&](int layer, const Json& entry) {
+    Json changed = json;
+    changed["layers"][layer] = entry;
+    const absl::Status status = ReadText(changed.dump(), model).status();
+    EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
+    return std::string(status.message());
+  };
+  EXPECT_THAT(refusal(0, json["layers"][1]), HasSubstr("layers[0] is not null"));
+  EXPECT_THAT(refusal(1, nullptr), HasSubstr("layers[1] is null"));
+}
+
 TEST(LabelFileTest, MatricesAreLittleEndianHalves) {
   const RandomTinyModel model(7);
   LabelFile file = ProjectionFile(model);
@@ -174,6 +209,23 @@ TEST(LabelFileTest, TheFingerprintSeesRopeAndBiases) {
   EXPECT_EQ(fingerprint(), plain);
   tiny.floats["llama.rope.freq_base"] = 500000;
   EXPECT_NE(fingerprint(), plain);
+}
+
+TEST(LabelFileTest, TheFingerprintTellsLongFromShortContextsOfLongrope) {
+  TinyModel tiny = TinyModel::Of("phi3");
+  tiny.ints["phi3.rope.scaling.original_context_length"] = 32;
+  for (const char* name : {"rope_factors_short.weight", "rope_factors_long.weight"}) {
+    tiny.shapes[name] = {8};
+    tiny.values[name].assign(8, name[13] == 's' ? 1.0f : 2.0f);
+  }
+  const TemporaryFile file(tiny.Write().Bytes());
+  const auto fingerprint = [&](int context) {
+    const auto checkpoint = Checkpoint::Open(file.path(), context);
+    EXPECT_TRUE(checkpoint.ok()) << checkpoint.status();
+    return ModelFingerprint(**checkpoint);
+  };
+  EXPECT_EQ(fingerprint(33), fingerprint(0));
+  EXPECT_NE(fingerprint(32), fingerprint(33));
 }
 
 struct Refusal {

@@ -54,6 +54,21 @@ TEST(ModelSpecTest, ListsTheTensorsOfACompleteFile) {
   EXPECT_EQ(ShapesOf(ModelSpec::Of(config)), file.shapes);
 }
 
+TEST(ModelSpecTest, ListsTheTensorsOfEveryFamily) {
+  for (const char* architecture : {"llama", "qwen2", "qwen3", "phi3", "gemma2", "gemma3"}) {
+    SCOPED_TRACE(architecture);
+    const Family& family = *FindFamily(architecture);
+    ModelConfig config = TinyConfig();
+    config.tied_embeddings = true;
+    config.qkv_bias = family.qkv_bias;
+    config.qk_norm = family.qk_norm;
+    config.post_norms = family.post_norms;
+    config.fused_qkv = family.fused_tensors;
+    config.fused_gate_up = family.fused_tensors;
+    EXPECT_EQ(ShapesOf(ModelSpec::Of(config)), TinyModel::Of(architecture).shapes);
+  }
+}
+
 TEST(ModelSpecTest, NamesEveryListedTensorInItsPlace) {
   ModelConfig config = TinyConfig();
   config.qkv_bias = true;
@@ -68,6 +83,8 @@ TEST(ModelSpecTest, NamesEveryListedTensorInItsPlace) {
               ElementsAre("blk.1.attn_q.bias", "blk.1.attn_k.bias", "blk.1.attn_v.bias"));
   EXPECT_THAT(attention.output.weights, ElementsAre("blk.1.attn_output.weight"));
   EXPECT_THAT(attention.output.biases, IsEmpty());
+  EXPECT_THAT(attention.query_norm, IsEmpty());
+  EXPECT_THAT(attention.post_norm, IsEmpty());
   const FeedForwardSpec& feed_forward = spec.blocks[1].feed_forward;
   EXPECT_EQ(feed_forward.norm, "blk.1.ffn_norm.weight");
   EXPECT_THAT(feed_forward.gate_up.weights,
@@ -78,6 +95,21 @@ TEST(ModelSpecTest, NamesEveryListedTensorInItsPlace) {
   EXPECT_EQ(spec.tensors.size(), 3 + 2 * 12);
 }
 
+TEST(ModelSpecTest, NamesNormsAndFusedMatricesInTheirPlaces) {
+  ModelConfig config = TinyConfig();
+  config.qk_norm = true;
+  config.post_norms = true;
+  config.fused_qkv = true;
+  config.fused_gate_up = true;
+  const BlockSpec block = ModelSpec::Of(config).blocks[0];
+  EXPECT_THAT(block.attention.qkv.weights, ElementsAre("blk.0.attn_qkv.weight"));
+  EXPECT_EQ(block.attention.query_norm, "blk.0.attn_q_norm.weight");
+  EXPECT_EQ(block.attention.key_norm, "blk.0.attn_k_norm.weight");
+  EXPECT_EQ(block.attention.post_norm, "blk.0.post_attention_norm.weight");
+  EXPECT_THAT(block.feed_forward.gate_up.weights, ElementsAre("blk.0.ffn_up.weight"));
+  EXPECT_EQ(block.feed_forward.post_norm, "blk.0.post_ffw_norm.weight");
+}
+
 TEST(ModelSpecTest, ATiedOutputIsTheEmbedding) {
   ModelConfig config = TinyConfig();
   config.tied_embeddings = true;
@@ -86,13 +118,13 @@ TEST(ModelSpecTest, ATiedOutputIsTheEmbedding) {
 }
 
 TEST(FamilyTest, IsFoundByItsArchitecture) {
-  for (const char* architecture : {"llama", "qwen2"}) {
+  for (const char* architecture : {"llama", "qwen2", "qwen3", "phi3", "gemma2", "gemma3"}) {
     const Family* family = FindFamily(architecture);
     ASSERT_NE(family, nullptr);
     EXPECT_EQ(family->architecture, architecture);
   }
   EXPECT_EQ(FindFamily("mamba"), nullptr);
-  EXPECT_EQ(FamilyNames(), "llama and qwen2");
+  EXPECT_EQ(FamilyNames(), "llama, qwen2, qwen3, phi3, gemma2 and gemma3");
 }
 
 }  // namespace

@@ -61,7 +61,10 @@ class ModuleFixture {
   static constexpr int kMaxRows = 32;
 
   explicit ModuleFixture(const std::string& architecture)
-      : model(5, architecture, 0.4f),
+      : ModuleFixture(TinyModel::Of(architecture)) {}
+
+  explicit ModuleFixture(const TinyModel& shapes)
+      : model(5, shapes, 0.4f),
         config(model.config),
         spec(ModelSpec::Of(config)),
         reference(model.checkpoint->gguf(), config),

@@ -128,8 +128,10 @@ TEST(RmsNormTest, IsItsEquation) {
   ExpectNear(fixture.ToMatrix(a.normed), fixture.reference.Normed(x, "output_norm.weight"), kFp32);
 }
 
-TEST(GatedFeedForwardTest, AddsItsEquationToTheResidualStream) {
-  ModuleFixture fixture("llama");
+class GatedFeedForwardTest : public testing::TestWithParam<const char*> {};
+
+TEST_P(GatedFeedForwardTest, AddsItsEquationToTheResidualStream) {
+  ModuleFixture fixture(GetParam());
   const auto module =
       GatedFeedForward::Load(fixture.spec.blocks[1].feed_forward, fixture.config.activation,
                              fixture.config.norm_epsilon, fixture.loader);
@@ -138,6 +140,11 @@ TEST(GatedFeedForwardTest, AddsItsEquationToTheResidualStream) {
   ExpectNear(fixture.Run(**module, x, 0), fixture.reference.AfterFeedForward(x, 1), kFp32);
   EXPECT_EQ((*module)->totals().weights, 3 * 32 * 64);
 }
+
+INSTANTIATE_TEST_SUITE_P(Families, GatedFeedForwardTest, testing::Values("llama", "phi3", "gemma2"),
+                         [](const testing::TestParamInfo<const char*>& info) {
+                           return std::string(info.param);
+                         });
 
 /// The attention of layer 1.
 std::unique_ptr<Mixer> LoadAttention(const ModuleFixture& fixture,
@@ -175,7 +182,8 @@ TEST_P(AttentionMixerTest, AttendsToAllTokensOfTheSequenceWhateverTheSteps) {
   EXPECT_EQ(mixer->totals().weights, 32 * (32 + 16 + 16) + 32 * 32);
 }
 
-INSTANTIATE_TEST_SUITE_P(Families, AttentionMixerTest, testing::Values("llama", "qwen2"),
+INSTANTIATE_TEST_SUITE_P(Families, AttentionMixerTest,
+                         testing::Values("llama", "qwen2", "qwen3", "phi3", "gemma2", "gemma3"),
                          [](const testing::TestParamInfo<const char*>& info) {
                            return std::string(info.param);
                          });
@@ -229,6 +237,31 @@ TEST(AttentionMixerTest, MeasuresTheRecallOfItsOwnProbes) {
   EXPECT_EQ(recalls[1], 1);  // a context of four tokens, all selected
   EXPECT_LT(recalls[2], 0.99);
   EXPECT_NEAR(recalls[2], recall(19), kFp16);
+}
+
+TEST(AttentionMixerTest, RowsOfALayerWithAWindowSeeAndReadItAlone) {
+  TinyModel shapes = TinyModel::Of("llama");
+  shapes.ints["llama.attention.sliding_window"] = 6;
+  ModuleFixture fixture(shapes);
+  const std::unique_ptr<Mixer> mixer = LoadAttention(fixture, kNarrow);
+  const Matrix64 x = RandomMatrix(20, 32, 1);
+  const Matrix64 expected =
+      fixture.reference.AfterAttention(x, 1, [](size_t, size_t) { return true; });
+  ExpectNear(fixture.Run(*mixer, Slice(x, 0, 13), 0), Slice(expected, 0, 13), kFp16);
+  const std::vector<RecallProbe> probes = {{.row = 6, .layer = 1}};
+  std::vector<float> recalls(1);
+  ExpectNear(fixture.Run(*mixer, Slice(x, 13, 20), 13, kWindowRow, probes, recalls),
+             Slice(expected, 13, 20), kFp16);
+  EXPECT_EQ(recalls[0], 1);
+
+  KvTraffic traffic;
+  mixer->AddTraffic(kWindowRow, 20, &traffic);
+  const int64_t token_bytes = 2 * 16 * 2;
+  EXPECT_EQ(traffic.dense_bytes, 6 * token_bytes);
+  EXPECT_EQ(traffic.row_bytes, 0);
+  EXPECT_EQ(traffic.attended_tokens, 6);
+  EXPECT_EQ(traffic.context_tokens, 6);
+  EXPECT_EQ(traffic.equivalent_bytes, 6 * token_bytes);
 }
 
 TEST(AttentionMixerTest, ShowsQueriesKeysValuesAndItsInputToTheObserver) {

@@ -70,17 +70,19 @@ class ReferenceModel {
   Matrix64 Qkv(const Matrix64& x, int layer) const {
     const std::string prefix = Prefix(layer) + "attn_";
     const Matrix64 normed = Normed(x, prefix + "norm.weight");
-    Matrix64 qkv(x.size());
-    for (const char* part : {"q", "k", "v"}) {
-      Matrix64 product =
-          Product(normed, prefix + part + ".weight", prefix + part + std::string(".bias"));
-      for (size_t t = 0; t < x.size(); ++t) {
-        if (*part != 'v') {
-          NormHeads(prefix + part + "_norm.weight", &product[t]);
-          Rotate(RopeOf(layer), static_cast<double>(t), &product[t]);
-        }
-        qkv[t].insert(qkv[t].end(), product[t].begin(), product[t].end());
-      }
+    const Matrix64 products =
+        Stacked(normed, {prefix + "q", prefix + "k", prefix + "v"}, prefix + "qkv");
+    Matrix64 qkv;
+    for (size_t t = 0; t < x.size(); ++t) {
+      const auto keys = products[t].begin() + config_.heads * config_.head_dim;
+      const auto values = keys + config_.kv_heads * config_.head_dim;
+      std::vector<double>& row = qkv.emplace_back(products[t].begin(), keys);
+      std::vector<double> of_keys(keys, values);
+      NormHeads(prefix + "q_norm.weight", &row);
+      NormHeads(prefix + "k_norm.weight", &of_keys);
+      row.insert(row.end(), of_keys.begin(), of_keys.end());
+      Rotate(RopeOf(layer), static_cast<double>(t), &row);
+      row.insert(row.end(), values, products[t].end());
     }
     return qkv;
   }
@@ -132,14 +134,13 @@ class ReferenceModel {
   Matrix64 AfterFeedForward(Matrix64 x, int layer) const {
     const std::string prefix = Prefix(layer) + "ffn_";
     const Matrix64 normed = Normed(x, prefix + "norm.weight");
-    Matrix64 gate = Product(normed, prefix + "gate.weight");
-    const Matrix64 up = Product(normed, prefix + "up.weight");
-    for (size_t t = 0; t < x.size(); ++t) {
-      for (size_t c = 0; c < gate[t].size(); ++c) {
-        gate[t][c] = Activated(gate[t][c]) * up[t][c];
-      }
+    Matrix64 gated = Stacked(normed, {prefix + "gate", prefix + "up"}, prefix + "up");
+    for (std::vector<double>& row : gated) {
+      const size_t ffn = row.size() / 2;
+      for (size_t c = 0; c < ffn; ++c) row[c] = Activated(row[c]) * row[ffn + c];
+      row.resize(ffn);
     }
-    AddOutput(Product(gate, prefix + "down.weight"), Prefix(layer) + "post_ffw_norm.weight", &x);
+    AddOutput(Product(gated, prefix + "down.weight"), Prefix(layer) + "post_ffw_norm.weight", &x);
     return x;
   }
 
@@ -184,6 +185,20 @@ class ReferenceModel {
     if (config_.activation == Activation::kSilu) return x / (1 + std::exp(-x));
     const double root = std::sqrt(2 / std::acos(-1.0));
     return x / 2 * (1 + std::tanh(root * (x + 0.044715 * x * x * x)));
+  }
+
+  /// Products with matrices of these names side by side, or with one that holds them all.
+  Matrix64 Stacked(const Matrix64& x, const std::vector<std::string>& names,
+                   const std::string& fused) const {
+    const bool is_fused = file_.FindTensor(names[0] + ".weight") == nullptr;
+    Matrix64 stacked(x.size());
+    for (const std::string& name : is_fused ? std::vector<std::string>{fused} : names) {
+      const Matrix64 product = Product(x, name + ".weight", name + ".bias");
+      for (size_t t = 0; t < x.size(); ++t) {
+        stacked[t].insert(stacked[t].end(), product[t].begin(), product[t].end());
+      }
+    }
+    return stacked;
   }
 
   /// Adds what a module has computed, behind the norm of that name if the file has one.

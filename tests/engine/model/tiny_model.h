@@ -37,6 +37,40 @@ struct TinyModel {
     shapes["output_norm.weight"] = {32};
   }
 
+  /// The shapes of a family, with all that its files hold.
+  static TinyModel Of(const std::string& architecture) {
+    TinyModel model(architecture);
+    if (architecture == "qwen2") model.AddQkvBiases();
+    if (architecture == "qwen3" || architecture == "gemma3") model.AddHeadNorms();
+    if (architecture == "phi3") model.FuseTensors();
+    if (architecture == "gemma2" || architecture == "gemma3") model.AddPostNorms();
+    return model;
+  }
+
+  void AddHeadNorms() {
+    for (const std::string layer : {"blk.0.", "blk.1."}) {
+      shapes[layer + "attn_q_norm.weight"] = {16};
+      shapes[layer + "attn_k_norm.weight"] = {16};
+    }
+  }
+
+  void AddPostNorms() {
+    for (const std::string layer : {"blk.0.", "blk.1."}) {
+      shapes[layer + "post_attention_norm.weight"] = {32};
+      shapes[layer + "post_ffw_norm.weight"] = {32};
+    }
+  }
+
+  void FuseTensors() {
+    for (const std::string layer : {"blk.0.", "blk.1."}) {
+      for (const char* part : {"attn_q", "attn_k", "attn_v", "ffn_gate"}) {
+        shapes.erase(layer + part + ".weight");
+      }
+      shapes[layer + "attn_qkv.weight"] = {32 + 2 * 16, 32};
+      shapes[layer + "ffn_up.weight"] = {2 * 64, 32};
+    }
+  }
+
   void AddQkvBiases() {
     for (const std::string layer : {"blk.0.", "blk.1."}) {
       shapes[layer + "attn_q.bias"] = {32};
@@ -52,6 +86,7 @@ struct TinyModel {
     for (const auto& [key, value] : ints) writer.Uint32(key, value);
     for (const auto& [key, value] : floats) writer.Float32(key, value);
     for (const auto& [key, value] : string_arrays) writer.Strings(key, value);
+    for (const auto& [key, value] : int_arrays) writer.Array(key, kGgufInt32, value);
     for (const auto& [name, shape] : shapes) {
       uint64_t elements = 1;
       for (const uint64_t size : shape) elements *= size;
@@ -66,6 +101,7 @@ struct TinyModel {
   std::map<std::string, uint32_t> ints;
   std::map<std::string, float> floats;
   std::map<std::string, std::vector<std::string>> string_arrays;
+  std::map<std::string, std::vector<int32_t>> int_arrays;
   std::map<std::string, std::vector<uint64_t>> shapes;
   std::map<std::string, std::vector<float>> values;
 };

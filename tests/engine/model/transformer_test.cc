@@ -78,17 +78,62 @@ void ExpectLogitsOfTheReference(const TinyModel& shapes) {
 }
 
 TEST(TransformerTest, ComputesLlamaWhoseOutputIsTheEmbedding) {
-  ExpectLogitsOfTheReference(RandomTinyModel::Shapes("llama"));
+  ExpectLogitsOfTheReference(TinyModel::Of("llama"));
 }
 
 TEST(TransformerTest, ComputesQwen2WithAnOutputOfItsOwn) {
-  TinyModel shapes = RandomTinyModel::Shapes("qwen2");
+  TinyModel shapes = TinyModel::Of("qwen2");
   shapes.shapes["output.weight"] = {4, 32};
   ExpectLogitsOfTheReference(shapes);
 }
 
+/// Windows, scales and caps that matter for twenty tokens.
+TinyModel Shapes(const std::string& name) {
+  TinyModel shapes = TinyModel::Of(name == "mistral" || name == "yarn" ? "llama" : name);
+  if (name == "mistral") shapes.ints["llama.attention.sliding_window"] = 5;
+  if (name == "yarn") {
+    shapes.strings["llama.rope.scaling.type"] = "yarn";
+    shapes.floats["llama.rope.scaling.factor"] = 4;
+    shapes.ints["llama.rope.scaling.original_context_length"] = 32;
+    shapes.floats["llama.rope.freq_base"] = 100;
+  }
+  if (name == "phi3") {
+    shapes.ints["phi3.rope.dimension_count"] = 12;
+    shapes.ints["phi3.rope.scaling.original_context_length"] = 32;
+    shapes.shapes["rope_factors_short.weight"] = {6};
+    shapes.values["rope_factors_short.weight"] = {1, 1, 1, 1, 1, 1};
+    shapes.shapes["rope_factors_long.weight"] = {6};
+    shapes.values["rope_factors_long.weight"] = {1, 1.5f, 2, 3, 4, 6};
+  }
+  if (name == "gemma2") {
+    shapes.ints["gemma2.attention.sliding_window"] = 5;
+    shapes.floats["gemma2.attention.scale"] = 0.3f;
+    shapes.floats["gemma2.attn_logit_softcapping"] = 1.5f;
+    shapes.floats["gemma2.final_logit_softcapping"] = 1.5f;
+  }
+  if (name == "gemma3") {
+    shapes.ints["gemma3.attention.sliding_window"] = 5;
+    shapes.ints["gemma3.attention.sliding_window_pattern"] = 2;
+    shapes.floats["gemma3.rope.freq_base"] = 1e6f;
+    shapes.floats["gemma3.rope.scaling.factor"] = 8;
+  }
+  return shapes;
+}
+
+class FamilyTransformerTest : public testing::TestWithParam<const char*> {};
+
+TEST_P(FamilyTransformerTest, ComputesWhatItsEquationsSay) {
+  ExpectLogitsOfTheReference(Shapes(GetParam()));
+}
+
+INSTANTIATE_TEST_SUITE_P(Families, FamilyTransformerTest,
+                         testing::Values("mistral", "yarn", "qwen3", "phi3", "gemma2", "gemma3"),
+                         [](const testing::TestParamInfo<const char*>& info) {
+                           return std::string(info.param);
+                         });
+
 TEST(TransformerTest, ShowsEveryLayerInOrderUntilNobodyLooks) {
-  Computed computed(RandomTinyModel::Shapes("llama"));
+  Computed computed(TinyModel::Of("llama"));
   std::vector<int> layers;
   computed.transformer().SetLayerObserver(
       [&](int layer, const Tensor&, const Tensor&) { layers.push_back(layer); });
@@ -100,7 +145,7 @@ TEST(TransformerTest, ShowsEveryLayerInOrderUntilNobodyLooks) {
 }
 
 TEST(TransformerTest, CountsTheWeightsOfItsModules) {
-  Computed computed(RandomTinyModel::Shapes("llama"));
+  Computed computed(TinyModel::Of("llama"));
   const int64_t layer = 32 * (32 + 16 + 16) + 32 * 32 + 3 * 32 * 64;
   EXPECT_EQ(computed.transformer().layer_weights(), 2 * layer);
   EXPECT_EQ(computed.transformer().weight_bytes(), 2 * layer * static_cast<int64_t>(sizeof(float)) +

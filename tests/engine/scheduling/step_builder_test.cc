@@ -3,6 +3,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <set>
 #include <vector>
 
 #include "tests/engine/scheduling/sequences.h"
@@ -11,6 +12,7 @@ namespace winnow {
 namespace {
 
 using ::testing::ElementsAre;
+using ::testing::IsEmpty;
 
 class NoMemory : public BlockMemory {
  public:
@@ -120,6 +122,26 @@ TEST_F(StepBuilderTest, ProbesAreOrderedByLayerAndKnowWhomTheyMeasure) {
     EXPECT_EQ(batch.positions[static_cast<size_t>(probe.row)], probed.position);
     EXPECT_EQ(spans[static_cast<size_t>(probe.row)].sequence, probed.sequence);
   }
+}
+
+TEST_F(StepBuilderTest, ProbesAreOfLayersWhoseRowsMaySelect) {
+  std::vector<Span> spans;
+  for (int i = 0; i < 8; ++i) {
+    Sequence& sequence = Make({.prompt = 3 + i,
+                               .attention = {.kind = SelectionKind::kLabels},
+                               .recall = {.interval_tokens = 1}});
+    BeginToDecode(sequence);
+    spans.push_back(sequence.NextSpan(1));
+  }
+  const auto layers = [&](const AttentionShape& shape) {
+    StepBuilder builder(shape);
+    builder.Build(spans);
+    std::set<int> layers;
+    for (const RecallProbe& probe : builder.batch().recall_probes) layers.insert(probe.layer);
+    return layers;
+  };
+  EXPECT_THAT(layers({.layers = 5, .kv_heads = 1, .windowed = {0, 1, 3}}), ElementsAre(2, 4));
+  EXPECT_THAT(layers({.layers = 2, .kv_heads = 1, .windowed = {0, 1}}), IsEmpty());
 }
 
 }  // namespace
