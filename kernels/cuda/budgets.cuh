@@ -27,8 +27,9 @@ inline BudgetWeights CopyBudgetWeights(const DecodeAttention& call) {
 __device__ inline int32_t BudgetOf(const DecodeAttention& call, const BudgetWeights& weights,
                                    int row, int kv_head) {
   const int32_t context = call.contexts[row];
-  if (call.max_selected == 0) return context;
   LayerAttention attention;
+  attention.sliding_window = call.sliding_window;
+  if (call.max_selected == 0) return SeenTokens(attention, context);
   attention.budget_weights = weights.of_head;
   attention.sinks = call.sinks;
   attention.window = call.window;

@@ -15,9 +15,12 @@
 #include "absl/strings/str_cat.h"
 #include "kernels/cpu/thread_pool.h"
 #include "kernels/cuda/decode_attention.h"
+#include "kernels/cuda/decode_kernels.h"
 #include "kernels/cuda/decode_rows.h"
 #include "kernels/cuda/elementwise.h"
+#include "kernels/cuda/head_sizes.h"
 #include "kernels/cuda/memory.h"
+#include "kernels/cuda/norms.h"
 #include "kernels/cuda/prefill_attention.h"
 #include "kernels/cuda/product.h"
 #include "kernels/cuda/read_bandwidth.h"
@@ -56,16 +59,18 @@ class CudaBackend : public Backend {
   std::string_view name() const override { return "cuda"; }
   DataType activation_type() const override { return DataType::kBF16; }
 
-  absl::Status CheckAttention(int heads, const KvShape& kv,
-                              const LayerAttention& attention) const override {
-    if (attention.scale != 0 || attention.soft_cap != 0 || attention.sliding_window != 0) {
+  absl::Status CheckAttention(int heads, const KvShape& kv, const LayerAttention&) const override {
+    if (!IsHeadSize(kv.head_dim)) {
       return absl::UnimplementedError(
-          "the CUDA backend computes no sliding windows, soft caps or scales of attention");
-    }
-    if (kv.head_dim != 64 && kv.head_dim != 128) {
-      return absl::UnimplementedError(
-          absl::StrCat("the CUDA backend computes heads of 64 or 128 dimensions; the model's have ",
+          absl::StrCat("the CUDA backend computes heads of 64, 80, 96, 128 or 256 dimensions; the "
+                       "model's have ",
                        kv.head_dim));
+    }
+    const int block_bytes = CurrentDeviceTraits().block_shared_bytes;
+    if (PrefillSharedBytes(kv.head_dim) > block_bytes) {
+      return absl::UnimplementedError(absl::StrCat(
+          "heads of ", kv.head_dim, " dimensions need ", PrefillSharedBytes(kv.head_dim),
+          " bytes of shared memory for a block; this device has ", block_bytes));
     }
     if (heads / kv.kv_heads > kMaxGroup || kv.kv_heads > kMaxKvHeads) {
       return absl::UnimplementedError(absl::StrCat(
@@ -128,20 +133,15 @@ class CudaBackend : public Backend {
   }
 
   void Embed(const StepBatch&, const Matrix& table, float scale, Tensor out) override {
-    if (scale != 1) return NoteLacking("scaled embeddings");
-    Note(LaunchEmbed(Weights(table), arrays_.tokens, out, stream_), "Embed");
+    Note(LaunchEmbed(Weights(table), arrays_.tokens, scale, out, stream_), "Embed");
   }
 
   void RmsNorm(Tensor x, const float* weight, float epsilon, Tensor out) override {
     Note(LaunchRmsNorm(x, weight, epsilon, out, stream_), "RmsNorm");
   }
 
-  void AddNormalized(Tensor, const float*, float, Tensor) override {
-    NoteLacking("norms behind modules");
-  }
-
-  void NormalizeHeads(Tensor, int, const KvShape&, const float*, const float*, float) override {
-    NoteLacking("norms of queries and keys");
+  void AddNormalized(Tensor x, const float* weight, float epsilon, Tensor sum) override {
+    Note(LaunchAddNormalized(x, weight, epsilon, sum, stream_), "AddNormalized");
   }
 
   void MatMul(Tensor x, const Matrix& w, const float* bias, bool accumulate, Tensor out) override {
@@ -154,9 +154,21 @@ class CudaBackend : public Backend {
     if (bias != nullptr) Note(LaunchAddBias(bias, out, stream_), "AddBias");
   }
 
+  void NormalizeHeads(Tensor qkv, int heads, const KvShape& kv, const float* query_weight,
+                      const float* key_weight, float epsilon) override {
+    Note(LaunchNormalizeHeads({.qkv = qkv,
+                               .heads = heads,
+                               .kv_heads = kv.kv_heads,
+                               .head_dim = kv.head_dim,
+                               .query_weight = query_weight,
+                               .key_weight = key_weight,
+                               .epsilon = epsilon},
+                              stream_),
+         "NormalizeHeads");
+  }
+
   void ApplyRope(const StepBatch&, Tensor qkv, int heads, const KvShape& kv,
                  const Rope& rope) override {
-    if (rope.magnitude != 1) return NoteLacking("rotations that change magnitudes");
     RopeAndStore call = StoreCall(qkv, heads, {kv}, rope, {});
     call.rotates = true;
     Note(LaunchRopeAndStore(call, stream_), "ApplyRope");
@@ -171,7 +183,6 @@ class CudaBackend : public Backend {
 
   void RopeAndStoreKv(const StepBatch&, Tensor qkv, int heads, const KvView& kv, const Rope& rope,
                       const LabelCodec& basis) override {
-    if (rope.magnitude != 1) return NoteLacking("rotations that change magnitudes");
     RopeAndStore call = StoreCall(qkv, heads, kv, rope, basis);
     call.rotates = true;
     call.stores = true;
@@ -186,6 +197,9 @@ class CudaBackend : public Backend {
                                    .kv_heads = kv.kv_heads,
                                    .head_dim = kv.head_dim,
                                    .block_tokens = kv.block_tokens,
+                                   .scale = ScoreScale(attention, kv.head_dim),
+                                   .soft_cap = attention.soft_cap,
+                                   .sliding_window = attention.sliding_window,
                                    .kv = kv.data,
                                    .block_tables = arrays_.block_tables,
                                    .max_blocks = shape.max_blocks,
@@ -207,15 +221,16 @@ class CudaBackend : public Backend {
   }
 
   void Gate(Activation activation, Tensor gate_up, Tensor out) override {
-    if (activation != Activation::kSilu) return NoteLacking("activations other than SiLU");
-    Note(LaunchSwiGlu(gate_up, out, stream_), "SwiGlu");
+    Note(LaunchGate(activation, gate_up, out, stream_), "Gate");
   }
 
   void GatherLogitRows(const StepBatch&, int first, Tensor x, Tensor out) override {
     Note(LaunchGatherRows(x, arrays_.logit_rows + first, out, stream_), "GatherLogitRows");
   }
 
-  void SoftCap(Tensor, float) override { NoteLacking("soft caps"); }
+  void SoftCap(Tensor logits, float cap) override {
+    Note(LaunchSoftCap(cap, logits, stream_), "SoftCap");
+  }
 
   void ChooseTokens(Tensor logits, int first, std::span<const TokenChoice> choices,
                     int32_t* tokens) override {
@@ -288,11 +303,6 @@ class CudaBackend : public Backend {
   // Keeps the first error for Synchronize.
   void Note(absl::Status status) { status_.Update(std::move(status)); }
   void Note(cudaError_t error, std::string_view call) { Note(CudaStatus(error, call)); }
-
-  void NoteLacking(std::string_view what) {
-    Note(absl::UnimplementedError(
-        absl::StrCat("the CUDA backend does not compute ", std::string(what))));
-  }
 
   RopeAndStore StoreCall(const Tensor& qkv, int heads, const KvView& kv, const Rope& rope,
                          const LabelCodec& basis) const {

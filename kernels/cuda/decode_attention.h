@@ -9,9 +9,6 @@
 
 namespace winnow::cuda {
 
-/// Elements of the KV pool.
-enum class KvType : uint8_t { kF16, kBf16 };
-
 /// Elements of attention's result.
 enum class OutType : uint8_t { kF32, kBf16 };
 
@@ -36,9 +33,12 @@ struct DecodeAttention {
   // The model's layer.
   int kv_heads = 0;
   int group = 1;         ///< query heads of a KV head, 1 to kMaxGroup
-  int head_dim = 0;      ///< 64 or 128
+  int head_dim = 0;      ///< IsHeadSize
   int block_tokens = 0;  ///< a power of two, at least 16
-  KvType kv_type = KvType::kF16;
+  float scale = 0;       ///< of q . k
+  float soft_cap = 0;    ///< LayerAttention::soft_cap
+  /// LayerAttention::sliding_window; where there is one, no head selects.
+  int32_t sliding_window = 0;
   const std::byte* kv = nullptr;  ///< KvView::data
   /// KvView::labels, laid out as in label_layout.cuh. Null: no row's kind is kLabels.
   const std::byte* labels = nullptr;
@@ -83,7 +83,7 @@ struct DecodeAttention {
 int64_t DecodeWorkspaceBytes(int rows, int kv_heads, int head_dim, int max_context);
 
 /// Queues attention of the rows as of Backend::Attention:
-///   out[t, h, :] = sum_j softmax_j(q[t, h] . k[j, g] / sqrt(head_dim)) v[j, g], j in S[t, g].
+///   out[t, h, :] = sum_j softmax_j(cap(scale q[t, h] . k[j, g])) v[j, g], j in S[t, g].
 /// One launch if max_selected is 0, else two: choose what to attend to, attend. None allocates or
 /// waits, so they can be captured. The kernel queued just before may write all but the rows'
 /// contexts, selections, sequences, query_rows and block tables, which are read ahead. Sums run in

@@ -1,6 +1,3 @@
-#include <cuda_bf16.h>
-#include <cuda_fp16.h>
-
 #include <algorithm>
 #include <climits>
 #include <cstdint>
@@ -277,10 +274,7 @@ cudaError_t LaunchSelect(const DecodeAttention& call, uint32_t* keys, cudaStream
   const bool is_shared = team.Keys(call.max_context) <= MaxSharedKeys();
   const Arguments arguments = {call, CopyBudgetWeights(call), is_shared ? nullptr : keys};
   if (call.exact_scores) {
-    const cudaError_t error =
-        call.kv_type == KvType::kF16
-            ? LaunchGroup<ExactScorer<__half>>(arguments, team, stream)
-            : LaunchGroup<ExactScorer<__nv_bfloat16>>(arguments, team, stream);
+    const cudaError_t error = LaunchGroup<ExactScorer>(arguments, team, stream);
     if (error != cudaSuccess) return error;
   }
   return LaunchWidth(arguments, team, stream);

@@ -1,48 +1,29 @@
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
 
-#include "kernels/cuda/prefill_attention.h"
+#include <climits>
 
-// A block of threads takes one tile of rows and one query head, and walks the context in stages of
-// kStageKeys tokens, copied to shared memory while the stage before is computed. A warp takes 32 of
-// the rows, so that each fragment of keys or values that it loads feeds two products, and folds
-// kStepKeys keys at a time into a running softmax.
+#include "kernels/cuda/head_sizes.h"
+#include "kernels/cuda/math.cuh"
+#include "kernels/cuda/prefill_attention.h"
+#include "kernels/cuda/prefill_stage.cuh"
+
+// A block of threads takes one tile of rows and one query head, and walks what the rows see of the
+// context in stages of kStageKeys tokens, copied to shared memory while the stage before is
+// computed. A warp takes 32 of the rows, so that each fragment of keys or values that it loads
+// feeds two products, and folds kStepKeys keys at a time into a running softmax. Heads of more
+// dimensions than registers hold sums for 32 rows of have 16 rows a warp, and smaller stages.
 
 namespace winnow::cuda {
 namespace {
 
-constexpr int kWarps = 4;
-constexpr int kThreads = 32 * kWarps;
-constexpr int kStageKeys = 64;
+using namespace prefill;  // NOLINT: this is what its parts are for
+
 constexpr int kStepKeys = 32;
-constexpr int kWarpRows = kPrefillTileRows / kWarps;
-constexpr int kRowTiles = kWarpRows / 16;  // of the tensor cores' 16 rows
 constexpr unsigned kFullWarp = 0xffffffff;
-constexpr float kLog2E = 1.44269504f;
-
-// Rows of kDim halves in shared memory, whose pieces of 16 bytes are swapped about so that eight
-// rows' pieces of one column lie in different banks.
-template <int kDim>
-__device__ __forceinline__ uint32_t Piece(int row, int piece) {
-  return static_cast<uint32_t>(row * kDim * 2 + (piece ^ (row & 7)) * 16);
-}
-
-template <int kDim>
-constexpr int SharedBytes() {
-  return (kPrefillTileRows + 2 * 2 * kStageKeys) * kDim * 2;
-}
-
-__device__ __forceinline__ void CopyAsync(uint32_t to, const void* from, bool valid) {
-  const int bytes = valid ? 16 : 0;  // the rest is filled with zeros
-  asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;\n" ::"r"(to), "l"(from), "r"(bytes));
-}
-
-__device__ __forceinline__ void CommitCopies() { asm volatile("cp.async.commit_group;\n"); }
-
-template <int kPending>
-__device__ __forceinline__ void WaitForCopies() {
-  asm volatile("cp.async.wait_group %0;\n" ::"n"(kPending));
-}
+// Where maxima of scores begin: below all, but a number, so that what is masked weighs nothing
+// beside it.
+constexpr float kLeastScore = -1e30f;
 
 __device__ __forceinline__ void LoadMatrices(uint32_t (&out)[4], uint32_t address) {
   asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];\n"
@@ -71,13 +52,6 @@ __device__ __forceinline__ uint32_t PackHalves(float low, float high) {
   return reinterpret_cast<const uint32_t&>(pair);
 }
 
-// To two bits of fp32's last place; numbers too small for fp32's full precision become 0.
-__device__ __forceinline__ float Exp2(float x) {
-  float power;
-  asm("ex2.approx.ftz.f32 %0, %1;\n" : "=f"(power) : "f"(x));
-  return power;
-}
-
 __device__ __forceinline__ float QuadMax(float value) {
   value = fmaxf(value, __shfl_xor_sync(kFullWarp, value, 1));
   return fmaxf(value, __shfl_xor_sync(kFullWarp, value, 2));
@@ -88,44 +62,23 @@ __device__ __forceinline__ float QuadSum(float value) {
   return value + __shfl_xor_sync(kFullWarp, value, 2);
 }
 
-// Keys and values of one KV head of a sequence, in blocks.
-struct Context {
-  const __half* head;  // the head's part of block 0
-  int64_t block_halves;
-  const int32_t* table;
-  int block_shift;
-  int tokens;
+struct Arguments {
+  PrefillAttention call;
+  ScoreCap cap;
 };
 
-// Starts copying tokens [first, first + kStageKeys) to `keys` and `values`; a warp copies a token.
 template <int kDim>
-__device__ __forceinline__ void CopyStage(const Context& context, int first, uint32_t keys,
-                                          uint32_t values) {
-  constexpr int kPieces = kDim / 8;                // of a key
-  constexpr int kTokens = kThreads / kPieces / 2;  // that are copied together
-  const int piece = threadIdx.x % (2 * kPieces);
-  const uint32_t to = piece < kPieces ? keys : values;
-#pragma unroll
-  for (int i = 0; i < kStageKeys / kTokens; ++i) {
-    const int slot = i * kTokens + threadIdx.x / (2 * kPieces);
-    const int token = first + slot;
-    const bool valid = token < context.tokens;
-    const int block = valid ? context.table[token >> context.block_shift] : 0;
-    const int in_block = token & ((1 << context.block_shift) - 1);
-    const __half* from =
-        context.head + block * context.block_halves + in_block * 2 * kDim + piece * 8;
-    CopyAsync(to + Piece<kDim>(slot, piece % kPieces), from, valid);
-  }
-  CommitCopies();
-}
-
-template <int kDim>
-__global__ void __launch_bounds__(kThreads, 2)
-    Attend(const __grid_constant__ PrefillAttention call) {
+__global__ void __launch_bounds__(Traits<kDim>::kThreads, Traits<kDim>::kBlocks)
+    Attend(const __grid_constant__ Arguments arguments) {
   extern __shared__ __align__(128) std::byte shared[];
-  constexpr int kStageBytes = kStageKeys * kDim * 2;  // of keys, or of values
+  constexpr int kThreads = Traits<kDim>::kThreads;
+  constexpr int kStageKeys = Traits<kDim>::kStageKeys;
+  constexpr int kStageBytes = Traits<kDim>::kStageBytes;
+  constexpr int kWarpRows = Traits<kDim>::kWarpRows;
+  constexpr int kRowTiles = Traits<kDim>::kRowTiles;
+  const PrefillAttention& call = arguments.call;
   const auto queries = static_cast<uint32_t>(__cvta_generic_to_shared(shared));
-  const uint32_t stages = queries + kPrefillTileRows * kDim * 2;
+  const uint32_t stages = queries + Traits<kDim>::kQueryBytes;
 
   const PrefillTile tile = call.tile[blockIdx.y];
   const int head = blockIdx.x;
@@ -135,12 +88,15 @@ __global__ void __launch_bounds__(kThreads, 2)
                         .block_halves = int64_t{call.kv_heads} * head_halves,
                         .table = call.block_tables + int64_t{tile.sequence} * call.max_blocks,
                         .block_shift = 31 - __clz(call.block_tokens),
+                        .first = max(0, tile.first_position - call.sliding_window + 1),
                         .tokens = tile.first_position + tile.rows};
   const int stage_count = (context.tokens + kStageKeys - 1) / kStageKeys;
-  CopyStage<kDim>(context, 0, stages, stages + kStageBytes);
+  const int first_stage = context.first / kStageKeys;
+  const uint32_t first_keys = stages + first_stage % 2 * 2 * kStageBytes;
+  CopyStage<kDim>(context, first_stage * kStageKeys, first_keys, first_keys + kStageBytes);
 
   // Queries, scaled so that softmax weights are powers of two.
-  const float scale = kLog2E * rsqrtf(static_cast<float>(kDim));
+  const float scale = kLog2e * call.scale;
   constexpr int kQuads = kDim / 4;
   for (int i = threadIdx.x; i < kPrefillTileRows * kQuads; i += kThreads) {
     const int row = i / kQuads;
@@ -159,17 +115,18 @@ __global__ void __launch_bounds__(kThreads, 2)
   const int first_row = threadIdx.x / 32 * kWarpRows;  // of the warp, in the tile
   const int first_position = tile.first_position + first_row;
   const int last_position = first_position + kWarpRows - 1;
+  const int first_seen = first_position - call.sliding_window + 1;  // by the first row
 
   float out[kRowTiles][kDim / 8][4] = {};
   float max[kRowTiles][2];
   float sum[kRowTiles][2];
 #pragma unroll
   for (int m = 0; m < kRowTiles; ++m) {
-    max[m][0] = max[m][1] = -INFINITY;
+    max[m][0] = max[m][1] = kLeastScore;
     sum[m][0] = sum[m][1] = 0;
   }
 
-  for (int stage = 0; stage < stage_count; ++stage) {
+  for (int stage = first_stage; stage < stage_count; ++stage) {
     const uint32_t keys = stages + stage % 2 * 2 * kStageBytes;
     const uint32_t values = keys + kStageBytes;
     if (stage + 1 < stage_count) {
@@ -186,6 +143,7 @@ __global__ void __launch_bounds__(kThreads, 2)
       const int first_slot = step * kStepKeys;
       const int first_key = stage * kStageKeys + first_slot;
       if (first_key > last_position) break;
+      if (first_key + kStepKeys <= first_seen) continue;
 
       float scores[kRowTiles][kStepKeys / 8][4] = {};
 #pragma unroll
@@ -209,7 +167,18 @@ __global__ void __launch_bounds__(kThreads, 2)
         }
       }
 
-      if (first_key + kStepKeys - 1 > first_position) {
+      if (arguments.cap.limit > 0) {
+#pragma unroll
+        for (int m = 0; m < kRowTiles; ++m) {
+#pragma unroll
+          for (int n = 0; n < kStepKeys / 8; ++n) {
+#pragma unroll
+            for (float& score : scores[m][n]) score = arguments.cap.Apply(score);
+          }
+        }
+      }
+      if (first_key + kStepKeys - 1 > first_position ||
+          first_key <= last_position - call.sliding_window) {
 #pragma unroll
         for (int m = 0; m < kRowTiles; ++m) {
 #pragma unroll
@@ -218,7 +187,9 @@ __global__ void __launch_bounds__(kThreads, 2)
             for (int i = 0; i < 4; ++i) {
               const int key = first_key + n * 8 + lane % 4 * 2 + i % 2;
               const int position = first_position + m * 16 + lane / 4 + i / 2 * 8;
-              if (key > position) scores[m][n][i] = -INFINITY;
+              if (key > position || key <= position - call.sliding_window) {
+                scores[m][n][i] = -INFINITY;
+              }
             }
           }
         }
@@ -309,19 +280,28 @@ __global__ void __launch_bounds__(kThreads, 2)
 }
 
 template <int kDim>
-cudaError_t Launch(const PrefillAttention& call, cudaStream_t stream) {
-  static const cudaError_t configured = cudaFuncSetAttribute(
-      Attend<kDim>, cudaFuncAttributeMaxDynamicSharedMemorySize, SharedBytes<kDim>());
+cudaError_t Launch(const Arguments& arguments, cudaStream_t stream) {
+  constexpr int kSharedBytes = Traits<kDim>::kSharedBytes;
+  static const cudaError_t configured =
+      cudaFuncSetAttribute(Attend<kDim>, cudaFuncAttributeMaxDynamicSharedMemorySize, kSharedBytes);
   if (configured != cudaSuccess) return configured;
-  const dim3 grid(call.heads, call.tiles);
-  Attend<kDim><<<grid, kThreads, SharedBytes<kDim>(), stream>>>(call);
+  const dim3 grid(arguments.call.heads, arguments.call.tiles);
+  Attend<kDim><<<grid, Traits<kDim>::kThreads, kSharedBytes, stream>>>(arguments);
   return cudaGetLastError();
 }
 
 }  // namespace
 
+int PrefillSharedBytes(int head_dim) {
+  return WithHeadSize(head_dim, [](auto dim) { return Traits<dim.value>::kSharedBytes; });
+}
+
 cudaError_t LaunchPrefillAttention(const PrefillAttention& call, cudaStream_t stream) {
-  return call.head_dim == 64 ? Launch<64>(call, stream) : Launch<128>(call, stream);
+  Arguments arguments = {call, ScoreCap(call.soft_cap)};
+  // Every row sees all before it.
+  if (call.sliding_window == 0) arguments.call.sliding_window = INT_MAX / 2;
+  return WithHeadSize(call.head_dim,
+                      [&](auto dim) { return Launch<dim.value>(arguments, stream); });
 }
 
 }  // namespace winnow::cuda

@@ -24,8 +24,11 @@ struct PrefillTile {
 struct PrefillAttention {
   int heads = 0;
   int kv_heads = 0;                       ///< divides heads
-  int head_dim = 0;                       ///< 64 or 128
+  int head_dim = 0;                       ///< IsHeadSize
   int block_tokens = 0;                   ///< a power of two
+  float scale = 0;                        ///< of q . k
+  float soft_cap = 0;                     ///< LayerAttention::soft_cap
+  int32_t sliding_window = 0;             ///< LayerAttention::sliding_window
   const std::byte* kv = nullptr;          ///< KvView::data
   const int32_t* block_tables = nullptr;  ///< [sequences, max_blocks] as StepBatch::block_tables
   int max_blocks = 0;
@@ -35,9 +38,12 @@ struct PrefillAttention {
   Tensor out;                         ///< bf16 [rows, heads head_dim]
 };
 
-/// Queues out[t, h, :] = sum_j softmax_j(q[t, h] . k[j, g] / sqrt(head_dim)) v[j, g] over all
-/// positions j up to the row's own; g = h kv_heads / heads. Queries and softmax weights are rounded
-/// to fp16 for the tensor cores, sums are fp32. Returns the launch's error.
+/// Queues out[t, h, :] = sum_j softmax_j(cap(scale q[t, h] . k[j, g])) v[j, g] over all positions j
+/// that the row sees; g = h kv_heads / heads. Queries and softmax weights are rounded to fp16 for
+/// the tensor cores, sums are fp32. Returns the launch's error.
 cudaError_t LaunchPrefillAttention(const PrefillAttention& call, cudaStream_t stream);
+
+/// Shared memory that a block of it takes.
+int PrefillSharedBytes(int head_dim);
 
 }  // namespace winnow::cuda

@@ -1,6 +1,7 @@
 #include <cuda_fp16.h>
 
 #include "kernels/cuda/budgets.cuh"
+#include "kernels/cuda/math.cuh"
 #include "kernels/cuda/recall.h"
 
 namespace winnow::cuda {
@@ -8,10 +9,11 @@ namespace {
 
 constexpr int kWarps = 16;
 constexpr int kThreads = 32 * kWarps;
-constexpr int kMaxLaneDims = 4;  // of a head of at most 128
+constexpr int kMaxLaneDims = 8;  // of a head of at most 256
 constexpr unsigned kFullWarp = 0xffffffff;
 
-// Softmax mass relative to the largest score, which keeps sums in fp32's range.
+// Softmax mass relative to the largest score, which keeps sums in fp32's range. Scores are in units
+// of log 2.
 struct Mass {
   float largest = -INFINITY;
   float sum = 0;
@@ -20,7 +22,7 @@ struct Mass {
   __device__ void Add(const Mass& other) {
     if (other.sum == 0) return;
     const float larger = fmaxf(largest, other.largest);
-    sum = sum * expf(largest - larger) + other.sum * expf(other.largest - larger);
+    sum = sum * Exp2(largest - larger) + other.sum * Exp2(other.largest - larger);
     largest = larger;
   }
 };
@@ -45,7 +47,8 @@ __global__ void __launch_bounds__(kThreads)
   const auto* keys = reinterpret_cast<const __half*>(call.kv);
   const int32_t* table = call.block_tables + int64_t{call.sequences[probe.row]} * call.max_blocks;
   const uint32_t* selected = call.selected + int64_t{head} * call.max_selected;
-  const float scale = rsqrtf(static_cast<float>(call.head_dim));
+  const float scale = kLog2e * call.scale;
+  const ScoreCap cap(call.soft_cap);
   float recall = 0;
   for (int h = 0; h < call.group; ++h) {
     const float* query = call.queries + call.query_rows[probe.row] * call.query_stride +
@@ -64,7 +67,7 @@ __global__ void __launch_bounds__(kThreads)
         if (c < call.head_dim) dot += q[i] * __half2float(keys[entry * 2 * call.head_dim + c]);
       }
       for (int step = 16; step > 0; step /= 2) dot += __shfl_xor_sync(kFullWarp, dot, step);
-      return dot;
+      return cap.limit > 0 ? cap.Apply(dot) : dot;
     };
     Mass of_all;
     for (int j = warp; j < context; j += kWarps) {
@@ -85,7 +88,7 @@ __global__ void __launch_bounds__(kThreads)
       total.Add(all[w]);
       kept.Add(chosen[w]);
     }
-    recall += kept.sum * expf(kept.largest - total.largest) / total.sum;
+    recall += kept.sum * Exp2(kept.largest - total.largest) / total.sum;
     __syncthreads();
   }
   if (threadIdx.x == 0) recalls[blockIdx.x] = fminf(recall / static_cast<float>(call.group), 1);

@@ -14,21 +14,23 @@ namespace {
 
 constexpr int kWarps = 8;
 constexpr int kThreads = 32 * kWarps;
-constexpr int kMaxHeadDim = 128;
+// Heads of at most so many dimensions take fewer registers than larger ones, of at most twice as
+// many.
+constexpr int kSmallHead = 128;
 constexpr unsigned kFullWarp = 0xffffffff;
 
-// Cosine and sine of position * frequency, whose product is reduced to one turn in fp64: fp32 would
-// have lost the angle at long contexts.
-__device__ float2 Rotation(float frequency, int position) {
+// Cosine and sine of position * frequency, times the magnitude. The product is reduced to one turn
+// in fp64: fp32 would have lost the angle at long contexts.
+__device__ float2 Rotation(float frequency, int position, float magnitude) {
   constexpr double kTurnsPerRadian = 0.15915494309189535;
   const double turns = static_cast<double>(frequency) * position * kTurnsPerRadian;
   float2 rotation;
   sincospif(static_cast<float>(2 * (turns - rint(turns))), &rotation.y, &rotation.x);
-  return rotation;
+  return {magnitude * rotation.x, magnitude * rotation.y};
 }
 
 // The rotations of a head's pairs that a lane computes: pair 32 i + lane.
-template <bool kRotates>
+template <int kMaxHeadDim, bool kRotates>
 struct Rotations {
   static constexpr int kPairs = kMaxHeadDim / 2 / 32;
   float2 of_pair[kPairs];
@@ -37,7 +39,9 @@ struct Rotations {
 #pragma unroll
     for (int i = 0; i < kPairs; ++i) {
       const int pair = 32 * i + lane;
-      if (pair < rope.dim / 2) of_pair[i] = Rotation(rope.frequencies[pair], position);
+      if (pair < rope.dim / 2) {
+        of_pair[i] = Rotation(rope.frequencies[pair], position, rope.magnitude);
+      }
     }
   }
 
@@ -58,8 +62,8 @@ struct Rotations {
   }
 };
 
-template <>
-struct Rotations<false> {
+template <int kMaxHeadDim>
+struct Rotations<kMaxHeadDim, false> {
   __device__ Rotations(const Rope&, int, int) {}
   __device__ void Apply(const Rope&, int, float*) const {}
 };
@@ -146,7 +150,16 @@ struct Call : RopeAndStore {
   int pieces;  ///< of a row, each a block
 };
 
-template <bool kRotates, bool kStores, bool kLabels>
+// body(i) for the numbers 4 i, ... of the head that the lane moves.
+template <int kMaxHeadDim, typename Body>
+__device__ void ForQuads(int quads, int lane, const Body& body) {
+#pragma unroll
+  for (int i = 0; i < kMaxHeadDim / 128; ++i) {
+    if (32 * i + lane < quads) body(32 * i + lane);
+  }
+}
+
+template <int kMaxHeadDim, bool kRotates, bool kStores, bool kLabels>
 __global__ void __launch_bounds__(kThreads) RotateAndStore(const __grid_constant__ Call call) {
   __shared__ __align__(16) float heads[kWarps][kMaxHeadDim];
   __shared__ int labels[kWarps][kMaxLabelWidth];
@@ -168,30 +181,32 @@ __global__ void __launch_bounds__(kThreads) RotateAndStore(const __grid_constant
                                                 position / call.block_tokens]
                             : 0;
   const int kv_head = is_query ? 0 : (index - call.heads) % call.kv_heads;
-  const Rotations<kRotates> rotations(call.rope, position, lane);
+  const Rotations<kMaxHeadDim, kRotates> rotations(call.rope, position, lane);
   const LabelPart<kLabels> part(call, kv_head, lane);
   WaitForPreviousKernel();
-  if (lane < quads) reinterpret_cast<float4*>(head)[lane] = memory[lane];
+  ForQuads<kMaxHeadDim>(quads, lane,
+                        [&](int i) { reinterpret_cast<float4*>(head)[i] = memory[i]; });
   __syncwarp();
   if (kRotates && !is_value) {
     rotations.Apply(call.rope, lane, head);
     __syncwarp();
-    if (lane < quads) memory[lane] = reinterpret_cast<const float4*>(head)[lane];
+    ForQuads<kMaxHeadDim>(quads, lane,
+                          [&](int i) { memory[i] = reinterpret_cast<const float4*>(head)[i]; });
   }
   if (!kStores || is_query) return;
 
   const int slot = position % call.block_tokens;
   const int64_t head_block = int64_t{block} * call.kv_heads + kv_head;
-  if (lane < quads) {
-    const float4 x = reinterpret_cast<const float4*>(head)[lane];
+  ForQuads<kMaxHeadDim>(quads, lane, [&](int i) {
+    const float4 x = reinterpret_cast<const float4*>(head)[i];
     const __half2 low = __floats2half2_rn(x.x, x.y);
     const __half2 high = __floats2half2_rn(x.z, x.w);
     __half* stored = reinterpret_cast<__half*>(call.kv) +
                      (head_block * call.block_tokens + slot) * 2 * head_dim +
                      (is_value ? head_dim : 0);
-    reinterpret_cast<uint2*>(stored)[lane] = {reinterpret_cast<const uint32_t&>(low),
-                                              reinterpret_cast<const uint32_t&>(high)};
-  }
+    reinterpret_cast<uint2*>(stored)[i] = {reinterpret_cast<const uint32_t&>(low),
+                                           reinterpret_cast<const uint32_t&>(high)};
+  });
   if constexpr (kLabels) {
     if (is_value) return;
     part.Quantise(call, kv_head, head, labels[warp]);
@@ -201,6 +216,19 @@ __global__ void __launch_bounds__(kThreads) RotateAndStore(const __grid_constant
   }
 }
 
+template <int kMaxHeadDim>
+auto KernelOf(const RopeAndStore& call) {
+  auto* kernel = RotateAndStore<kMaxHeadDim, true, false, false>;
+  if (call.stores && call.labels != nullptr) {
+    kernel = call.rotates ? RotateAndStore<kMaxHeadDim, true, true, true>
+                          : RotateAndStore<kMaxHeadDim, false, true, true>;
+  } else if (call.stores) {
+    kernel = call.rotates ? RotateAndStore<kMaxHeadDim, true, true, false>
+                          : RotateAndStore<kMaxHeadDim, false, true, false>;
+  }
+  return kernel;
+}
+
 }  // namespace
 
 cudaError_t LaunchRopeAndStore(const RopeAndStore& call, cudaStream_t stream) {
@@ -208,14 +236,9 @@ cudaError_t LaunchRopeAndStore(const RopeAndStore& call, cudaStream_t stream) {
   const int first = call.rotates ? 0 : call.heads;
   const int end = call.heads + (call.stores ? 2 : 1) * call.kv_heads;
   const int pieces = (end - first + kWarps - 1) / kWarps;
-  auto* kernel = RotateAndStore<true, false, false>;
-  if (call.stores && call.labels != nullptr) {
-    kernel = call.rotates ? RotateAndStore<true, true, true> : RotateAndStore<false, true, true>;
-  } else if (call.stores) {
-    kernel = call.rotates ? RotateAndStore<true, true, false> : RotateAndStore<false, true, false>;
-  }
   return LaunchEarly(
-      kernel, {.blocks = static_cast<int>(call.qkv.rows) * pieces, .threads = kThreads},
+      call.head_dim <= kSmallHead ? KernelOf<kSmallHead>(call) : KernelOf<2 * kSmallHead>(call),
+      {.blocks = static_cast<int>(call.qkv.rows) * pieces, .threads = kThreads},
       CurrentDeviceTraits().capability_major, stream, Call{call, first, end, pieces});
 }
 

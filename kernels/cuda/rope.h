@@ -19,7 +19,7 @@ struct RopeAndStore {
   Tensor qkv;            ///< fp32 [rows, (heads + 2 kv_heads) head_dim]
   int heads = 0;
   int kv_heads = 0;
-  int head_dim = 0;                       ///< a multiple of 4, at most 128
+  int head_dim = 0;                       ///< a multiple of 8, at most 256
   int block_tokens = 0;                   ///< a power of two
   Rope rope;                              ///< if it rotates
   const int32_t* positions = nullptr;     ///< [rows]

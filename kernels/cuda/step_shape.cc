@@ -64,7 +64,7 @@ void StepShape::Round(int blocks) {
 }
 
 int32_t StepShape::MaxSelected(const LayerAttention& attention, int kv_heads) const {
-  if (max_context < attention.min_context) return 0;
+  if (max_context < attention.min_context || attention.sliding_window > 0) return 0;
   int32_t most = 0;
   const auto add = [&](SelectionKind kind, int32_t tokens) {
     for (int g = 0; tokens > 0 && g < kv_heads; ++g) {

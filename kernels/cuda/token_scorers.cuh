@@ -1,5 +1,7 @@
 #pragma once
 
+#include <cuda_fp16.h>
+
 #include <cstdint>
 
 #include "kernels/cuda/decode_attention.h"
@@ -258,7 +260,7 @@ struct LabelScorer {
     const int least = 15 * __reduce_add_sync(~0u, negative);
     const int greatest = 15 * __reduce_add_sync(~0u, positive);
     if (lane == 0) {
-      const float scale = largest / 127 * kLog2e / sqrtf(static_cast<float>(head.call.head_dim));
+      const float scale = largest / 127 * kLog2e * head.call.scale;
       group.scale[h] = scale;
       group.bias[h] = -scale * static_cast<float>(least + greatest) / 2;
       group.least[h] = least;
@@ -270,8 +272,7 @@ struct LabelScorer {
   }
 };
 
-/// Scores by whole keys: products of queries and keys.
-template <typename T>
+/// Scores by whole keys: products of queries and keys, capped where the layer caps them.
 struct ExactScorer {
   using Score = float;
   static constexpr int kUnroll = 1;
@@ -281,8 +282,10 @@ struct ExactScorer {
 
   const DecodeHead& head;
   GroupQueries& group;
+  float scale;  // of products, to units of log 2
 
-  __device__ ExactScorer(const DecodeHead& head, GroupQueries& group) : head(head), group(group) {}
+  __device__ ExactScorer(const DecodeHead& head, GroupQueries& group)
+      : head(head), group(group), scale(kLog2e * head.call.scale) {}
   __device__ static bool Serves(SelectionKind kind) { return kind == SelectionKind::kScores; }
   template <int kHeads>
   __device__ bool KnowsBias() const {
@@ -305,20 +308,22 @@ struct ExactScorer {
                               float (&scores)[kLaneTokens]) const {
     const int head_dim = head.call.head_dim;
     const float* query = head.Queries() + h * head_dim;
+    const ScoreCap cap(head.call.soft_cap);
 #pragma unroll
     for (int t = 0; t < kLaneTokens; ++t) {
       scores[t] = start;
       if (h >= head.call.group) continue;
       const int64_t entry = head.Entry(min(at.position + t, head.context - 1));
-      const T* key = reinterpret_cast<const T*>(head.call.kv) + entry * 2 * head_dim;
+      const auto* key = reinterpret_cast<const __half*>(head.call.kv) + entry * 2 * head_dim;
       for (int c = 0; c < head_dim; ++c) scores[t] += query[c] * static_cast<float>(key[c]);
+      if (cap.limit > 0) scores[t] = cap.Apply(scale * scores[t]) / scale;
     }
   }
 
   template <int kHeads>
   __device__ void PrepareQueries(float*) {
     if (threadIdx.x < kHeads) {
-      group.scale[threadIdx.x] = kLog2e / sqrtf(static_cast<float>(head.call.head_dim));
+      group.scale[threadIdx.x] = scale;
     }
     __syncthreads();
   }

@@ -5,6 +5,7 @@
 #include <cuda_runtime.h>
 
 #include <algorithm>
+#include <cmath>
 #include <cstdio>
 #include <cstdlib>
 #include <functional>
@@ -209,6 +210,7 @@ Timing Measure(const Shape& shape) {
       .group = shape.heads / shape.kv_heads,
       .head_dim = shape.head_dim,
       .block_tokens = kBlockTokens,
+      .scale = 1 / std::sqrt(static_cast<float>(shape.head_dim)),
       .label_width = shape.width,
       .basis = {.query = Upload(basis)},
       .sinks = kSinks,
