@@ -17,6 +17,7 @@ SpellingIndex::SpellingIndex(std::vector<std::pair<std::string, int32_t>> spelli
 SpellingIndex::Match SpellingIndex::Find(std::string_view text, size_t from) const {
   if (empty()) return {text.size(), 0, -1};
   for (size_t begin = from; begin < text.size(); ++begin) {
+    if (!starts_[static_cast<unsigned char>(text[begin])]) continue;
     Match longest = {begin, 0, -1};
     ForEachPrefix(text.substr(begin), [&longest](size_t length, int32_t token) {
       longest.length = length;
