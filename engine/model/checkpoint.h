@@ -1,5 +1,6 @@
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <map>
 #include <memory>
@@ -12,23 +13,16 @@
 #include "engine/model/config.h"
 #include "engine/model/gguf.h"
 #include "engine/model/weight_source.h"
-#include "kernels/data_type.h"
 
 namespace winnow {
 
-/// A model's files, opened and checked: what they say of it, and its weights.
+/// A model's files, opened and checked: what they say of it, and its weights by the names that GGUF
+/// files give them.
 class Checkpoint {
  public:
-  /// A weight, by the name and in the shape that GGUF files give it.
-  struct Tensor {
-    std::string name;
-    DataType type;
-    std::vector<int64_t> shape;  ///< outermost first, 1 to 4 entries
-    int64_t bytes = 0;
-  };
-
-  /// Opens a GGUF file, or the first of several. Sequences will have at most `context` tokens, 0:
-  /// as many as the model was trained for. The errors of GgufFile::Open and ModelConfig::FromGguf.
+  /// Opens a Hugging Face folder, a GGUF file, or the first of several. Sequences will have at most
+  /// `context` tokens, 0: as many as the model was trained for. The errors of GgufFile::Open and
+  /// ModelConfig::FromGguf, or of ReadFolderConfig, FolderWeights::Open and CheckTensors.
   static absl::StatusOr<std::unique_ptr<Checkpoint>> Open(const std::string& path, int context = 0);
 
   const std::string& path() const { return path_; }
@@ -37,24 +31,29 @@ class Checkpoint {
   const ModelConfig& config() const { return config_; }
   const WeightSource& weights() const { return *weights_; }
 
-  /// All that the files hold, in their order.
-  std::span<const Tensor> tensors() const { return tensors_; }
+  /// All that the files hold.
+  std::span<const WeightInfo> tensors() const { return tensors_; }
   /// The tensor of that name, or null.
-  const Tensor* FindTensor(std::string_view name) const;
+  const WeightInfo* FindTensor(std::string_view name) const;
 
-  /// What tells of the tokenizer, too.
-  const GgufFile& gguf() const { return *gguf_; }
+  /// The GGUF file, which tells of the tokenizer, too; null for a folder, at path().
+  const GgufFile* gguf() const { return gguf_; }
 
  private:
-  Checkpoint() = default;
+  Checkpoint(std::string path, ModelConfig config, std::unique_ptr<const WeightSource> weights,
+             std::vector<WeightInfo> tensors, int64_t file_bytes);
 
-  std::string path_;
-  int64_t file_bytes_ = 0;
-  ModelConfig config_;
-  std::vector<Tensor> tensors_;
-  std::map<std::string, size_t, std::less<>> tensor_index_;
-  std::unique_ptr<const GgufFile> gguf_;
-  const WeightSource* weights_ = nullptr;  ///< of what is held above
+  static absl::StatusOr<std::unique_ptr<Checkpoint>> OpenGguf(const std::string& path, int context);
+  static absl::StatusOr<std::unique_ptr<Checkpoint>> OpenFolder(const std::string& path,
+                                                                int context);
+
+  const std::string path_;
+  const ModelConfig config_;
+  const std::unique_ptr<const WeightSource> weights_;
+  const std::vector<WeightInfo> tensors_;
+  const int64_t file_bytes_;
+  std::map<std::string_view, const WeightInfo*> tensor_index_;
+  const GgufFile* gguf_ = nullptr;  ///< the weights, where they are one
 };
 
 }  // namespace winnow

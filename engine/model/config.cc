@@ -4,32 +4,24 @@
 #include <cmath>
 #include <filesystem>
 #include <limits>
-#include <set>
 #include <string_view>
 #include <utility>
 
 #include "absl/status/status.h"
 #include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
-#include "absl/strings/str_join.h"
+#include "engine/model/config_limits.h"
 #include "engine/model/family.h"
 #include "engine/model/gguf.h"
 #include "engine/model/gguf_attention.h"
 #include "engine/model/gguf_rope.h"
 #include "engine/model/metadata_fields.h"
 #include "engine/model/model_spec.h"
+#include "engine/model/tensor_check.h"
 
 namespace winnow {
 namespace {
 
-// Bounds that keep every later product of sizes far from overflow.
-constexpr int kMaxLayers = 1024;
-constexpr int kMaxWidth = 1 << 20;  // hidden, ffn
-constexpr int kMaxHeads = 1024;
-constexpr int kMaxHeadDim = 1024;
-constexpr int kHeadDimMultiple = 16;  // what the kernels' vectors divide
-constexpr int kMaxVocab = 1 << 24;
-constexpr int kMaxContext = 1 << 24;
 constexpr double kAnyNumber = std::numeric_limits<double>::infinity();
 
 /// Keys whose presence with another value than zero asks for what the forward pass lacks.
@@ -136,30 +128,6 @@ absl::Status ReadFromTensors(const GgufFile& file, const Family& family, ModelCo
   return ReadEmbedding(file, family, most.embedding, config);
 }
 
-absl::Status CheckTensors(const GgufFile& file, const ModelConfig& config) {
-  const ModelSpec spec = ModelSpec::Of(config);
-  std::set<std::string_view> known = {kRopeFactorsTensor, kShortRopeFactorsTensor,
-                                      kLongRopeFactorsTensor};
-  for (const TensorSpec& wanted : spec.tensors) {
-    known.insert(wanted.name);
-    const GgufFile::Tensor* tensor = file.FindTensor(wanted.name);
-    if (tensor == nullptr) return Invalid(file, "the tensor ", wanted.name, " is missing");
-    if (tensor->shape != wanted.shape) {
-      return Invalid(file, "the tensor ", wanted.name, " has the shape [",
-                     absl::StrJoin(tensor->shape, ", "), "] instead of [",
-                     absl::StrJoin(wanted.shape, ", "), "]");
-    }
-  }
-  // Leaving a tensor out of the computation would give wrong results without a word.
-  for (const GgufFile::Tensor& tensor : file.tensors()) {
-    if (!known.contains(tensor.name)) {
-      return Unimplemented(file, "the tensor ", tensor.name, " is not supported in ",
-                           config.architecture, " models");
-    }
-  }
-  return absl::OkStatus();
-}
-
 }  // namespace
 
 absl::StatusOr<ModelConfig> ModelConfig::FromGguf(const GgufFile& file, int context) {
@@ -188,7 +156,7 @@ absl::StatusOr<ModelConfig> ModelConfig::FromGguf(const GgufFile& file, int cont
     status = ReadGgufRopes(file, family, served, fields, config);
   }
   if (status.ok()) status = ReadFromTensors(file, family, config);
-  if (status.ok()) status = CheckTensors(file, config);
+  if (status.ok()) status = CheckTensors(file.path(), file.Tensors(), config);
   if (!status.ok()) return status;
   return config;
 }

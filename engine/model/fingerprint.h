@@ -22,9 +22,10 @@ class ContentHash {
   uint64_t hash_ = 0xcbf29ce484222325;
 };
 
-/// Tells models apart whose keys and queries differ: a hash over types, shapes and parts of the
-/// contents of the query and key projections and their biases, and over what the file says of RoPE.
-/// 16 hexadecimal digits.
+/// Tells models apart whose keys and queries differ: a hash over shapes and parts of the contents
+/// of what makes them, and over RoPE. Where all of that is floats, it is of their numbers, so that
+/// files of different kinds and types of one model share it; otherwise it is of what the file
+/// stores. 16 hexadecimal digits.
 std::string ModelFingerprint(const Checkpoint& checkpoint);
 
 }  // namespace winnow

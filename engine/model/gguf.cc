@@ -136,6 +136,15 @@ int64_t GgufFile::file_bytes() const {
   return bytes;
 }
 
+std::vector<WeightInfo> GgufFile::Tensors() const {
+  std::vector<WeightInfo> tensors;
+  for (const Tensor& tensor : tensors_) {
+    tensors.push_back(
+        {tensor.name, tensor.type, tensor.shape, static_cast<int64_t>(tensor.data.size())});
+  }
+  return tensors;
+}
+
 HostWeight GgufFile::Weight(std::string_view name) const {
   const Tensor* tensor = FindTensor(name);
   assert(tensor != nullptr);

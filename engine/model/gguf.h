@@ -50,6 +50,8 @@ class GgufFile : public WeightSource {
   int64_t file_bytes() const;
   const std::map<std::string, Value, std::less<>>& metadata() const { return metadata_; }
   const std::vector<Tensor>& tensors() const { return tensors_; }
+  /// The same without their data.
+  std::vector<WeightInfo> Tensors() const;
 
   /// REQUIRES: the file has a tensor of that name.
   HostWeight Weight(std::string_view name) const override;

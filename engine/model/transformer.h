@@ -42,8 +42,9 @@ class Transformer : public ForwardPass {
  public:
   /// Loads the weights, which are those of `config`, and takes all memory that steps will need.
   /// Keys and values will be kept in `pools`, which are of KvLayout(config) on the same backend.
-  /// REQUIRES: `weights`, `backend` and `pools` outlive the transformer. RESOURCE_EXHAUSTED when
-  /// memory is short, UNIMPLEMENTED when the backend can't compute the model's attention.
+  /// REQUIRES: the memory of weights that are not their own, `backend` and `pools` outlive it.
+  /// RESOURCE_EXHAUSTED when memory is short, UNIMPLEMENTED when the backend can't compute the
+  /// model's attention.
   static absl::StatusOr<std::unique_ptr<Transformer>> Load(const WeightSource& weights,
                                                            const ModelConfig& config,
                                                            Backend& backend, KvPools& pools,

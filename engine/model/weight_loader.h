@@ -15,7 +15,8 @@ namespace winnow {
 /// first where there are several.
 class WeightLoader {
  public:
-  /// REQUIRES: both outlive this object, and the source what is loaded.
+  /// REQUIRES: both outlive this object, and the memory of weights that are not their own what is
+  /// loaded.
   WeightLoader(const WeightSource& source, Backend& backend) : source_(source), backend_(backend) {}
 
   /// The matrices, stacked along their rows.

@@ -1,11 +1,15 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 #include <memory>
+#include <string>
 #include <string_view>
 #include <utility>
+#include <vector>
 
 #include "kernels/backend.h"
+#include "kernels/data_type.h"
 
 namespace winnow {
 
@@ -19,6 +23,14 @@ struct HostWeight {
 
   HostMatrix matrix;
   std::unique_ptr<std::byte[]> memory;  ///< null: the data lives as long as the source
+};
+
+/// What is known of a weight without reading it.
+struct WeightInfo {
+  std::string name;  ///< in GGUF files
+  DataType type = DataType::kF32;
+  std::vector<int64_t> shape;  ///< outermost first, 1 to 4 entries
+  int64_t bytes = 0;
 };
 
 /// Where a model's weights come from, by their names in GGUF files.

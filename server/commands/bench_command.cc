@@ -61,9 +61,11 @@ void Declare(FlagSet& set, BenchFlags& flags) {
 }
 
 void DeclareModel(FlagSet& set, BenchFlags& flags) {
-  set.Add("model", &flags.model, "FILE",
-          absl::StrCat("The GGUF file to measure, or random weights of a known shape: ",
-                       absl::StrJoin(SyntheticModel::Names(), ", "), ". Required."));
+  set.Add(
+      "model", &flags.model, "MODEL",
+      absl::StrCat(
+          "The GGUF file or Hugging Face folder to measure, or random weights of a known shape: ",
+          absl::StrJoin(SyntheticModel::Names(), ", "), ". Required."));
 }
 
 void DeclarePolicy(FlagSet& set, BenchFlags& flags) {

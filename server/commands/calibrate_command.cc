@@ -60,7 +60,8 @@ struct Job {
 };
 
 void Declare(FlagSet& set, CalibrateFlags& flags) {
-  set.Add("model", &flags.model, "FILE", "The GGUF file to calibrate. Required.");
+  set.Add("model", &flags.model, "MODEL",
+          "The GGUF file or Hugging Face folder to calibrate. Required.");
   set.Add(
       "text", &flags.text, "FILE",
       "Text to calibrate on, UTF-8: prose of the kind that will be served, and at least as long "
@@ -151,9 +152,9 @@ absl::StatusOr<std::vector<std::vector<int32_t>>> MakeWindows(const CalibrateFla
         absl::StrCat("--window ", window, " is longer than the model's context of ", longest));
   }
   const std::vector<int32_t> prefix =
-      model.tokenizer->Encode("", /*parse_special=*/false, /*add_bos=*/true);
+      model.text.tokenizer->Encode("", /*parse_special=*/false, /*add_bos=*/true);
   const std::vector<int32_t> tokens =
-      model.tokenizer->Encode(text, /*parse_special=*/false, /*add_bos=*/false);
+      model.text.tokenizer->Encode(text, /*parse_special=*/false, /*add_bos=*/false);
   auto windows = CutWindows(tokens, prefix, flags.windows, window);
   if (!windows.ok()) {
     return absl::InvalidArgumentError(

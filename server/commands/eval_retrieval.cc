@@ -31,7 +31,7 @@ struct RetrievalFlags {
 absl::StatusOr<std::vector<int32_t>> EncodeCase(const std::string& prompt, const std::string& line,
                                                 int64_t number, const RetrievalFlags& flags,
                                                 const ModelFile& file) {
-  const Tokenizer& tokenizer = *file.tokenizer;
+  const Tokenizer& tokenizer = *file.text.tokenizer;
   if (flags.ask != "chat") {
     const bool completes = flags.ask == "completion" && !line.empty();
     const std::string start = line.substr(0, line.find(absl::StrCat(number)));
@@ -142,7 +142,7 @@ absl::Status EvaluateRetrieval(const RetrievalFlags& flags) {
   {
     ProgressBar bar("answering");
     const int64_t rows = RetrievalRows(*cases, options, static_cast<int>(policies->size()));
-    results = EvalRetrieval(model->transformer(), *model->file.tokenizer, *cases, *policies,
+    results = EvalRetrieval(model->transformer(), *model->file.text.tokenizer, *cases, *policies,
                             options, Advance(bar, rows));
   }
   if (!results.ok()) return results.status();

@@ -25,7 +25,8 @@ std::string WithUnixLineEnds(std::string text) {
 
 }  // namespace
 void Declare(FlagSet& set, EvalFlags& flags) {
-  set.Add("model", &flags.model, "FILE", "The GGUF file to evaluate. Required.");
+  set.Add("model", &flags.model, "MODEL",
+          "The GGUF file or Hugging Face folder to evaluate. Required.");
   set.Add("label-file", &flags.label_file, "FILE",
           "What `winnow calibrate` found for this model; double-sparsity needs it.");
   set.Add(
@@ -130,8 +131,9 @@ absl::StatusOr<std::vector<int32_t>> ReadTokens(const std::string& path, const M
                                                 int windows, int context) {
   absl::StatusOr<std::string> text = ReadText(path, "--text");
   if (!text.ok()) return text.status();
-  std::vector<int32_t> tokens = file.tokenizer->Encode(WithUnixLineEnds(*std::move(text)),
-                                                       /*parse_special=*/false, /*add_bos=*/true);
+  std::vector<int32_t> tokens =
+      file.text.tokenizer->Encode(WithUnixLineEnds(*std::move(text)),
+                                  /*parse_special=*/false, /*add_bos=*/true);
   if (static_cast<int64_t>(tokens.size()) < int64_t{windows} * context) {
     return absl::InvalidArgumentError(absl::StrCat("--text has ", tokens.size(), " tokens, ",
                                                    windows, " windows of --context ", context,

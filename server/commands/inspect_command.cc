@@ -55,7 +55,7 @@ struct Report {
   std::vector<NamedToken> end_of_generation;
   std::string chat_family;  ///< "none": no template; "unknown": one that Winnow can't render
 
-  double rope_base = 0;
+  std::optional<double> rope_base;  ///< none where the folder's config.json tells
   std::string rope_scaling;
 
   int context_tokens = 0;
@@ -87,7 +87,7 @@ const char* PairingName(RopePairing pairing) {
 
 void CountTensors(const Checkpoint& checkpoint, Report& report) {
   std::map<DataType, TypeTotal> totals;
-  for (const Checkpoint::Tensor& tensor : checkpoint.tensors()) {
+  for (const WeightInfo& tensor : checkpoint.tensors()) {
     int64_t elements = 1;
     for (const int64_t size : tensor.shape) elements *= size;
     TypeTotal& total = totals[tensor.type];
@@ -105,12 +105,12 @@ void CountTensors(const Checkpoint& checkpoint, Report& report) {
 /// The memory of each tensor that the forward pass reads: matrices repacked, vectors as fp32, the
 /// embedding table where it is.
 void CountMemory(const Checkpoint& checkpoint, Report& report) {
-  const auto matrix_bytes = [](const Checkpoint::Tensor& tensor) {
+  const auto matrix_bytes = [](const WeightInfo& tensor) {
     return CpuMatrixBytes(tensor.type, tensor.shape[0], tensor.shape[1]);
   };
   const ModelSpec spec = ModelSpec::Of(report.config);
   for (const TensorSpec& expected : spec.tensors) {
-    const Checkpoint::Tensor& tensor = *checkpoint.FindTensor(expected.name);
+    const WeightInfo& tensor = *checkpoint.FindTensor(expected.name);
     if (tensor.shape.size() == 1) {
       report.weight_bytes += tensor.shape[0] * static_cast<int64_t>(sizeof(float));
     } else if (expected.name != spec.embedding) {
@@ -122,33 +122,37 @@ void CountMemory(const Checkpoint& checkpoint, Report& report) {
   }
 }
 
-absl::Status DescribeTokenizer(const ModelFile& model, Report& report) {
-  const absl::StatusOr<Vocabulary> vocabulary = ReadVocabulary(model.checkpoint->gguf());
-  if (!vocabulary.ok()) return vocabulary.status();
+void DescribeTokenizer(const ModelFile& model, Report& report) {
+  const Vocabulary& vocabulary = model.text.vocabulary;
   const auto named = [&](int32_t id) -> std::optional<NamedToken> {
     if (id < 0) return std::nullopt;
-    return NamedToken{id, vocabulary->tokens[id]};
+    return NamedToken{id, vocabulary.tokens[id]};
   };
-  report.tokenizer_model = vocabulary->model;
-  report.pretokenizer = vocabulary->pretokenizer;
-  report.vocab_size = static_cast<int>(vocabulary->tokens.size());
+  report.tokenizer_model = vocabulary.model;
+  report.pretokenizer = vocabulary.pretokenizer;
+  report.vocab_size = static_cast<int>(vocabulary.tokens.size());
   report.control_tokens =
-      static_cast<int>(std::ranges::count(vocabulary->types, TokenType::kControl));
-  report.adds_bos = !model.tokenizer->Encode("", /*parse_special=*/true, /*add_bos=*/true).empty();
-  report.bos = named(vocabulary->bos_token);
-  report.eos = named(vocabulary->eos_token);
-  report.unknown = named(vocabulary->unknown_token);
-  for (const int32_t id : vocabulary->end_of_generation) {
+      static_cast<int>(std::ranges::count(vocabulary.types, TokenType::kControl));
+  report.adds_bos =
+      !model.text.tokenizer->Encode("", /*parse_special=*/true, /*add_bos=*/true).empty();
+  report.bos = named(vocabulary.bos_token);
+  report.eos = named(vocabulary.eos_token);
+  report.unknown = named(vocabulary.unknown_token);
+  for (const int32_t id : vocabulary.end_of_generation) {
     report.end_of_generation.push_back(*named(id));
   }
-  const bool has_template = model.checkpoint->gguf().GetString("tokenizer.chat_template").ok();
+  const bool has_template = model.text.chat_template.has_value();
   report.chat_family = model.chat     ? FamilyName(model.chat->family())
                        : has_template ? "unknown"
                                       : "none";
-  return absl::OkStatus();
 }
 
-void DescribeRope(const GgufFile& file, Report& report) {
+void DescribeRope(const Checkpoint& checkpoint, Report& report) {
+  if (checkpoint.gguf() == nullptr) {
+    report.rope_scaling = "as config.json says";
+    return;
+  }
+  const GgufFile& file = *checkpoint.gguf();
   const std::string prefix = report.config.architecture + ".rope.";
   report.rope_base = file.GetFloat(prefix + "freq_base").value_or(10000);
   if (file.FindTensor(kRopeFactorsTensor) != nullptr) {
@@ -185,8 +189,8 @@ absl::StatusOr<Report> Inspect(const std::string& path, int context) {
   }
   CountTensors(checkpoint, report);
   CountMemory(checkpoint, report);
-  DescribeRope(checkpoint.gguf(), report);
-  if (absl::Status status = DescribeTokenizer(*model, report); !status.ok()) return status;
+  DescribeRope(checkpoint, report);
+  DescribeTokenizer(*model, report);
   return report;
 }
 
@@ -229,7 +233,7 @@ Json ToJson(const Report& report) {
           {"rope",
            {{"dimensions", config.ropes[0].dim},
             {"pairing", PairingName(config.ropes[0].pairing)},
-            {"base", report.rope_base},
+            {"base", report.rope_base ? Json(*report.rope_base) : Json(nullptr)},
             {"scaling", report.rope_scaling}}},
           {"tokenizer",
            {{"model", report.tokenizer_model},
@@ -285,9 +289,11 @@ void PrintTable(const Report& report) {
                               config.head_dim, " dimensions"));
   print("output", config.tied_embeddings ? "the embedding table" : "a matrix of its own");
   print("context", absl::StrCat(config.max_context, " tokens as trained"));
-  print("RoPE", absl::StrFormat("%d dimensions in pairs (%s), base %g, scaling %s",
-                                config.ropes[0].dim, PairingName(config.ropes[0].pairing),
-                                report.rope_base, report.rope_scaling));
+  print("RoPE",
+        absl::StrFormat("%d dimensions in pairs (%s)%s, scaling %s", config.ropes[0].dim,
+                        PairingName(config.ropes[0].pairing),
+                        report.rope_base ? absl::StrFormat(", base %g", *report.rope_base) : "",
+                        report.rope_scaling));
   print("tokenizer",
         absl::StrCat(Shown(report.tokenizer_model), " (", Shown(report.pretokenizer), "), ",
                      report.vocab_size, " tokens, ", report.control_tokens, " of them control"));
@@ -315,7 +321,7 @@ int RunInspect(std::span<const std::string> arguments) {
   bool json = false;
   FlagSet flags("winnow inspect",
                 "Tells what is in a model file, and the memory that serving it takes on a CPU.");
-  flags.AddPositional("MODEL", &path, "The GGUF file.");
+  flags.AddPositional("MODEL", &path, "The GGUF file or Hugging Face folder.");
   flags.Add("context", &context, "TOKENS",
             "Context to tell the memory for. 0 is what the model was trained for.", {0, 1 << 24});
   flags.Add("json", &json, "", "Print one JSON object.");

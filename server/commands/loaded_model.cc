@@ -1,16 +1,45 @@
 #include "server/commands/loaded_model.h"
 
+#include <cstdint>
+#include <string_view>
 #include <utility>
 
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
 #include "engine/model/kv_layout.h"
+#include "server/commands/progress.h"
 
 namespace winnow {
+namespace {
+
+/// A checkpoint's weights, which move a bar on a terminal as they are taken.
+class WatchedWeights : public WeightSource {
+ public:
+  explicit WatchedWeights(const Checkpoint& checkpoint) : weights_(checkpoint.weights()) {
+    for (const WeightInfo& tensor : checkpoint.tensors()) total_ += tensor.bytes;
+  }
+
+  HostWeight Weight(std::string_view name) const override {
+    HostWeight weight = weights_.Weight(name);
+    taken_ += static_cast<int64_t>(weight.matrix.data.size());
+    bar_.Update(static_cast<double>(taken_) / static_cast<double>(total_));
+    return weight;
+  }
+
+  void ReleasePages() const override { weights_.ReleasePages(); }
+
+ private:
+  const WeightSource& weights_;
+  int64_t total_ = 0;
+  mutable int64_t taken_ = 0;
+  mutable ProgressBar bar_{"loading the weights"};
+};
+
+}  // namespace
 
 absl::StatusOr<LoadedModel> LoadedModel::FromCheckpoint(const Checkpoint& checkpoint,
                                                         const LoadOptions& options) {
-  const WeightSource& weights = checkpoint.weights();
+  const WatchedWeights weights(checkpoint);
   const ModelConfig& config = checkpoint.config();
   if (options.label_file.empty()) return FromWeights(weights, config, nullptr, options);
   const absl::StatusOr<LabelFile> labels = LabelFile::Read(options.label_file, checkpoint);

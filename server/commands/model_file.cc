@@ -52,19 +52,25 @@ absl::StatusOr<ModelFile> ModelFile::Open(const std::string& path, int context) 
   absl::StatusOr<std::unique_ptr<Checkpoint>> checkpoint = Checkpoint::Open(path, context);
   if (!checkpoint.ok()) return checkpoint.status();
   file.checkpoint = *std::move(checkpoint);
-  absl::StatusOr<CheckpointText> text = CheckpointText::FromGguf(file.checkpoint->gguf());
+  const GgufFile* gguf = file.checkpoint->gguf();
+  absl::StatusOr<CheckpointText> text = gguf != nullptr
+                                            ? CheckpointText::FromGguf(*gguf)
+                                            : CheckpointText::FromFolder(path, file.config().vocab);
   if (!text.ok()) return text.status();
-  LogRecognisedMarkers(text->vocabulary);
-  file.tokenizer = std::move(text->tokenizer);
-  if (text->chat_template) {
-    absl::StatusOr<ChatTemplate> chat = ChatTemplate::FromJinja(*text->chat_template);
+  file.text = *std::move(text);
+  LogRecognisedMarkers(file.text.vocabulary);
+  if (file.text.chat_template) {
+    absl::StatusOr<ChatTemplate> chat = ChatTemplate::FromJinja(*file.text.chat_template);
     if (chat.ok()) file.chat = *std::move(chat);
   }
   return file;
 }
 
 std::string ModelNameFromPath(const std::string& path) {
-  const std::filesystem::path name = std::filesystem::path(path).filename();
+  const std::filesystem::path whole(path);
+  // A folder's may end in a slash.
+  const std::filesystem::path name =
+      whole.has_filename() ? whole.filename() : whole.parent_path().filename();
   if (name.extension() != ".gguf") return ToUtf8(name.string());
   return ToUtf8(WithoutPart(name.stem().string()));
 }

@@ -7,21 +7,21 @@
 #include "absl/status/statusor.h"
 #include "engine/model/checkpoint.h"
 #include "engine/text/chat_template.h"
-#include "engine/text/tokenizer.h"
+#include "engine/text/checkpoint_text.h"
 
 namespace winnow {
 
 /// A model's checkpoint and what reads its text: everything but the loaded weights.
 struct ModelFile {
   std::unique_ptr<Checkpoint> checkpoint;
-  std::unique_ptr<Tokenizer> tokenizer;
+  CheckpointText text;
   std::optional<ChatTemplate> chat;  ///< none when the file has no template that Winnow knows
 
   const ModelConfig& config() const { return checkpoint->config(); }
 
-  /// Errors are those of Checkpoint::Open and CheckpointText::FromGguf. Sequences will have at most
-  /// `context` tokens, 0: as many as the model was trained for. Logs which markers are known by
-  /// their looks only.
+  /// Errors are those of Checkpoint::Open, and of CheckpointText::FromGguf or FromFolder. Sequences
+  /// will have at most `context` tokens, 0: as many as the model was trained for. Logs which
+  /// markers are known by their looks only.
   static absl::StatusOr<ModelFile> Open(const std::string& path, int context = 0);
 };
 

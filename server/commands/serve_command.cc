@@ -111,8 +111,8 @@ absl::Status Serve(ServeFlags& flags, const Signals& signals) {
       .min_priority = flags.min_priority,
       .attention = *attention,
       .limits = flags.limits,
-      .tokenizer = file->tokenizer.get(),
-      .mean_token_bytes = MeanTokenBytes(*file->tokenizer),
+      .tokenizer = file->text.tokenizer.get(),
+      .mean_token_bytes = MeanTokenBytes(*file->text.tokenizer),
       .chat = file->chat};
   Log(LogLevel::kInfo, "loaded",
       {{"model", model.name},
@@ -129,7 +129,7 @@ absl::Status Serve(ServeFlags& flags, const Signals& signals) {
 
   MetricsExporter metrics(model.name, model.architecture, loaded->pools->block_label_bytes());
   if (flags.inference_extension_metrics) metrics.ExportInferenceExtensionNames();
-  Engine engine(*options, *loaded->transformer, *loaded->pools, *file->tokenizer, metrics);
+  Engine engine(*options, *loaded->transformer, *loaded->pools, *file->text.tokenizer, metrics);
   SessionContext context = {
       .model = model, .engine = engine, .metrics = metrics, .authenticator = **authenticator};
   absl::StatusOr<std::unique_ptr<GrpcServer>> server = GrpcServer::Start(flags.server, context);

@@ -6,9 +6,10 @@
 namespace winnow {
 
 void DeclareServeFlags(FlagSet& set, ServeFlags& flags) {
-  set.Add("model", &flags.model, "FILE", "The GGUF file to serve. Required.");
+  set.Add("model", &flags.model, "MODEL",
+          "The GGUF file or Hugging Face folder to serve. Required.");
   set.Add("model-name", &flags.model_name, "NAME",
-          "What requests call the model. Default: the file's name without .gguf.");
+          "What requests call the model. Default: the name of its file, without .gguf, or folder.");
   set.Add("address", &flags.address, "HOST:PORT",
           "Where to serve gRPC; unix:PATH is a socket in the file system. Port 0 takes a free one "
           "and logs it.");

@@ -5,15 +5,19 @@
 #include <fstream>
 #include <iostream>
 #include <limits>
+#include <nlohmann/json.hpp>
 #include <span>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "absl/strings/escaping.h"
 #include "engine/base/check.h"
 #include "engine/model/fingerprint.h"
 #include "engine/model/label_file.h"
+#include "engine/model/safetensors.h"
+#include "tests/engine/model/tiny_folder.h"
 #include "tests/engine/model/tiny_model.h"
 #include "tests/engine/text/golden.h"
 #include "tests/engine/text/golden_models.h"
@@ -274,6 +278,37 @@ void WriteRequests(SeedFolder folder) {
   add(1, detokenize);
 }
 
+/// A configuration of each family, with what its files have beyond sizes.
+void WriteConfigs(SeedFolder folder) {
+  const std::pair<const char*, const char*> families[] = {
+      {"llama", R"({"rope_scaling":{"rope_type":"llama3","factor":8.0,"low_freq_factor":1.0,)"
+                R"("high_freq_factor":4.0,"original_max_position_embeddings":64}})"},
+      {"mistral", R"({"sliding_window":16})"},
+      {"mixtral", R"({"num_local_experts":4,"num_experts_per_tok":2})"},
+      {"qwen2", R"({"use_sliding_window":true,"sliding_window":16,"max_window_layers":1,)"
+                R"("rope_scaling":{"type":"yarn","factor":4.0}})"},
+      {"qwen3_moe", R"({"num_experts":4,"num_experts_per_tok":2,"moe_intermediate_size":16})"},
+      {"phi3", R"({"rope_scaling":{"type":"longrope","short_factor":[1,1,1,1,1,1,1,1],)"
+               R"("long_factor":[1,2,3,4,5,6,7,8]},"original_max_position_embeddings":64})"},
+      {"gemma2", R"({"attn_logit_softcapping":50.0,"sliding_window":16,"head_dim":16})"},
+      {"gemma3_text", R"({"layer_types":["sliding_attention","full_attention"],"head_dim":16,)"
+                      R"("rope_parameters":{"full_attention":{"rope_type":"linear","factor":8.0},)"
+                      R"("sliding_attention":{"rope_theta":10000.0}}})"}};
+  for (const auto& [model_type, more] : families) {
+    nlohmann::json config = TinyFolder(model_type).config;
+    config.update(nlohmann::json::parse(more));
+    folder.Add(config.dump());
+  }
+}
+
+void WriteSafetensorsFiles(SeedFolder folder) {
+  for (const char* type : {"F32", "BF16"}) {
+    const std::string file = WriteSafetensors(TinyFolder("qwen2", type).tensors);
+    WINNOW_CHECK(ParseSafetensors(std::as_bytes(std::span(file))).ok());
+    folder.Add(file);
+  }
+}
+
 }  // namespace
 }  // namespace winnow
 
@@ -285,6 +320,8 @@ int main(int argc, char** argv) {
   const std::filesystem::path parent = argv[1];
   winnow::WriteModels({parent, "gguf"});
   winnow::WriteLabelFiles({parent, "label_file"});
+  winnow::WriteConfigs({parent, "config_json"});
+  winnow::WriteSafetensorsFiles({parent, "safetensors"});
   winnow::WriteTexts({parent, "tokenizer"});
   winnow::WriteTokenizers({parent, "tokenizer_json"}, {parent, "tokenizer_model"});
   winnow::WriteChats({parent, "chat_template"});

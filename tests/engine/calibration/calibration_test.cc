@@ -249,7 +249,7 @@ TEST_P(MeasureSelectionErrorsTest, AgreesWithADirectTranscriptionInDouble) {
     LabelBasis basis = ProjectionBasis(head.query_moment, head.key_covariance, d, kLabelWidth);
     RoundToHalf(basis);
     const LabelRanges ranges = QuantileRanges(basis, head.keys);
-    const GgufFile::Tensor* out = calibrated.model.checkpoint->gguf().FindTensor(
+    const GgufFile::Tensor* out = calibrated.model.checkpoint->gguf()->FindTensor(
         layer == 0 ? "blk.0.attn_output.weight" : "blk.1.attn_output.weight");
     ASSERT_NE(out, nullptr);
     Eigen::MatrixXd projection(32, 32);

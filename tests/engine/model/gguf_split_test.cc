@@ -88,7 +88,7 @@ TEST_F(GgufSplitTest, AllPartsAreOneModel) {
   ASSERT_TRUE(one.ok()) << one.status();
   EXPECT_EQ((*split)->tensors().size(), model_.shapes.size());
   EXPECT_EQ(ModelFingerprint(**split), ModelFingerprint(**one));
-  for (const Checkpoint::Tensor& tensor : (*one)->tensors()) {
+  for (const WeightInfo& tensor : (*one)->tensors()) {
     const HostMatrix a = (*one)->weights().Weight(tensor.name).matrix;
     const HostMatrix b = (*split)->weights().Weight(tensor.name).matrix;
     EXPECT_TRUE(std::ranges::equal(a.data, b.data)) << tensor.name;

@@ -67,7 +67,7 @@ class ModuleFixture {
       : model(5, shapes, 0.4f),
         config(model.config),
         spec(ModelSpec::Of(config)),
-        reference(model.checkpoint->gguf(), config),
+        reference(*model.checkpoint->gguf(), config),
         backend(CreateCpuBackend({.threads = 1, .f32_matmul = true})),
         loader(model.checkpoint->weights(), *backend) {
     activations_ = *ActivationMemory::Allocate(config, kMaxRows, *backend);

@@ -57,7 +57,7 @@ class Computed {
   }
 
   Matrix64 Expected() const {
-    return ReferenceModel(model_.checkpoint->gguf(), model_.config).Logits(kTokens);
+    return ReferenceModel(*model_.checkpoint->gguf(), model_.config).Logits(kTokens);
   }
   Transformer& transformer() { return *transformer_; }
 
