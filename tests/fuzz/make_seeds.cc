@@ -59,13 +59,19 @@ struct BlockType {
 /// A model as small as models can be, matrices of the type, with the vocabulary's 4 tokens.
 std::vector<std::byte> SmallModel(const std::string& architecture, const BlockType& type,
                                   const VocabularyFile& vocabulary) {
-  TinyModel tiny(architecture);
+  TinyModel tiny = TinyModel::Of(architecture);
   tiny.ints[architecture + ".block_count"] = 1;
   tiny.ints[architecture + ".feed_forward_length"] = 32;
-  if (architecture == "qwen2") tiny.AddQkvBiases();
+  if (architecture.starts_with("gemma")) tiny.ints[architecture + ".attention.sliding_window"] = 4;
+  if (architecture == "phi3") {
+    tiny.shapes["rope_factors_short.weight"] = {8};
+    tiny.shapes["rope_factors_long.weight"] = {8};
+  }
   std::erase_if(tiny.shapes, [](const auto& entry) { return entry.first.starts_with("blk.1."); });
   for (const char* name : {"ffn_gate.weight", "ffn_up.weight", "ffn_down.weight"}) {
-    tiny.shapes[std::string("blk.0.") + name] = {32, 32};
+    const auto entry = tiny.shapes.find(std::string("blk.0.") + name);
+    if (entry == tiny.shapes.end()) continue;
+    for (uint64_t& size : entry->second) size /= size > 32 ? 2 : 1;
   }
   GgufWriter writer = vocabulary.Write();
   for (const auto& [key, value] : tiny.strings) writer.String(key, value);
@@ -100,7 +106,9 @@ void WriteModels(SeedFolder folder) {
   for (const BlockType& type : {kF32, kF16, kQ4_0, kQ4_1, kQ5_0, kQ5_1, kQ8_0, kBF16}) {
     folder.Add(SmallModel("llama", type, pieces));
   }
-  folder.Add(SmallModel("qwen2", kQ8_0, bpe));
+  for (const char* architecture : {"qwen2", "qwen3", "phi3", "gemma2", "gemma3"}) {
+    folder.Add(SmallModel(architecture, kQ8_0, bpe));
+  }
   folder.Add(GgufWriter().Bytes());
   GgufWriter values;
   values.alignment = 64;
