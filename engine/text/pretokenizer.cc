@@ -207,6 +207,8 @@ bool Pretokenizer::Walk(size_t step, std::string_view text, bool at_start, Visit
     });
   };
   if (const Words* words = std::get_if<Words>(&steps_[step])) {
+    // Mostly the last step, where each word is a visit and no more.
+    if (step + 1 == steps_.size()) return winnow::ForEachWord(words->pattern, text, visit);
     return winnow::ForEachWord(words->pattern, text,
                                [&](std::string_view word) { return walk_on(text, word); });
   }
