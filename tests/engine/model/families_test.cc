@@ -1,0 +1,224 @@
+// Every model family against Hugging Face transformers, on tiny models of random weights
+// (tests/golden/README.md, families).
+
+#include <algorithm>
+#include <cmath>
+#include <filesystem>
+#include <fstream>
+#include <iostream>
+#include <map>
+#include <memory>
+#include <nlohmann/json.hpp>
+#include <numeric>
+#include <span>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "engine/cache/kv_pools.h"
+#include "engine/model/checkpoint.h"
+#include "engine/model/config.h"
+#include "engine/model/kv_layout.h"
+#include "engine/model/transformer.h"
+#include "gtest/gtest.h"
+#include "kernels/cpu/cpu_backend.h"
+#include "kernels/devices/create_backend.h"
+#include "kernels/logits.h"
+#include "kernels/step_batch_builder.h"
+
+namespace winnow {
+namespace {
+
+constexpr const char* kFolder = "tests/golden/families/";
+constexpr int kBlockTokens = 16;
+constexpr int kSequenceBlocks = 18;  // for the longest prompt with its continuation
+constexpr int kMaxSequences = 5;
+constexpr int kStepTokens = 512;
+
+/// The models in kFolder that are compared.
+constexpr const char* kModels[] = {"llama", "llama_linear", "llama3", "llama_yarn", "mistral",
+                                   "qwen2", "qwen3",        "phi3",   "gemma2",     "gemma3"};
+
+/// How near logits must come to those of transformers.
+struct Tolerance {
+  double logits;  ///< largest difference, in deviations of a row's logits
+  double margin;  ///< choices by less than this, in the same unit, may differ
+};
+// Keys and values are kept in fp16 here and in fp32 there.
+constexpr Tolerance kF32 = {.logits = 1e-3, .margin = 2e-3};
+// Products of bf16 factors, which have 8 bits.
+constexpr Tolerance kBf16 = {.logits = 0.1, .margin = 0.2};
+
+/// A prompt with what transformers continues it with, and of each of its positions what it
+/// computes.
+struct GoldenPrompt {
+  std::vector<int32_t> tokens;  ///< the prompt and all but the last of what follows it
+  size_t prompt = 0;            ///< of them, the prompt's
+  int context = 0;              ///< what the model is loaded for
+  std::vector<int32_t> argmax;  ///< [tokens]
+  std::vector<float> margins;   ///< [tokens] of them, in deviations of the row's logits
+  /// Some rows' logits, [vocab], and their standard deviations.
+  std::map<int, std::pair<std::vector<float>, double>> rows;
+};
+
+std::vector<GoldenPrompt> ReadGolden(const std::string& model) {
+  const auto json = nlohmann::json::parse(std::ifstream(kFolder + model + ".json"));
+  std::vector<float> logits(std::filesystem::file_size(kFolder + model + ".logits") /
+                            sizeof(float));
+  std::ifstream(kFolder + model + ".logits", std::ios::binary)
+      .read(reinterpret_cast<char*>(logits.data()),
+            static_cast<std::streamsize>(logits.size() * sizeof(float)));
+  const size_t vocab = json["vocab"];
+  std::vector<GoldenPrompt> prompts;
+  for (const auto& golden : json["prompts"]) {
+    GoldenPrompt prompt;
+    prompt.tokens = golden["tokens"].get<std::vector<int32_t>>();
+    prompt.prompt = prompt.tokens.size();
+    prompt.context = golden["context"];
+    prompt.argmax = golden["argmax"].get<std::vector<int32_t>>();
+    prompt.margins = golden["margins"].get<std::vector<float>>();
+    const std::vector<int32_t> continuation = golden["continuation"];
+    prompt.tokens.insert(prompt.tokens.end(), continuation.begin(), continuation.end() - 1);
+    size_t offset = golden["logits_offset"];
+    for (size_t i = 0; i < golden["rows"].size(); ++i, offset += vocab) {
+      const auto begin = logits.begin() + static_cast<std::ptrdiff_t>(offset);
+      prompt.rows[golden["rows"][i]] = {{begin, begin + static_cast<std::ptrdiff_t>(vocab)},
+                                        golden["deviations"][i]};
+    }
+    prompts.push_back(std::move(prompt));
+  }
+  return prompts;
+}
+
+/// A model on a backend, with room for kMaxSequences.
+class LoadedFamily {
+ public:
+  /// Loads the file's model for sequences of up to `context` tokens.
+  void Load(const std::string& path, int context, Backend& backend) {
+    auto checkpoint = Checkpoint::Open(path, context);
+    ASSERT_TRUE(checkpoint.ok()) << checkpoint.status();
+    checkpoint_ = *std::move(checkpoint);
+    const ModelConfig& config = checkpoint_->config();
+    ASSERT_LE(context, config.max_context);
+    auto pools =
+        KvPools::Allocate(backend, KvLayout(config, {.blocks = kMaxSequences * kSequenceBlocks,
+                                                     .block_tokens = kBlockTokens}));
+    ASSERT_TRUE(pools.ok()) << pools.status();
+    pools_ = *std::move(pools);
+    auto transformer = Transformer::Load(checkpoint_->weights(), config, backend, *pools_,
+                                         {.max_step_tokens = kStepTokens});
+    ASSERT_TRUE(transformer.ok()) << transformer.status();
+    transformer_ = *std::move(transformer);
+  }
+
+  Transformer& transformer() { return *transformer_; }
+
+ private:
+  std::unique_ptr<Checkpoint> checkpoint_;
+  std::unique_ptr<KvPools> pools_;
+  std::unique_ptr<Transformer> transformer_;
+};
+
+/// Compares a row's logits, and returns their largest difference in deviations: 0 where only the
+/// choice is known.
+double Compare(const GoldenPrompt& prompt, size_t position, std::span<const float> logits,
+               const Tolerance& tolerance) {
+  if (prompt.margins[position] >= tolerance.margin) {
+    EXPECT_EQ(LargestLogit(logits), prompt.argmax[position]) << "position " << position;
+  }
+  const auto row = prompt.rows.find(static_cast<int>(position));
+  if (row == prompt.rows.end()) return 0;
+  const auto& [expected, deviation] = row->second;
+  double worst = 0;
+  for (size_t token = 0; token < logits.size(); ++token) {
+    worst = std::max(worst, std::abs(logits[token] - expected[token]) / deviation);
+  }
+  return worst;
+}
+
+/// Computes prompts beside each other, at most `piece` rows of a prompt a step and then token by
+/// token, and returns the largest difference in deviations.
+double LargestDifference(Transformer& model, std::span<const GoldenPrompt* const> prompts,
+                         size_t piece, const Tolerance& tolerance) {
+  const auto vocab = static_cast<size_t>(model.vocab());
+  std::vector<size_t> done(prompts.size());
+  StepBatchBuilder builder;
+  double worst = 0;
+  while (true) {
+    builder.Clear();
+    std::vector<std::pair<size_t, size_t>> rows;  // sequence, position
+    for (size_t s = 0; s < prompts.size(); ++s) {
+      const GoldenPrompt& prompt = *prompts[s];
+      if (done[s] == prompt.tokens.size()) continue;
+      // Blocks of the sequences take turns, so that a sequence's are not beside each other.
+      std::vector<int32_t> blocks;
+      for (int b = 0; b < kSequenceBlocks; ++b) {
+        blocks.push_back(b * kMaxSequences + static_cast<int32_t>(s));
+      }
+      builder.BeginSequence(blocks);
+      const size_t end =
+          done[s] < prompt.prompt ? std::min(done[s] + piece, prompt.prompt) : done[s] + 1;
+      for (; done[s] < end; ++done[s]) {
+        builder.AddRow(prompt.tokens[done[s]], static_cast<int32_t>(done[s]), {}, true);
+        rows.emplace_back(s, done[s]);
+      }
+    }
+    if (rows.empty()) return worst;
+    std::vector<float> logits(rows.size() * vocab);
+    const absl::Status status = model.Forward(builder.Build(), logits, {});
+    EXPECT_TRUE(status.ok()) << status;
+    for (size_t i = 0; i < rows.size(); ++i) {
+      SCOPED_TRACE("prompt " + std::to_string(prompts[rows[i].first]->prompt));
+      worst = std::max(worst, Compare(*prompts[rows[i].first], rows[i].second,
+                                      std::span(logits).subspan(i * vocab, vocab), tolerance));
+    }
+  }
+}
+
+/// All prompts of a model alone, in pieces, and beside each other; prints the largest difference.
+void ExpectGolden(const std::string& model, const std::string& file, Backend& backend,
+                  const std::string& device, const Tolerance& tolerance) {
+  const std::vector<GoldenPrompt> golden = ReadGolden(model);
+  std::map<int, std::vector<const GoldenPrompt*>> by_context;
+  for (const GoldenPrompt& prompt : golden) by_context[prompt.context].push_back(&prompt);
+  double worst = 0;
+  for (const auto& [context, prompts] : by_context) {
+    LoadedFamily loaded;
+    loaded.Load(kFolder + file, context, backend);
+    if (testing::Test::HasFatalFailure()) return;
+    const auto compute = [&](std::span<const GoldenPrompt* const> together, size_t piece) {
+      SCOPED_TRACE("pieces of " + std::to_string(piece));
+      worst = std::max(worst, LargestDifference(loaded.transformer(), together, piece, tolerance));
+    };
+    for (size_t i = 0; i < prompts.size(); ++i) {
+      const auto alone = std::span(prompts).subspan(i, 1);
+      compute(alone, alone[0]->prompt);
+      compute(alone, 7);
+    }
+    // Short prompts go on token by token beside pieces of long ones.
+    compute(prompts, 48);
+  }
+  EXPECT_LT(worst, tolerance.logits);
+  std::cout << file << " on " << device << ": " << worst << " deviations from transformers\n";
+}
+
+class FamiliesTest : public testing::TestWithParam<const char*> {};
+
+TEST_P(FamiliesTest, GgufOnTheCpuIsWhatTransformersComputes) {
+  const auto backend = CreateCpuBackend({.threads = 2, .f32_matmul = true});
+  const std::string model = GetParam();
+  ExpectGolden(model, model + ".gguf", *backend, "CPU", kF32);
+}
+
+TEST_P(FamiliesTest, GgufOnCudaIsWhatTransformersComputes) {
+  const absl::StatusOr<std::unique_ptr<Backend>> backend = CreateBackend({.device = "cuda"});
+  if (!backend.ok()) GTEST_SKIP() << backend.status().message();
+  const std::string model = GetParam();
+  ExpectGolden(model, model + ".gguf", **backend, "CUDA", kBf16);
+}
+
+INSTANTIATE_TEST_SUITE_P(Models, FamiliesTest, testing::ValuesIn(kModels),
+                         [](const auto& test) { return std::string(test.param); });
+
+}  // namespace
+}  // namespace winnow
