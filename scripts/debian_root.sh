@@ -75,7 +75,7 @@ inside() {
   local root=$1 name
   local settings=(HOME=/root PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin LC_ALL=C.UTF-8)
   if [[ -e "$root/etc/host-ca.crt" ]]; then
-    settings+=({SSL_CERT_FILE,PIP_CERT,REQUESTS_CA_BUNDLE,CURL_CA_BUNDLE}=/etc/host-ca.crt)
+    settings+=({SSL_CERT_FILE,PIP_CERT,REQUESTS_CA_BUNDLE,CURL_CA_BUNDLE,CARGO_HTTP_CAINFO}=/etc/host-ca.crt)
   fi
   for name in {http,https,no,all}_proxy {HTTP,HTTPS,NO,ALL}_PROXY PIP_INDEX_URL PIP_EXTRA_INDEX_URL \
       PIP_TRUSTED_HOST PIP_DEFAULT_TIMEOUT MODEL; do

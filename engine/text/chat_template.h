@@ -3,74 +3,110 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "absl/time/time.h"
+#include "engine/text/template_engine.h"
 #include "engine/text/tokenizer.h"
 
 namespace winnow {
 
-class JinjaOutline;
+/// A function that an assistant's message calls.
+struct ToolCall {
+  std::string id = {};
+  std::string name = {};
+  /// JSON, which templates get as an object; what is none they get as text.
+  std::string arguments = {};
+};
 
 struct ChatMessage {
-  std::string role;  ///< "system", "user" or "assistant"
-  std::string content;
+  std::string role = {};     ///< "system", "developer", "user", "assistant" or "tool"
+  std::string content = {};  ///< unless there are parts
+  std::vector<std::string> parts = {};
+  std::vector<ToolCall> tool_calls = {};  ///< of an assistant
+  std::string tool_call_id = {};          ///< of a tool's result: which call it answers
+  std::string name = {};                  ///< of a tool's result: the function that was called
 };
 
-/// The template families that Winnow renders itself, recognised by the markers in a model's
-/// `tokenizer.chat_template`.
-enum class ChatFamily { kChatMl, kLlama2, kLlama3, kMistral, kVicuna };
+/// A function that the model may call.
+struct Tool {
+  std::string name = {};
+  std::string description = {};
+  std::string parameters = {};  ///< the JSON schema of its arguments, or empty
+};
 
-/// Renders chat messages as the prompt text that a model was trained on.
+struct Conversation {
+  std::vector<ChatMessage> messages;
+  std::vector<Tool> tools = {};
+  /// Further variables of the template, such as "enable_thinking": names, and values as JSON.
+  std::vector<std::pair<std::string, std::string>> arguments = {};
+};
+
+/// Renders conversations as the prompt text that a model was trained on, by the program that comes
+/// with the model. Immutable, and safe to use from several threads.
 class ChatTemplate {
  public:
-  /// Recognises the family of a Jinja template. UNIMPLEMENTED when it is none of the known ones.
-  static absl::StatusOr<ChatTemplate> FromJinja(std::string_view jinja);
+  /// What a model brings.
+  struct Source {
+    std::string jinja;
+    /// Used instead when there are tools, as Hugging Face's "tool_use"; empty: the same.
+    std::string tool_use = {};
+    /// Variables that spell tokens, such as {"bos_token", "<s>"}. Others are undefined.
+    std::vector<std::pair<std::string, std::string>> tokens = {};
+  };
 
-  /// The prompt text up to where the assistant's next answer starts, to be encoded without a
-  /// further BOS token unless `adds_bos()` says so. Control tokens are parsed in what the template
-  /// writes and not in the messages' contents, whose authors could end their turn and begin
-  /// another's. INVALID_ARGUMENT for no messages, an unknown role, or an order that the family
-  /// can't express.
-  absl::StatusOr<std::vector<TextSegment>> Render(const std::vector<ChatMessage>& messages) const;
+  /// Deepest nesting of JSON in a conversation.
+  static constexpr int kMaxJsonDepth = 32;
 
-  ChatFamily family() const { return family_; }
-  /// Whether the tokenizer should still put BOS in front (the rendered text does not spell it).
-  bool adds_bos() const { return adds_bos_; }
+  /// INVALID_ARGUMENT says what is wrong with the template.
+  static absl::StatusOr<ChatTemplate> Create(const Source& source);
+
+  /// The prompt up to where the assistant's next answer starts.
+  ///
+  /// It is to be encoded without a further BOS token, as Hugging Face does: what the template
+  /// writes is all that there is, whatever `add_bos_token` says. (llama.cpp puts BOS in front where
+  /// a template writes none and the file wants one, and takes away the template's own where the
+  /// file says no: both are prompts that the model was not trained on.)
+  ///
+  /// Control tokens are parsed in what the template writes and in nothing that the conversation
+  /// brought, whatever the template makes of it: nobody can end their turn and begin another's. In
+  /// contents, the noncharacters of TemplateEngine become U+FFFD.
+  ///
+  /// Templates that do not know the role "developer" get "system". Parts of contents are joined
+  /// with line ends for templates that take none. An assistant's message with calls and without
+  /// content has the content none, as OpenAI's.
+  ///
+  /// INVALID_ARGUMENT for no messages, arguments or schemas that are no JSON (CheckJson), and for
+  /// what the template refuses, with its words.
+  absl::StatusOr<std::vector<TextSegment>> Render(const Conversation& conversation,
+                                                  absl::Time now) const;
 
  private:
-  /// What stands before and after a message's content.
-  struct Frame {
-    std::string open;
-    std::string close;
+  /// A template, and what it takes.
+  struct Program {
+    TemplateEngine engine;
+    bool knows_developer = false;
+    bool takes_text = true;
+    bool takes_parts = false;
   };
-  /// Where a system message goes: a turn of its own, or into a user turn before its content.
-  enum class SystemPlace { kOwnTurn, kFirstUserTurn, kLastUserTurn, kNowhere };
 
-  void UseChatMl(const JinjaOutline& outline);
-  void UseLlama3(const JinjaOutline& outline);
-  /// Llama-2 and Mistral, which share the [INST] marks. False, with nothing set, when the template
-  /// has no such turns.
-  bool UseInst(const JinjaOutline& outline);
-  /// False, with nothing set, when the template has no such turns.
-  bool UseVicuna(const JinjaOutline& outline);
-  absl::Status CheckOrder(const std::vector<ChatMessage>& messages) const;
+  static absl::StatusOr<Program> Compile(
+      const std::string& jinja, const std::vector<std::pair<std::string, std::string>>& tokens);
 
-  ChatFamily family_ = ChatFamily::kChatMl;
-  bool adds_bos_ = false;
-  Frame system_, user_, assistant_;
-  SystemPlace system_place_ = SystemPlace::kOwnTurn;
-  std::string system_preamble_;    ///< put in front of the first system message's content
-  std::string later_user_prefix_;  ///< put in front of every user turn but the first
-  std::string generation_prompt_;  ///< opens the assistant's next answer
-  bool trims_system_ = false;      ///< whitespace around the content is dropped
-  bool trims_user_ = false;
-  bool trims_assistant_ = false;
-  /// User and assistant must take turns, the user first and last.
-  bool alternates_ = false;
-  /// The content of the system message that is taken when the messages bring none.
-  std::optional<std::string> default_system_;
+  ChatTemplate(Program program, std::optional<Program> tool_use,
+               std::vector<std::pair<std::string, std::string>> tokens)
+      : program_(std::move(program)), tool_use_(std::move(tool_use)), tokens_(std::move(tokens)) {}
+
+  Program program_;
+  std::optional<Program> tool_use_;
+  std::vector<std::pair<std::string, std::string>> tokens_;
 };
+
+/// INVALID_ARGUMENT says why a text is no JSON that templates can get: not JSON at all, or nested
+/// too deeply.
+absl::Status CheckJson(std::string_view text);
 
 }  // namespace winnow

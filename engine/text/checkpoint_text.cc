@@ -116,6 +116,9 @@ absl::StatusOr<CheckpointText> CheckpointText::FromGguf(const GgufFile& file) {
   if (auto jinja = file.GetString("tokenizer.chat_template"); jinja.ok()) {
     text.chat_template = *std::move(jinja);
   }
+  if (auto jinja = file.GetString("tokenizer.chat_template.tool_use"); jinja.ok()) {
+    text.tool_use_template = *std::move(jinja);
+  }
   return text;
 }
 

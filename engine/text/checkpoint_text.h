@@ -19,6 +19,8 @@ struct CheckpointText {
   std::unique_ptr<Tokenizer> tokenizer;
   /// The chat template, a Jinja program; none if the checkpoint has none.
   std::optional<std::string> chat_template;
+  /// Another for conversations with tools; none: the same.
+  std::optional<std::string> tool_use_template;
   /// How its authors sample it; unset where they don't say, as no GGUF file does.
   SamplingDefaults sampling;
 

@@ -9,6 +9,7 @@
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
+#include "absl/time/clock.h"
 #include "engine/eval/retrieval.h"
 #include "server/commands/eval_commands.h"
 #include "server/commands/eval_support.h"
@@ -38,13 +39,14 @@ absl::StatusOr<std::vector<int32_t>> EncodeCase(const std::string& prompt, const
     return tokenizer.Encode(completes ? absl::StrCat(prompt, "\n\n", start) : prompt,
                             /*parse_special=*/false, /*add_bos=*/true);
   }
-  if (!file.chat) {
-    return absl::InvalidArgumentError("--ask chat: the model has no chat template that is known");
+  if (!file.chat.ok()) {
+    return absl::InvalidArgumentError(absl::StrCat("--ask chat: ", file.chat.status().message()));
   }
+  const Conversation conversation = {.messages = {{.role = "user", .content = prompt}}};
   const absl::StatusOr<std::vector<TextSegment>> rendered =
-      file.chat->Render({{.role = "user", .content = prompt}});
+      file.chat->Render(conversation, absl::Now());
   if (!rendered.ok()) return rendered.status();
-  return tokenizer.EncodeSegments(*rendered, file.chat->adds_bos());
+  return tokenizer.EncodeSegments(*rendered, /*add_bos=*/false);
 }
 
 /// The first --limit cases of the file. INVALID_ARGUMENT names the line at fault.

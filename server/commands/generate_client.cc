@@ -5,6 +5,7 @@
 #include <nlohmann/json.hpp>
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
@@ -27,6 +28,8 @@ struct GenerateFlags {
   std::string prompt_file;
   bool chat = false;
   std::string system;
+  std::string tools_file;
+  std::vector<std::string> template_arguments;
   std::optional<int> max_tokens;
   std::optional<double> temperature;
   std::optional<int> top_k;
@@ -51,6 +54,11 @@ void Declare(FlagSet& set, GenerateFlags& flags) {
           "A text to put in front of the prompt, such as a document to ask about.");
   set.Add("chat", &flags.chat, "", "Send the prompt as a user's message to a chat model.");
   set.Add("system", &flags.system, "TEXT", "With --chat: the system message.");
+  set.Add("tools", &flags.tools_file, "FILE",
+          "With --chat: functions that the model may call, a JSON list as OpenAI's API has it.");
+  set.Add("template-argument", &flags.template_arguments, "NAME=VALUE",
+          "With --chat: a variable of the chat template, such as enable_thinking=false. The value "
+          "is JSON, or else text.");
   set.Add("max-tokens", &flags.max_tokens, "N",
           "Most tokens to generate. Default: 256, or what the context leaves.");
   set.Add("temperature", &flags.temperature, "X",
@@ -97,22 +105,77 @@ absl::Status ReadTexts(GenerateFlags& flags) {
   status.Update(CheckUtf8("--model", flags.model));
   status.Update(CheckUtf8("--policy", flags.policy));
   for (const std::string& stop : flags.stop) status.Update(CheckUtf8("--stop", stop));
+  for (const std::string& argument : flags.template_arguments) {
+    status.Update(CheckUtf8("--template-argument", argument));
+  }
   flags.prompt = text + flags.prompt;
   return status;
 }
 
-v1::GenerateRequest MakeRequest(const GenerateFlags& flags) {
+/// Reads [{"type": "function", "function": {"name": ..., "description": ..., "parameters": ...}}].
+absl::Status ReadTools(const std::string& path, v1::ChatMessages& chat) {
+  const absl::StatusOr<std::string> text = ReadFile(path);
+  if (!text.ok()) return text.status();
+  const auto list = nlohmann::ordered_json::parse(*text, nullptr, /*allow_exceptions=*/false);
+  const auto wrong = [&](const std::string& what) {
+    return absl::InvalidArgumentError(absl::StrCat(path, ": ", what));
+  };
+  if (!list.is_array()) return wrong("is no JSON list of functions");
+  for (const auto& entry : list) {
+    const auto& function = entry.contains("function") ? entry["function"] : entry;
+    if (!function.is_object() || !function.contains("name") || !function["name"].is_string()) {
+      return wrong(absl::StrCat("function ", chat.tools_size(), " has no name"));
+    }
+    v1::Tool* tool = chat.add_tools();
+    tool->set_name(function["name"].get<std::string>());
+    if (function.contains("description") && function["description"].is_string()) {
+      tool->set_description(function["description"].get<std::string>());
+    }
+    if (function.contains("parameters")) tool->set_parameters(function["parameters"].dump());
+  }
+  return absl::OkStatus();
+}
+
+/// Adds NAME=VALUE.
+absl::Status AddTemplateArgument(const std::string& argument, v1::ChatMessages& chat) {
+  const size_t equals = argument.find('=');
+  if (equals == std::string::npos) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("--template-argument ", argument, ": must be NAME=VALUE"));
+  }
+  const std::string value = argument.substr(equals + 1);
+  (*chat.mutable_template_arguments())[argument.substr(0, equals)] =
+      nlohmann::json::accept(value) ? value : nlohmann::json(value).dump();
+  return absl::OkStatus();
+}
+
+/// The conversation that the flags describe.
+absl::StatusOr<v1::ChatMessages> MakeChat(const GenerateFlags& flags) {
+  v1::ChatMessages chat;
+  if (!flags.system.empty()) {
+    v1::ChatMessage* message = chat.add_messages();
+    message->set_role("system");
+    message->set_content(flags.system);
+  }
+  v1::ChatMessage* message = chat.add_messages();
+  message->set_role("user");
+  message->set_content(flags.prompt);
+  absl::Status status;
+  if (!flags.tools_file.empty()) status.Update(ReadTools(flags.tools_file, chat));
+  for (const std::string& argument : flags.template_arguments) {
+    status.Update(AddTemplateArgument(argument, chat));
+  }
+  if (!status.ok()) return status;
+  return chat;
+}
+
+absl::StatusOr<v1::GenerateRequest> MakeRequest(const GenerateFlags& flags) {
   v1::GenerateRequest request;
   request.set_model(flags.model);
   if (flags.chat) {
-    if (!flags.system.empty()) {
-      v1::ChatMessage* message = request.mutable_chat()->add_messages();
-      message->set_role("system");
-      message->set_content(flags.system);
-    }
-    v1::ChatMessage* message = request.mutable_chat()->add_messages();
-    message->set_role("user");
-    message->set_content(flags.prompt);
+    absl::StatusOr<v1::ChatMessages> chat = MakeChat(flags);
+    if (!chat.ok()) return chat.status();
+    *request.mutable_chat() = *std::move(chat);
   } else {
     request.set_text(flags.prompt);
   }
@@ -201,6 +264,8 @@ void PrintSparsity(const v1::Sparsity& sparsity) {
 
 /// Streams the completion, printing the text as it comes unless `json`.
 absl::StatusOr<Completion> Stream(const GenerateFlags& flags) {
+  const absl::StatusOr<v1::GenerateRequest> request = MakeRequest(flags);
+  if (!request.ok()) return request.status();
   const absl::StatusOr<Connection> connection = Connection::Open(flags.client);
   if (!connection.ok()) return connection.status();
   const auto stub = v1::GenerationService::NewStub(connection->channel());
@@ -211,7 +276,7 @@ absl::StatusOr<Completion> Stream(const GenerateFlags& flags) {
         std::chrono::system_clock::now() +
         std::chrono::milliseconds(static_cast<int64_t>(flags.timeout_seconds * 1000)));
   }
-  const auto reader = stub->Generate(&call, MakeRequest(flags));
+  const auto reader = stub->Generate(&call, *request);
   Completion completion;
   v1::GenerateResponse message;
   while (reader->Read(&message)) {

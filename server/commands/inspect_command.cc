@@ -10,6 +10,8 @@
 #include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "absl/strings/str_replace.h"
+#include "absl/time/clock.h"
 #include "engine/model/gguf_rope.h"
 #include "engine/model/model_spec.h"
 #include "engine/text/vocabulary.h"
@@ -53,7 +55,8 @@ struct Report {
   bool adds_bos = false;
   std::optional<NamedToken> bos, eos, unknown;
   std::vector<NamedToken> end_of_generation;
-  std::string chat_family;  ///< "none": no template; "unknown": one that Winnow can't render
+  std::string chat;           ///< "renders", or why there is no chat
+  std::string chat_refusals;  ///< what of an ordinary conversation the template refuses, or empty
 
   std::optional<double> rope_base;  ///< none where the folder's config.json tells
   std::string rope_scaling;
@@ -64,22 +67,6 @@ struct Report {
   int64_t kv_bytes() const { return context_tokens * config.kv_bytes_per_token(); }
   int64_t total_bytes() const { return weight_bytes + embedding_bytes + kv_bytes(); }
 };
-
-const char* FamilyName(ChatFamily family) {
-  switch (family) {
-    case ChatFamily::kChatMl:
-      return "chatml";
-    case ChatFamily::kLlama2:
-      return "llama2";
-    case ChatFamily::kLlama3:
-      return "llama3";
-    case ChatFamily::kMistral:
-      return "mistral";
-    case ChatFamily::kVicuna:
-      return "vicuna";
-  }
-  return "unknown";
-}
 
 const char* PairingName(RopePairing pairing) {
   return pairing == RopePairing::kAdjacent ? "adjacent" : "halves";
@@ -141,10 +128,34 @@ void DescribeTokenizer(const ModelFile& model, Report& report) {
   for (const int32_t id : vocabulary.end_of_generation) {
     report.end_of_generation.push_back(*named(id));
   }
-  const bool has_template = model.text.chat_template.has_value();
-  report.chat_family = model.chat     ? FamilyName(model.chat->family())
-                       : has_template ? "unknown"
-                                      : "none";
+}
+
+/// Tries the chat template with a user's message, and with what else conversations hold.
+void DescribeChat(const absl::StatusOr<ChatTemplate>& chat, Report& report) {
+  if (!chat.ok()) {
+    report.chat = std::string(chat.status().message());
+    return;
+  }
+  const ChatMessage system = {.role = "system", .content = "Be brief."};
+  const ChatMessage user = {.role = "user", .content = "Hello"};
+  const Tool tool = {.name = "clock", .description = "Tells the time.", .parameters = "{}"};
+  const ChatMessage call = {
+      .role = "assistant", .tool_calls = {{.id = "call12345", .name = "clock", .arguments = "{}"}}};
+  const ChatMessage result = {
+      .role = "tool", .content = "12:00", .tool_call_id = "call12345", .name = "clock"};
+  const auto refusal = [&](const Conversation& conversation) {
+    return std::string(chat->Render(conversation, absl::Now()).status().message());
+  };
+  const std::string alone = refusal({.messages = {user}});
+  report.chat = alone.empty() ? "renders" : alone;
+  const auto add = [&](const char* what, const std::string& why) {
+    if (why.empty()) return;
+    absl::StrAppend(&report.chat_refusals, report.chat_refusals.empty() ? "" : "; ", what, ": ",
+                    why);
+  };
+  add("a system message", refusal({.messages = {system, user}}));
+  add("tools", refusal({.messages = {user}, .tools = {tool}}));
+  add("a tool's result", refusal({.messages = {user, call, result}, .tools = {tool}}));
 }
 
 void DescribeRope(const Checkpoint& checkpoint, Report& report) {
@@ -191,6 +202,7 @@ absl::StatusOr<Report> Inspect(const std::string& path, int context) {
   CountMemory(checkpoint, report);
   DescribeRope(checkpoint, report);
   DescribeTokenizer(*model, report);
+  DescribeChat(model->chat, report);
   return report;
 }
 
@@ -245,7 +257,7 @@ Json ToJson(const Report& report) {
             {"eos", ToJson(report.eos)},
             {"unknown", ToJson(report.unknown)},
             {"end_of_generation", std::move(end_of_generation)}}},
-          {"chat_family", report.chat_family},
+          {"chat", {{"state", report.chat}, {"refuses", report.chat_refusals}}},
           {"memory",
            {{"context_tokens", report.context_tokens},
             {"weight_bytes", report.weight_bytes},
@@ -264,7 +276,9 @@ std::string Millions(int64_t count) {
 }
 
 /// Text of the file, made harmless for a terminal.
-std::string Shown(const std::string& text) { return absl::Utf8SafeCHexEscape(text); }
+std::string Shown(const std::string& text) {
+  return absl::StrReplaceAll(absl::Utf8SafeCHexEscape(text), {{"\\'", "'"}});
+}
 
 std::string Shown(const std::optional<NamedToken>& token) {
   return token ? absl::StrCat(token->id, " ", Shown(token->text)) : "none";
@@ -304,7 +318,8 @@ void PrintTable(const Report& report) {
   for (const NamedToken& token : report.end_of_generation) {
     print("  stops at", absl::StrCat(token.id, " ", Shown(token.text)));
   }
-  print("chat template", report.chat_family);
+  print("chat template", Shown(report.chat));
+  if (!report.chat_refusals.empty()) print("  refuses", Shown(report.chat_refusals));
   print("memory", absl::StrCat(Megabytes(report.total_bytes()), " at a context of ",
                                report.context_tokens, " tokens"));
   print("  weights", absl::StrCat(Megabytes(report.weight_bytes), " as loaded"));

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "absl/strings/ascii.h"
+#include "absl/strings/str_cat.h"
 #include "engine/text/checkpoint_text.h"
 #include "server/base/utf8.h"
 #include "server/observability/log.h"
@@ -45,6 +46,22 @@ std::string WithoutPart(const std::string& name) {
   return name.substr(0, stem);
 }
 
+/// REQUIRES: there is one.
+absl::StatusOr<ChatTemplate> ReadChatTemplate(const CheckpointText& text) {
+  const Vocabulary& vocabulary = text.vocabulary;
+  ChatTemplate::Source source = {.jinja = *text.chat_template,
+                                 .tool_use = text.tool_use_template.value_or("")};
+  for (const auto& [name, token] :
+       {std::pair("bos_token", vocabulary.bos_token), std::pair("eos_token", vocabulary.eos_token),
+        std::pair("unk_token", vocabulary.unknown_token)}) {
+    if (token >= 0) source.tokens.emplace_back(name, vocabulary.tokens[token]);
+  }
+  absl::StatusOr<ChatTemplate> chat = ChatTemplate::Create(source);
+  if (chat.ok()) return chat;
+  return absl::InvalidArgumentError(
+      absl::StrCat("the chat template can't be run: ", chat.status().message()));
+}
+
 }  // namespace
 
 absl::StatusOr<ModelFile> ModelFile::Open(const std::string& path, int context) {
@@ -59,10 +76,7 @@ absl::StatusOr<ModelFile> ModelFile::Open(const std::string& path, int context) 
   if (!text.ok()) return text.status();
   file.text = *std::move(text);
   LogRecognisedMarkers(file.text.vocabulary);
-  if (file.text.chat_template) {
-    absl::StatusOr<ChatTemplate> chat = ChatTemplate::FromJinja(*file.text.chat_template);
-    if (chat.ok()) file.chat = *std::move(chat);
-  }
+  if (file.text.chat_template) file.chat = ReadChatTemplate(file.text);
   return file;
 }
 

@@ -1,9 +1,9 @@
 #pragma once
 
 #include <memory>
-#include <optional>
 #include <string>
 
+#include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "engine/model/checkpoint.h"
 #include "engine/text/chat_template.h"
@@ -15,7 +15,7 @@ namespace winnow {
 struct ModelFile {
   std::unique_ptr<Checkpoint> checkpoint;
   CheckpointText text;
-  std::optional<ChatTemplate> chat;  ///< none when the file has no template that Winnow knows
+  absl::StatusOr<ChatTemplate> chat = absl::NotFoundError("the model has no chat template");
 
   const ModelConfig& config() const { return checkpoint->config(); }
 

@@ -100,6 +100,9 @@ absl::Status Serve(ServeFlags& flags, const Signals& signals) {
          {"reason", "labels may miss what matters at positions that calibration has not seen"}});
   }
 
+  if (!file->chat.ok()) {
+    Log(LogLevel::kWarning, "no_chat", {{"reason", std::string(file->chat.status().message())}});
+  }
   flags.limits.answer_bytes = flags.server.max_message_bytes;
   const ServedModel model = {
       .name = flags.model_name.empty() ? ModelNameFromPath(flags.model) : flags.model_name,
@@ -113,7 +116,7 @@ absl::Status Serve(ServeFlags& flags, const Signals& signals) {
       .limits = flags.limits,
       .tokenizer = file->text.tokenizer.get(),
       .mean_token_bytes = MeanTokenBytes(*file->text.tokenizer),
-      .chat = file->chat};
+      .chat = file->chat.ok() ? std::optional(*std::move(file->chat)) : std::nullopt};
   Log(LogLevel::kInfo, "loaded",
       {{"model", model.name},
        {"architecture", model.architecture},

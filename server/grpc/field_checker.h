@@ -1,5 +1,6 @@
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <string>
 #include <utility>
@@ -43,6 +44,7 @@ class Checker {
     }
   }
 
+  size_t size() const { return violations_.size(); }
   std::vector<FieldViolation> Take() { return std::move(violations_); }
 
  private:

@@ -8,22 +8,6 @@
 namespace winnow {
 namespace {
 
-v1::ChatFamily ToProto(ChatFamily family) {
-  switch (family) {
-    case ChatFamily::kChatMl:
-      return v1::CHAT_FAMILY_CHATML;
-    case ChatFamily::kLlama2:
-      return v1::CHAT_FAMILY_LLAMA2;
-    case ChatFamily::kLlama3:
-      return v1::CHAT_FAMILY_LLAMA3;
-    case ChatFamily::kMistral:
-      return v1::CHAT_FAMILY_MISTRAL;
-    case ChatFamily::kVicuna:
-      return v1::CHAT_FAMILY_VICUNA;
-  }
-  return v1::CHAT_FAMILY_UNSPECIFIED;
-}
-
 /// Describes the model.
 void Fill(const ServedModel& model, v1::Model* response) {
   response->set_name(model.name);
@@ -32,7 +16,7 @@ void Fill(const ServedModel& model, v1::Model* response) {
   response->set_vocab_size(model.tokenizer->vocab_size());
   response->set_context_tokens(model.context_tokens);
   response->set_trained_context_tokens(model.trained_context_tokens);
-  if (model.chat.has_value()) response->set_chat_family(ToProto(model.chat->family()));
+  response->set_chat(model.chat.has_value());
   const AttentionLimits& attention = model.attention;
   v1::AttentionSupport* support = response->mutable_attention();
   for (const SelectionKind kind :

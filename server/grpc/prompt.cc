@@ -7,7 +7,9 @@
 
 #include "absl/status/statusor.h"
 #include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
 #include "engine/text/tokenizer.h"
+#include "server/grpc/chat.h"
 
 namespace winnow {
 namespace {
@@ -23,29 +25,22 @@ struct Text {
   }
 };
 
-size_t TextBytes(const v1::ChatMessages& chat) {
-  size_t bytes = 0;
-  for (const v1::ChatMessage& message : chat.messages()) bytes += message.content().size();
-  return bytes;
-}
-
 /// Nothing when the conversation can't be rendered; then the checker knows why.
 std::optional<Text> Render(const v1::ChatMessages& chat, const ServedModel& model,
                            Checker& checker) {
   if (!model.chat.has_value()) {
-    checker.Violation("chat", "the model has no chat template that is known; send text or tokens");
+    checker.Violation("chat", "the model has no chat template that runs; send text or tokens");
     return std::nullopt;
   }
-  std::vector<ChatMessage> messages;
-  for (const v1::ChatMessage& message : chat.messages()) {
-    messages.push_back({message.role(), message.content()});
-  }
-  absl::StatusOr<std::vector<TextSegment>> prompt = model.chat->Render(messages);
+  const size_t violations = checker.size();
+  const Conversation conversation = ReadConversation(chat, checker);
+  if (checker.size() > violations) return std::nullopt;
+  absl::StatusOr<std::vector<TextSegment>> prompt = model.chat->Render(conversation, absl::Now());
   if (!prompt.ok()) {
     checker.Violation("chat.messages", std::string(prompt.status().message()));
     return std::nullopt;
   }
-  return Text{*std::move(prompt), model.chat->adds_bos()};
+  return Text{*std::move(prompt), /*add_bos=*/false};
 }
 
 /// The tokens of a prompt; nothing when there can only be too many: then the checker knows.

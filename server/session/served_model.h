@@ -51,7 +51,7 @@ struct ServedModel {
   RequestLimits limits = {};
   const Tokenizer* tokenizer = nullptr;
   double mean_token_bytes = 0;       ///< over the vocabulary
-  std::optional<ChatTemplate> chat;  ///< none: the model has no template that Winnow knows
+  std::optional<ChatTemplate> chat;  ///< none: the model has no template, or a broken one
 };
 
 /// NOT_FOUND unless `name` is empty or that of the served model.

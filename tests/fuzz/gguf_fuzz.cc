@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "absl/time/time.h"
 #include "engine/base/check.h"
 #include "engine/cache/kv_pools.h"
 #include "engine/eval/sequence_runner.h"
@@ -57,8 +58,10 @@ void UseText(const GgufFile& file) {
     }
   }
   if (const auto jinja = file.GetString("tokenizer.chat_template"); jinja.ok()) {
-    if (const auto chat = ChatTemplate::FromJinja(*jinja); chat.ok()) {
-      (void)chat->Render({{"system", "Be kind."}, {"user", "Hello"}});
+    if (const auto chat = ChatTemplate::Create({.jinja = *jinja}); chat.ok()) {
+      const Conversation conversation = {.messages = {{.role = "system", .content = "Be kind."},
+                                                      {.role = "user", .content = "x"}}};
+      (void)chat->Render(conversation, absl::UnixEpoch());
     }
   }
 }

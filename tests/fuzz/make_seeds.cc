@@ -198,11 +198,16 @@ void WriteTokenizers(SeedFolder json_folder, SeedFolder model_folder) {
 
 void WriteChats(SeedFolder folder) {
   const nlohmann::json golden = LoadGolden("chat_templates.json");
-  for (const auto& known : golden["known"]) {
-    for (const auto& conversation : golden["conversations"]) {
-      std::string fields = known["jinja"];
-      for (const auto& message : conversation) {
-        for (const std::string field : message) fields.append(1, '\0').append(field);
+  const std::string schema = golden["tools"]["one tool"][0]["parameters"].dump();
+  for (const auto& known : golden["templates"]) {
+    for (const char* key : {"jinja", "tool_use"}) {
+      const std::string jinja = known[key];
+      folder.Add(jinja);
+      std::string fields = jinja;
+      for (const std::string& field :
+           {std::string("Be <brief>."), std::string("Hello"),
+            std::string("<think>\nHm.\n</think>\nHi"), schema, schema, schema}) {
+        fields.append(1, '\0').append(field);
       }
       folder.Add(fields);
     }

@@ -38,7 +38,8 @@ class Server {
                             .has_labels = true},
               .tokenizer = &tokenizer_,
               .chat = std::nullopt};
-    if (!restricted) model_.chat = ChatTemplate::FromJinja("{{'<|im_start|>'}}").value();
+    if (!restricted)
+      model_.chat = ChatTemplate::Create({.jinja = "{{ messages }}{{ tools }}"}).value();
   }
 
   const ServedModel& model() const { return model_; }

@@ -1,9 +1,17 @@
-"""Chat templates for make_tokenizers.py, after those that models publish in tokenizer_config.json.
-They were not compared with the models' own files, except for the demo model's, which is read from
-its file. What they say about tools is shortened to what recognition could stumble over. Made up as
-variants: CHATML_TEXT, QWQ (Qwen 2.5's with another last line), VICUNA_STRIP, VICUNA_SPACES and what
-is "outside of literals".
+"""Chat templates for make_chat_templates.py, after those that models publish in
+tokenizer_config.json; those of several lines are files in chat_templates/. They are written after
+the models' behaviour and were not compared with the models' own files, except for the demo model's,
+which is the one in its file. What they say in words to models is mostly shortened. Made up as
+variants: CHATML_TEXT, QWQ (Qwen 2.5's with another last line), VICUNA_STRIP, VICUNA_SPACES, and
+what is "outside of literals".
 """
+
+import pathlib
+
+
+def read(name):
+    return (pathlib.Path(__file__).parent / "chat_templates" / f"{name}.jinja").read_text("utf-8")
+
 
 ALTERNATE = "Conversation roles must alternate user/assistant/user/assistant/..."
 AFTER_SYSTEM = "After the optional system message, conversation roles must alternate user/assistant/user/assistant/..."
@@ -297,74 +305,132 @@ VICUNA_SPACES = (
     "{% if add_generation_prompt %}{{ 'ASSISTANT:' }}{% endif %}"
 )
 
-# Name: family, BOS, EOS, template. None: the demo model's own.
+# Name: BOS, EOS, template, and the one for conversations with tools where that is another.
 KNOWN = {
-    "SmolLM2": ("chatml", "<|im_start|>", "<|im_end|>", None),
-    "OpenHermes 2.5": ("chatml", "<s>", "<|im_end|>", CHATML),
-    "Hermes 2 Pro": ("chatml", "<|begin_of_text|>", "<|im_end|>", CHATML_BOS),
-    "ChatML outside of literals": ("chatml", "", "<|im_end|>", CHATML_TEXT),
-    "Qwen 2": ("chatml", "", "<|im_end|>", QWEN2),
-    "Qwen 2.5": ("chatml", "", "<|im_end|>", QWEN25),
-    "QwQ": ("chatml", "", "<|im_end|>", QWQ),
-    "Llama 2": ("llama2", "<s>", "</s>", LLAMA2),
-    "Vigogne 2": ("llama2", "<s>", "</s>", LLAMA2_DEFAULT),
+    "SmolLM2": ("<|im_start|>", "<|im_end|>", read("smollm2")),
+    "SmolLM3": ("<|im_start|>", "<|im_end|>", read("smollm3")),
+    "OpenHermes 2.5": ("<s>", "<|im_end|>", CHATML),
+    "Hermes 2 Pro": ("<|begin_of_text|>", "<|im_end|>", CHATML_BOS, read("hermes3_tools")),
+    "Yi": ("<|startoftext|>", "<|im_end|>", "{% if not add_generation_prompt is defined %}{% set add_generation_prompt = false %}{% endif %}" + CHATML),
+    "ChatML outside of literals": ("", "<|im_end|>", CHATML_TEXT),
+    "Qwen 2": ("", "<|im_end|>", QWEN2),
+    "Qwen 2.5": ("", "<|im_end|>", QWEN25),
+    "Qwen 2.5 with tools": ("", "<|im_end|>", read("qwen25_tools")),
+    "QwQ": ("", "<|im_end|>", QWQ),
+    "Qwen 3": ("", "<|im_end|>", read("qwen3")),
+    "Llama 2": ("<s>", "</s>", LLAMA2),
+    "Vigogne 2": ("<s>", "</s>", LLAMA2_DEFAULT),
     "Llama 2 with its default disabled": (
-        "llama2",
         "<s>",
         "</s>",
         LLAMA2_DEFAULT.replace("true == true", "false == true"),
     ),
-    "Llama 3": ("llama3", "<|begin_of_text|>", "<|eot_id|>", LLAMA3),
-    "Llama 3.1": ("llama3", "<|begin_of_text|>", "<|eot_id|>", LLAMA31),
-    "Mistral 7B v0.1": ("mistral", "<s>", "</s>", MISTRAL_OLD.replace("@", " + ' '")),
-    "Mixtral 8x7B": ("mistral", "<s>", "</s>", MISTRAL_OLD.replace("@", "")),
-    "Mistral v1": ("mistral", "<s>", "</s>", MISTRAL_V1),
-    "Mistral v3": ("mistral", "<s>", "</s>", MISTRAL_V3),
-    "Mistral v3 Tekken": ("mistral", "<s>", "</s>", MISTRAL_TEKKEN),
-    "Vicuna": ("vicuna", "", "</s>", VICUNA),
-    "Orca Vicuna": ("vicuna", "", "</s>", ORCA_VICUNA),
-    "Vicuna with trim": ("vicuna", "<s>", "</s>", VICUNA_TRIM),
-    "Vicuna with strip": ("vicuna", "<s>", "</s>", VICUNA_STRIP),
-    "Vicuna on one line": ("vicuna", "<s>", "</s>", VICUNA_SPACES),
-}
-
-UNKNOWN = {
-    "empty": "",
-    "no template": "Hello",
+    "Llama 3": ("<|begin_of_text|>", "<|eot_id|>", LLAMA3),
+    "Llama 3 without trim": ("<|begin_of_text|>", "<|eot_id|>", LLAMA3.replace(" | trim", "")),
+    "ChatML with trim": ("<s>", "<|im_end|>", CHATML.replace("message['content']", "message['content'] | trim")),
+    "Llama 3.1": ("<|begin_of_text|>", "<|eot_id|>", LLAMA31),
+    "Llama 3.1 with tools": ("<|begin_of_text|>", "<|eot_id|>", read("llama31_tools")),
+    "Llama 3.2": ("<|begin_of_text|>", "<|eot_id|>", read("llama32")),
+    "Mistral 7B v0.1": ("<s>", "</s>", MISTRAL_OLD.replace("@", " + ' '")),
+    "Mixtral 8x7B": ("<s>", "</s>", MISTRAL_OLD.replace("@", "")),
+    "Mistral v1": ("<s>", "</s>", MISTRAL_V1),
+    "Mistral v3": ("<s>", "</s>", MISTRAL_V3),
+    "Mistral v3 Tekken": ("<s>", "</s>", MISTRAL_TEKKEN),
+    "Mistral v0.3 with tools": ("<s>", "</s>", read("mistral_v3_tools")),
+    "Mistral Nemo": ("<s>", "</s>", read("mistral_nemo")),
+    "Vicuna": ("", "</s>", VICUNA),
+    "Orca Vicuna": ("", "</s>", ORCA_VICUNA),
+    "Vicuna with trim": ("<s>", "</s>", VICUNA_TRIM),
+    "Vicuna with strip": ("<s>", "</s>", VICUNA_STRIP),
+    "Vicuna on one line": ("<s>", "</s>", VICUNA_SPACES),
+    "Phi 3": ("<s>", "<|endoftext|>", read("phi3")),
+    "Phi 3.5": ("<s>", "<|endoftext|>", read("phi35")),
+    "Phi 4": ("<|endoftext|>", "<|im_end|>", read("phi4")),
+    "Phi 4 mini": ("<|endoftext|>", "<|endoftext|>", read("phi4_mini")),
+    "Gemma 2": ("<bos>", "<eos>", read("gemma2")),
+    "Gemma 3": ("<bos>", "<eos>", read("gemma3")),
+    "DeepSeek R1 distilled": (
+        "<｜begin▁of▁sentence｜>",
+        "<｜end▁of▁sentence｜>",
+        read("deepseek_r1_distill"),
+    ),
+    "Command R": (
+        "<BOS_TOKEN>",
+        "<|END_OF_TURN_TOKEN|>",
+        read("command_r"),
+        read("command_r_tool_use"),
+    ),
+    "OLMo": ("", "<|endoftext|>", read("olmo")),
+    "OLMo 2": ("<|endoftext|>", "<|endoftext|>", read("olmo2")),
+    "Granite 3": ("<|end_of_text|>", "<|end_of_text|>", read("granite3")),
+    "Harmony": ("<|startoftext|>", "<|return|>", read("harmony")),
+    "A vision model": ("<s>", "</s>", read("vision_parts_only")),
     "Zephyr": (
+        "<s>",
+        "</s>",
         "{% for message in messages %}\n{% if message['role'] == 'user' %}\n"
-        "{{ '<|user|>\\n' + message['content'] + eos_token }}\n"
+        "{{ '<|user|>\n' + message['content'] + eos_token }}\n"
+        "{% elif message['role'] == 'system' %}\n"
+        "{{ '<|system|>\n' + message['content'] + eos_token }}\n"
         "{% elif message['role'] == 'assistant' %}\n"
-        "{{ '<|assistant|>\\n'  + message['content'] + eos_token }}\n{% endif %}\n"
+        "{{ '<|assistant|>\n'  + message['content'] + eos_token }}\n{% endif %}\n"
         "{% if loop.last and add_generation_prompt %}\n{{ '<|assistant|>' }}\n{% endif %}\n"
-        "{% endfor %}"
+        "{% endfor %}",
     ),
     "Gemma": (
-        "{{ bos_token }}{% for message in messages %}{{ '<start_of_turn>' + message['role'] + '\\n'"
-        " + message['content'] | trim + '<end_of_turn>\\n' }}{% endfor %}"
-    ),
-    "Phi 4": (
-        "{% for message in messages %}{% if (message['role'] == 'user') %}"
-        "{{'<|im_start|>user<|im_sep|>' + message['content'] +"
-        " '<|im_end|><|im_start|>assistant<|im_sep|>'}}{% endif %}{% endfor %}"
+        "<bos>",
+        "<eos>",
+        "{{ bos_token }}{% for message in messages %}{{ '<start_of_turn>' + message['role'] + '\n'"
+        " + message['content'] | trim + '<end_of_turn>\n' }}{% endfor %}",
     ),
     "Mistral v7": (
+        "<s>",
+        "</s>",
         "{{ bos_token }}{% for message in messages %}{% if message['role'] == 'user' %}"
         "{{ '[INST] ' + message['content'] + '[/INST]' }}{% elif message['role'] == 'system' %}"
-        "{{ '[SYSTEM_PROMPT] ' + message['content'] + '[/SYSTEM_PROMPT]' }}{% endif %}{% endfor %}"
+        "{{ '[SYSTEM_PROMPT] ' + message['content'] + '[/SYSTEM_PROMPT]' }}{% endif %}{% endfor %}",
     ),
     "Mistral outside of literals": (
+        "<s>",
+        "</s>",
         "{% for message in messages %}\n  {% if message['role'] == 'user' %}\n"
         "  [INST] {{ message['content'] }} [/INST]\n  {% else %}\n"
-        "  {{ message['content'] + eos_token }}\n  {% endif %}\n{% endfor %}"
+        "  {{ message['content'] + eos_token }}\n  {% endif %}\n{% endfor %}",
     ),
     "Vicuna outside of literals": (
+        "<s>",
+        "</s>",
         "{% for message in messages %}{% if message['role'] == 'user' %}"
         "USER: {{ message['content'] }} {% else %}ASSISTANT: {{ message['content'] }}</s>{% endif %}"
-        "{% endfor %}ASSISTANT:"
+        "{% endfor %}ASSISTANT:",
     ),
+    "empty": ("", "", ""),
+    "no template": ("", "", "Hello"),
+    "lone brace": ("", "", "{"),
+    "values as Python has them": (
+        "",
+        "",
+        "{# <|im_start|> #}{{ messages }}|{{ tools }}|{{ none }}|{{ 1.0 }}|{{ 1e20 }}|{{ true }}|"
+        "{{ 7 // 2 }}|{{ -7 // 2 }}|{{ -7 % 3 }}|{{ 7 / 2 }}|{{ 2 ** 10 }}|{{ 'a' ~ 1 ~ none }}|"
+        "{{ [1, 'b', none, 2.50] }}|{{ 'x' * 3 }}|{{ messages | length }}|{{ messages[-1].role }}|"
+        "{{ messages[0].content[::-1] }}|{{ messages[0].content[1:3] }}|{{ messages[0].content[-2:] }}|"
+        "{{ ' a b  c '.split() }}|{{ 'a,b,c'.split(',', 1) }}|{{ messages[0].content.upper() }}|"
+        "{{ 'hello world'.title() }}|{{ messages[0].content | tojson }}|"
+        "{{ {'b': 1, 'a': [true, none]} | tojson }}|{{ {'b': 1, 'a': 2} | tojson(indent=2, sort_keys=true) }}|"
+        "{{ messages | map(attribute='role') | join(', ') }}|{{ messages | selectattr('role', 'eq', 'user') | list | length }}|"
+        "{{ 'x' if messages[0].content is string }}|{{ 3 is odd }}|{{ messages[0].missing }}|"
+        "{{ messages[0].missing is defined }}|{{ 'e' in messages[0].content }}|"
+        "{{ (messages | last).content | default('none', true) }}|{{ ['b', 'A', 'c'] | sort }}|"
+        "{{ range(3) | list }}|{{ 'abc'.find('c') }}|{{ 'a' < 'b' }}|{{ [1, 2] + [3] }}|"
+        "{{ dict(a=1, b='x') }}|{{ messages[0].keys() | list }}{% for k, v in messages[0].items() %}{{ k }}={{ v }};{% endfor %}|{{ 'it\\'s' | list | length }}",
+    ),
+}
+
+# What Jinja itself can't compile.
+BROKEN = {
     "open comment": "{# <|im_start|>",
     "open expression": "{{ 'a",
-    "lone brace": "{",
-    "markers in a comment": "{# <|im_start|> [INST] #}{{ messages }}",
+    "open block": "{% for message in messages %}{{ message.content }}",
+    "unknown tag": "{% frobnicate %}",
+    "missing operand": "{{ 1 + }}",
 }

@@ -1,6 +1,6 @@
-"""Makes tokenizer_smollm2.json, tokenizer_bpe.json, tokenizer_sentencepiece.json, pretokenizer.json
-and chat_templates.json: what Hugging Face tokenizers, SentencePiece and Jinja make of texts. By hand
-only; needs tokenizers, sentencepiece, gguf and jinja2 from PyPI. See README.md beside this file.
+"""Makes tokenizer_smollm2.json, tokenizer_bpe.json, tokenizer_sentencepiece.json and
+pretokenizer.json: what Hugging Face tokenizers and SentencePiece make of texts. By hand only; needs
+tokenizers, sentencepiece and gguf from PyPI. See README.md beside this file.
 """
 
 import argparse
@@ -12,12 +12,9 @@ import random
 import unicodedata
 
 import gguf
-import jinja2.sandbox
 import sentencepiece
 import tokenizers
 from tokenizers import decoders, models, normalizers, pre_tokenizers, trainers
-
-import chat_templates
 
 HERE = pathlib.Path(__file__).parent
 
@@ -127,44 +124,6 @@ TEXTS = [
 # Tokens that no merge makes: whether a pre-tokenizer's model takes them for whole words differs.
 UNREACHABLE = ["xyzzy", "Ġlighthouses", "ĠΟ", "================"]
 
-CONVERSATIONS = {
-    "user": [("user", "Hello")],
-    "system and user": [("system", "You are a helpful assistant"), ("user", "Hello")],
-    "three turns": [
-        ("user", "Hello"),
-        ("assistant", "Hi there"),
-        ("user", "Who are you"),
-        ("assistant", "I am an assistant"),
-        ("user", "Another question"),
-    ],
-    "system and two turns": [
-        ("system", "Be brief.\nBe kind."),
-        ("user", "Hello"),
-        ("assistant", "Hi there"),
-        ("user", "Who are you"),
-    ],
-    "whitespace": [
-        ("system", "  Be brief. \n"),
-        ("user", "\n\tHello  "),
-        ("assistant", "   Hi there\r\n"),
-        ("user", "\u3000Who\u00a0are you\u00a0\u2028"),
-    ],
-    "empty contents": [("system", ""), ("user", ""), ("assistant", ""), ("user", "x")],
-    "blank system": [("system", " "), ("user", "x")],
-    "marks in contents": [
-        ("user", "What do {{ this }}, {% that %} and '\\n' mean?"),
-        ("assistant", "A \"template\".\n\nIt's Jinja: {# a comment #}"),
-        ("user", "日本語で 🙂"),
-    ],
-    "assistant last": [("user", "Hello"), ("assistant", "Hi there")],
-    "two users": [("user", "Hello"), ("user", "Still there?")],
-    "assistant first": [("assistant", "Hi there"), ("user", "Hello")],
-    "late system": [("user", "Hello"), ("assistant", "Hi"), ("system", "Be brief."), ("user", "x")],
-    "system alone": [("system", "Be brief.")],
-    "two systems": [("system", "Be brief."), ("system", "Be kind."), ("user", "Hello")],
-}
-
-
 def random_texts(rng, count=RANDOM_TEXTS):
     """Texts whose neighbours in kind are likely to be what patterns tell apart."""
 
@@ -263,7 +222,6 @@ def smollm2(model_path, rng, texts):
     return {
         "cases": encode_cases(tokenizer, texts),
         "decodes": decodes,
-        "chat_template": fields["tokenizer.chat_template"].contents(),
     }
 
 
@@ -347,52 +305,6 @@ def sentencepiece_model(name, texts, user_defined=(), **options):
     }
 
 
-def render(jinja, messages, bos_token, eos_token):
-    """As transformers renders chat templates; None if the template refuses the messages."""
-    refused = type("Refused", (Exception,), {})
-
-    def raise_exception(message):
-        raise refused(message)
-
-    environment = jinja2.sandbox.ImmutableSandboxedEnvironment(
-        trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"]
-    )
-    environment.globals["raise_exception"] = raise_exception
-    try:
-        return environment.from_string(jinja).render(
-            messages=messages,
-            tools=None,
-            documents=None,
-            add_generation_prompt=True,
-            bos_token=bos_token,
-            eos_token=eos_token,
-        )
-    except refused:
-        return None
-
-
-def chat(demo_template):
-    known = []
-    for name, (family, bos_token, eos_token, jinja) in chat_templates.KNOWN.items():
-        jinja = jinja if jinja is not None else demo_template
-        prompts = {}
-        for conversation, messages in CONVERSATIONS.items():
-            dictionaries = [{"role": r, "content": c} for r, c in messages]
-            prompts[conversation] = render(jinja, dictionaries, bos_token, eos_token)
-        known.append({
-            "name": name,
-            "family": family,
-            "bos_token": bos_token,
-            "jinja": jinja,
-            "prompts": prompts,
-        })
-    return {
-        "conversations": CONVERSATIONS,
-        "known": known,
-        "unknown": [{"name": n, "jinja": j} for n, j in chat_templates.UNKNOWN.items()],
-    }
-
-
 def write(name, packages, data):
     versions = {p: importlib.metadata.version(p) for p in packages}
     text = json.dumps({"versions": versions} | data, ensure_ascii=False, separators=(",", ":"))
@@ -420,7 +332,6 @@ def main():
         },
     })
     demo = smollm2(model_path, rng, some)
-    demo_template = demo.pop("chat_template")
     write("tokenizer_smollm2.json", ["tokenizers", "gguf"], demo)
     write("tokenizer_bpe.json", ["tokenizers"], {
         "models": [bpe(name, 480, some) for name in ["gpt-2", "llama-bpe", "qwen2"]]
@@ -446,7 +357,6 @@ def main():
             ),
         ]
     })
-    write("chat_templates.json", ["jinja2"], chat(demo_template))
 
 
 if __name__ == "__main__":

@@ -66,7 +66,8 @@ TEST(InspectTest, DescribesTheDemoModel) {
   EXPECT_EQ(json["tokenizer"]["vocab_size"], 49152);
   EXPECT_EQ(json["tokenizer"]["adds_bos"], false);
   EXPECT_EQ(json["tokenizer"]["eos"]["text"], "<|im_end|>");
-  EXPECT_EQ(json["chat_family"], "chatml");
+  EXPECT_EQ(json["chat"]["state"], "renders");
+  EXPECT_THAT(json["chat"]["refuses"].get<std::string>(), testing::StartsWith("a tool's result: "));
   EXPECT_EQ(json["memory"]["kv_bytes_per_token"], 2 * 30 * 3 * 64 * 2);
   EXPECT_EQ(json["memory"]["kv_bytes"], 1000 * 2 * 30 * 3 * 64 * 2);
   int64_t bytes = 0;
@@ -99,7 +100,7 @@ TEST(InspectTest, ShowsATableToPeople) {
   const CommandResult result = RunWinnow({"inspect", DemoModelPath()});
   ASSERT_EQ(result.exit_status, 0) << result.output;
   for (const char* text : {"architecture llama", "134.52 M in 272 tensors", "Q4_1", "30, width 576",
-                           "chatml", "23040 bytes per token", "context of 8192 tokens"}) {
+                           "renders", "23040 bytes per token", "context of 8192 tokens"}) {
     EXPECT_THAT(result.output, HasSubstr(text));
   }
 }
@@ -223,6 +224,27 @@ TEST(ClientTest, GenerateAndHealthTalkToTheServer) {
                 "winnow generate: ", "127.0.0.1:1");
   ExpectOneLine(RunWinnow({"health", "--address", "127.0.0.1:1"}),
                 "winnow health: ", "127.0.0.1:1");
+}
+
+TEST(ClientTest, GenerateSendsToolsAndTemplateArguments) {
+  const auto server = ServerProcess::Start({"--max-context", "512", "--kv-tokens", "512"});
+  ASSERT_TRUE(server.ok()) << server.status();
+  const auto generate = [&](const std::string& tools, const std::string& argument) {
+    const TemporaryFile file(std::as_bytes(std::span(tools)));
+    return RunWinnow({"generate", "--address", (*server)->address(), "--chat", "--prompt", "Hello",
+                      "--tools", file.path(), "--template-argument", argument, "--max-tokens",
+                      "1"});
+  };
+  const std::string tools =
+      R"([{"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}])";
+  const CommandResult generated = generate(tools, "enable_thinking=false");
+  EXPECT_EQ(generated.exit_status, 0) << generated.output;
+  EXPECT_THAT(generate(tools, "messages=[]").output,
+              HasSubstr("chat.template_arguments['messages']: is set by the server"));
+  ExpectOneLine(generate(tools, "x"), "winnow generate: ", "must be NAME=VALUE");
+  ExpectOneLine(generate("{}", "x=1"), "winnow generate: ", "no JSON list of functions");
+  ExpectOneLine(generate("[{}]", "x=1"), "winnow generate: ", "function 0 has no name");
+  EXPECT_THAT(generate(R"([{"name": ""}])", "x=1").output, HasSubstr("chat.tools[0].name"));
 }
 
 }  // namespace

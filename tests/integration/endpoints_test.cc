@@ -188,7 +188,7 @@ TEST_F(EndpointsTest, DescribesTheModel) {
   EXPECT_EQ(model.vocab_size(), 49152);
   EXPECT_EQ(model.context_tokens(), 1024);
   EXPECT_EQ(model.trained_context_tokens(), 8192);
-  EXPECT_EQ(model.chat_family(), v1::CHAT_FAMILY_CHATML);
+  EXPECT_TRUE(model.chat());
 }
 
 TEST_F(EndpointsTest, ReflectionListsAndDescribesTheServices) {

@@ -531,7 +531,7 @@ TEST_F(GrpcService, DescribesTheModelAndItsLimits) {
   EXPECT_EQ(model.context_tokens(), kContext);
   EXPECT_EQ(model.trained_context_tokens(), 8000);
   EXPECT_EQ(model.vocab_size(), FakeTokenizer::kVocabSize);
-  EXPECT_EQ(model.chat_family(), v1::CHAT_FAMILY_UNSPECIFIED);
+  EXPECT_FALSE(model.chat());
   EXPECT_EQ(model.limits().n(), 2);
   EXPECT_EQ(model.limits().top_logprobs(), 20);
   EXPECT_EQ(model.limits().answer_bytes(), 4 << 20);

@@ -23,12 +23,24 @@ using ::testing::UnorderedElementsAreArray;
 constexpr float kNan = std::numeric_limits<float>::quiet_NaN();
 constexpr float kInfinity = std::numeric_limits<float>::infinity();
 constexpr int kContext = 100;
+constexpr char kChatMl[] =
+    "{% if messages[0].content == 'bad' %}{{ raise_exception('No: ' + messages[0].content) }}"
+    "{% endif %}"
+    "{% for t in tools or [] %}{{ t.function.name }}({{ t.function.parameters | tojson }})\n"
+    "{% endfor %}"
+    "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
+    "<|im_start|>assistant\n\n";
+
+v1::ChatMessage* AddUser(v1::GenerateRequest& request) {
+  v1::ChatMessage* message = request.mutable_chat()->add_messages();
+  message->set_role("user");
+  return message;
+}
 
 class RequestValidation : public testing::Test {
  protected:
   RequestValidation() {
-    const absl::StatusOr<ChatTemplate> chat =
-        ChatTemplate::FromJinja("{% for m in messages %}{{'<|im_start|>'}}{% endfor %}");
+    absl::StatusOr<ChatTemplate> chat = ChatTemplate::Create({.jinja = kChatMl});
     EXPECT_EQ(chat.status(), absl::OkStatus());
     model_ = {.name = "m",
               .title = "",
@@ -39,7 +51,7 @@ class RequestValidation : public testing::Test {
               .attention = {.default_policy = {.kind = SelectionKind::kLabels, .sparsity = 8},
                             .has_labels = true},
               .tokenizer = &tokenizer_,
-              .chat = *chat};
+              .chat = *std::move(chat)};
     message_.set_text("hello");
   }
 
@@ -152,6 +164,20 @@ TEST_F(RequestValidation, RendersChatWithTheModelsTemplate) {
   EXPECT_EQ(text, "<|im_start|>user\nhi<|im_end|>\n<|im_start|>assistant\n");
 }
 
+TEST_F(RequestValidation, RendersToolsPartsAndCalls) {
+  v1::ChatMessage* user = AddUser(message_);
+  user->add_parts()->set_text("a");
+  user->add_parts()->set_text("b");
+  v1::Tool* tool = message_.mutable_chat()->add_tools();
+  tool->set_name("f");
+  tool->set_parameters("{\"b\":1,\"a\":2.0}");
+  ASSERT_THAT(Validate(), IsEmpty());
+  const std::string text(request_.prompt_tokens.begin(), request_.prompt_tokens.end());
+  EXPECT_EQ(text,
+            "f({\"b\": 1, \"a\": 2.0})\n<|im_start|>user\na\nb<|im_end|>\n"
+            "<|im_start|>assistant\n");
+}
+
 TEST_F(RequestValidation, ControlTokensAreParsedInTextAndNotInMessages) {
   message_.set_text("a<eos>");
   ASSERT_THAT(Validate(), IsEmpty());
@@ -183,8 +209,69 @@ TEST_F(RequestValidation, NamesTheFieldAndTheLimitOfEachViolation) {
       {"text", "the prompt has 100 tokens; with a context of 100 it may have 99",
        [](Message& m) { m.set_text(std::string(99, 'x')); }},
       {"chat.messages", nullptr, [](Message& m) { m.mutable_chat(); }},
-      {"chat.messages", nullptr,
+      {"chat.messages[0].role", "must be system, developer, user, assistant or tool, is 'nobody'",
        [](Message& m) { m.mutable_chat()->add_messages()->set_role("nobody"); }},
+      {"chat.messages[0].parts", "must be empty where content is set",
+       [](Message& m) {
+         AddUser(m)->set_content("x");
+         m.mutable_chat()->mutable_messages(0)->add_parts()->set_text("y");
+       }},
+      {"chat.messages[0].parts[1]", "must have a text",
+       [](Message& m) {
+         v1::ChatMessage* user = AddUser(m);
+         user->add_parts()->set_text("");
+         user->add_parts();
+       }},
+      {"chat.messages[0].tool_calls", "are for the role assistant only",
+       [](Message& m) { AddUser(m)->add_tool_calls()->set_name("f"); }},
+      {"chat.messages[1].tool_calls[0].name", "must not be empty",
+       [](Message& m) {
+         AddUser(m);
+         AddUser(m)->set_role("assistant");
+         m.mutable_chat()->mutable_messages(1)->add_tool_calls();
+       }},
+      {"chat.messages[0]", "tool_call_id and name are for the role tool only",
+       [](Message& m) { AddUser(m)->set_tool_call_id("1"); }},
+      {"chat.messages[0].name", "has 257 bytes, most are 256",
+       [](Message& m) {
+         AddUser(m)->set_role("tool");
+         m.mutable_chat()->mutable_messages(0)->set_name(std::string(257, 'n'));
+       }},
+      {"chat.tools[0].name", "must not be empty",
+       [](Message& m) {
+         AddUser(m);
+         m.mutable_chat()->add_tools();
+       }},
+      {"chat.tools[0].parameters", "is not JSON",
+       [](Message& m) {
+         AddUser(m);
+         v1::Tool* tool = m.mutable_chat()->add_tools();
+         tool->set_name("f");
+         tool->set_parameters("{");
+       }},
+      {"chat.tools", "has 129 functions, most are 128",
+       [](Message& m) {
+         AddUser(m);
+         for (int i = 0; i < 129; ++i) m.mutable_chat()->add_tools()->set_name("f");
+       }},
+      {"chat.template_arguments['messages']", "is set by the server",
+       [](Message& m) {
+         AddUser(m);
+         (*m.mutable_chat()->mutable_template_arguments())["messages"] = "[]";
+       }},
+      {"chat.template_arguments['a b']", "must be named by letters, digits and underscores",
+       [](Message& m) {
+         AddUser(m);
+         (*m.mutable_chat()->mutable_template_arguments())["a b"] = "1";
+       }},
+      {"chat.template_arguments['deep']", "is nested more than 32 levels deep",
+       [](Message& m) {
+         AddUser(m);
+         (*m.mutable_chat()->mutable_template_arguments())["deep"] =
+             std::string(33, '[') + std::string(33, ']');
+       }},
+      {"chat.messages", "the model's chat template refuses: No: bad",
+       [](Message& m) { AddUser(m)->set_content("bad"); }},
       {"priority", "must be from 0 to 100, is -1", [](Message& m) { m.set_priority(-1); }},
       {"priority", "must be from 0 to 100, is 101", [](Message& m) { m.set_priority(101); }},
       {"stop.max_tokens", "must be at least 1, is 0",
