@@ -147,6 +147,8 @@ bool Takes(const TemplateEngine& engine, const Variables& tokens, const Json& co
 
 }  // namespace
 
+bool IsChatRole(std::string_view role) { return std::ranges::find(kRoles, role) != kRoles.end(); }
+
 absl::Status CheckJson(std::string_view text) { return ParseJson(text).status(); }
 
 absl::StatusOr<ChatTemplate::Program> ChatTemplate::Compile(const std::string& jinja,
@@ -186,7 +188,7 @@ absl::StatusOr<std::vector<TextSegment>> ChatTemplate::Render(const Conversation
   Json& messages = context["messages"] = Json::array();
   for (const ChatMessage& message : conversation.messages) {
     Json& json = messages.emplace_back();
-    if (std::ranges::find(kRoles, message.role) == kRoles.end()) {
+    if (!IsChatRole(message.role)) {
       json["role"] = Given(message.role);
     } else {
       const bool is_system = message.role == "developer" && !program.knows_developer;

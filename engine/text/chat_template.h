@@ -23,7 +23,7 @@ struct ToolCall {
 };
 
 struct ChatMessage {
-  std::string role = {};     ///< "system", "developer", "user", "assistant" or "tool"
+  std::string role = {};     ///< "system", "developer", "user", "assistant", "tool" (IsChatRole)
   std::string content = {};  ///< unless there are parts
   std::vector<std::string> parts = {};
   std::vector<ToolCall> tool_calls = {};  ///< of an assistant
@@ -104,6 +104,9 @@ class ChatTemplate {
   std::optional<Program> tool_use_;
   std::vector<std::pair<std::string, std::string>> tokens_;
 };
+
+/// Whether a role is one that templates are written for. Others are texts of the conversation.
+bool IsChatRole(std::string_view role);
 
 /// INVALID_ARGUMENT says why a text is no JSON that templates can get: not JSON at all, or nested
 /// too deeply.

@@ -12,8 +12,6 @@
 namespace winnow {
 namespace {
 
-constexpr std::array<std::string_view, 5> kRoles = {"system", "developer", "user", "assistant",
-                                                    "tool"};
 /// Variables that requests set by other fields, or not at all.
 constexpr std::array<std::string_view, 6> kReserved = {
     "messages", "tools", "add_generation_prompt", "bos_token", "eos_token", "unk_token"};
@@ -47,7 +45,7 @@ ChatMessage ReadMessage(const std::string& field, const v1::ChatMessage& message
                      .content = message.content(),
                      .tool_call_id = message.tool_call_id(),
                      .name = message.name()};
-  if (std::ranges::find(kRoles, out.role) == kRoles.end()) {
+  if (!IsChatRole(out.role)) {
     checker.Violation(
         absl::StrCat(field, ".role"),
         absl::StrCat("must be system, developer, user, assistant or tool, is '", out.role, "'"));
