@@ -47,7 +47,7 @@ void PrintPerplexityJson(const std::vector<PerplexityResult>& results, const Eva
   }
   const nlohmann::ordered_json json = {
       {"results", list}, {"context", options.context}, {"windows", options.windows}};
-  std::puts(json.dump().c_str());
+  PrintJson(json);
 }
 
 void PrintPerplexityTable(const std::vector<PerplexityResult>& results) {

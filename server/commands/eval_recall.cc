@@ -67,7 +67,7 @@ void PrintRecallJson(const std::vector<RecallResult>& results, const EvalModel& 
                                        {"context", options.context},
                                        {"windows", options.windows},
                                        {"sampled_rows", options.sampled_rows}};
-  std::puts(json.dump().c_str());
+  PrintJson(json);
 }
 
 void PrintRecallTable(const std::vector<RecallResult>& results) {

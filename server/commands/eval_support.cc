@@ -7,10 +7,12 @@
 #include <utility>
 
 #include "absl/status/status.h"
+#include "absl/strings/ascii.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_replace.h"
 #include "absl/strings/str_split.h"
+#include "absl/time/clock.h"
 
 namespace winnow {
 namespace {
@@ -127,6 +129,37 @@ absl::StatusOr<std::string> ReadText(const std::string& path, const char* flag) 
   return text;
 }
 
+absl::Status ReadJsonLines(
+    const std::string& text, const char* flag,
+    const std::function<absl::StatusOr<bool>(size_t number, const nlohmann::json& line)>& take) {
+  const std::vector<std::string> lines = absl::StrSplit(text, '\n');
+  for (size_t i = 0; i < lines.size(); ++i) {
+    if (absl::StripAsciiWhitespace(lines[i]).empty()) continue;
+    const nlohmann::json line =
+        nlohmann::json::parse(lines[i], nullptr, /*allow_exceptions=*/false);
+    if (!line.is_object()) {
+      return absl::InvalidArgumentError(absl::StrCat(flag, ": line ", i + 1, " is no JSON object"));
+    }
+    const absl::StatusOr<bool> goes_on = take(i + 1, line);
+    if (!goes_on.ok()) return goes_on.status();
+    if (!*goes_on) break;
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<std::vector<int32_t>> EncodePrompt(const std::string& prompt, bool as_chat,
+                                                  const ModelFile& file) {
+  if (!as_chat) return file.text.tokenizer->Encode(prompt, /*parse_special=*/false, /*add_bos=*/true);
+  if (!file.chat.ok()) {
+    return absl::InvalidArgumentError(absl::StrCat("--ask chat: ", file.chat.status().message()));
+  }
+  const Conversation conversation = {.messages = {{.role = "user", .content = prompt}}};
+  const absl::StatusOr<std::vector<TextSegment>> rendered =
+      file.chat->Render(conversation, absl::Now());
+  if (!rendered.ok()) return rendered.status();
+  return file.text.tokenizer->EncodeSegments(*rendered, /*add_bos=*/false);
+}
+
 absl::StatusOr<std::vector<int32_t>> ReadTokens(const std::string& path, const ModelFile& file,
                                                 int windows, int context) {
   absl::StatusOr<std::string> text = ReadText(path, "--text");
@@ -170,6 +203,21 @@ void AddPolicy(const AttentionPolicy& policy, const EvalModel& model,
 
 double BudgetFraction(const KvTraffic& traffic) {
   return static_cast<double>(traffic.attended_tokens) / static_cast<double>(traffic.context_tokens);
+}
+
+double ReadFraction(const KvTraffic& traffic) {
+  return static_cast<double>(traffic.bytes()) / static_cast<double>(traffic.equivalent_bytes);
+}
+
+void AddTraffic(const KvTraffic& traffic, nlohmann::ordered_json* json) {
+  (*json)["mean_budget_fraction"] = BudgetFraction(traffic);
+  (*json)["kv_bytes_read"] = traffic.bytes();
+  (*json)["kv_bytes_dense"] = traffic.equivalent_bytes;
+}
+
+void PrintJson(const nlohmann::ordered_json& json) {
+  constexpr auto kReplace = nlohmann::ordered_json::error_handler_t::replace;
+  std::puts(json.dump(-1, ' ', false, kReplace).c_str());
 }
 
 }  // namespace winnow

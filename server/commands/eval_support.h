@@ -1,6 +1,8 @@
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <nlohmann/json_fwd.hpp>
 #include <string>
 #include <vector>
@@ -58,6 +60,17 @@ absl::StatusOr<EvalModel> LoadModel(const EvalFlags& flags, ModelFile file, int 
 /// it can't be read.
 absl::StatusOr<std::string> ReadText(const std::string& path, const char* flag);
 
+/// Calls `take` with the object of every line of JSON lines but empty ones, until it returns false;
+/// `number` counts lines from 1. INVALID_ARGUMENT names `flag` and a line that is no JSON object.
+absl::Status ReadJsonLines(
+    const std::string& text, const char* flag,
+    const std::function<absl::StatusOr<bool>(size_t number, const nlohmann::json& line)>& take);
+
+/// A prompt as the model gets it: as a text to go on with, or as a user's message to a chat model.
+/// INVALID_ARGUMENT when it has no chat template or can't render the prompt.
+absl::StatusOr<std::vector<int32_t>> EncodePrompt(const std::string& prompt, bool as_chat,
+                                                  const ModelFile& file);
+
 /// The tokens of --text, at least `windows` * `context` of them; INVALID_ARGUMENT when there are
 /// fewer.
 absl::StatusOr<std::vector<int32_t>> ReadTokens(const std::string& path, const ModelFile& file,
@@ -74,5 +87,13 @@ void AddPolicy(const AttentionPolicy& policy, const EvalModel& model, nlohmann::
 
 /// Share of the context that was attended to, mean over heads.
 double BudgetFraction(const KvTraffic& traffic);
+/// Share of the bytes that dense attention would have read.
+double ReadFraction(const KvTraffic& traffic);
+
+/// Adds what every result of cases tells of its traffic.
+void AddTraffic(const KvTraffic& traffic, nlohmann::ordered_json* json);
+
+/// Prints the object on a line; bytes that are not UTF-8, as models write them, become U+FFFD.
+void PrintJson(const nlohmann::ordered_json& json);
 
 }  // namespace winnow

@@ -1,0 +1,151 @@
+// `winnow eval` on the demo model, run as users run it.
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <filesystem>
+#include <nlohmann/json.hpp>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "tests/engine/model/gguf_writer.h"
+#include "tests/integration/server_process.h"
+
+namespace winnow {
+namespace {
+
+using ::testing::HasSubstr;
+
+constexpr const char* kQuestions =
+    R"({"question": "What is the capital of France?", "choices": ["Berlin", "Paris", "Rome"], "answer": 1})"
+    "\n"
+    R"({"question": "How many legs does a spider have?", "choices": ["Eight", "Purple", "Seldom"], "answer": "A"})"
+    "\n"
+    R"({"question": "Which animal barks?", "choices": ["The fish", "The stone", "The dog"], "answer": 2})"
+    "\n";
+
+constexpr const char* kLongTexts =
+    R"({"context": "The old lighthouse stands on the island of Borkum. Its keeper is called Anna Petersen, and she has a dog.", "input": "What is the keeper of the lighthouse called?", "answers": ["Anna Petersen", "Anna"]})"
+    "\n"
+    R"({"context": "The train to Linz leaves at noon from platform seven.", "input": "From which platform does the train leave?", "answers": ["platform seven"]})"
+    "\n";
+
+/// A file that holds the text, under a name that ends in `ending`.
+class TextFile {
+ public:
+  explicit TextFile(const std::string& text, const std::string& ending = "")
+      : file_(std::as_bytes(std::span(text))), path_(file_.path() + ending) {
+    if (!ending.empty()) std::filesystem::copy_file(file_.path(), path_);
+  }
+  ~TextFile() { std::filesystem::remove(path_); }
+
+  const std::string& path() const { return path_; }
+
+ private:
+  TemporaryFile file_;
+  std::string path_;
+};
+
+nlohmann::json RunEval(std::vector<std::string> arguments) {
+  arguments.insert(arguments.begin(), "eval");
+  arguments.insert(arguments.end(), {"--model", DemoModelPath(), "--json"});
+  const CommandResult result = RunWinnow(arguments);
+  EXPECT_EQ(result.exit_status, 0) << result.output;
+  return nlohmann::json::parse(result.output, nullptr, /*allow_exceptions=*/false);
+}
+
+TEST(EvalChoiceTest, TheDemoModelKnowsTheAnswers) {
+  const TextFile cases(kQuestions);
+  const auto json =
+      RunEval({"choice", "--cases", cases.path(), "--ask", "texts", "--answers", "--policies",
+               "dense,window", "--sparsity", "1,8", "--sinks", "1", "--window", "1"});
+  ASSERT_EQ(json["results"].size(), 3u) << json;
+  const auto& dense = json["results"][0];
+  EXPECT_EQ(dense["policy"], "dense");
+  EXPECT_EQ(dense["total"], 3);
+  EXPECT_EQ(dense["correct_by_length"], 3);
+  EXPECT_EQ(dense["chosen"].size(), 3u);
+  // One token in one is all of them.
+  const auto& whole = json["results"][1];
+  EXPECT_EQ(whole["policy"], "window");
+  EXPECT_EQ(whole["log_likelihoods"], dense["log_likelihoods"]);
+  EXPECT_EQ(whole["mean_budget_fraction"], 1);
+  EXPECT_LT(json["results"][2]["mean_budget_fraction"], 1);
+  EXPECT_LT(json["results"][2]["kv_bytes_read"], json["results"][2]["kv_bytes_dense"]);
+}
+
+TEST(EvalChoiceTest, ReadsMmluFilesWithShots) {
+  const TextFile cases(
+      "\"Which is a colour, of these?\",blue,seven,B\nWhich is a number?,blue,seven,B\n", ".csv");
+  const TextFile shots("Which is a fish?,trout,oak,A\nWhich is a tree?,trout,oak,B\n", ".csv");
+  const auto json = RunEval({"choice", "--cases", cases.path(), "--shots-file", shots.path(),
+                             "--limit", "1", "--policies", "dense"});
+  ASSERT_EQ(json["results"].size(), 1u) << json;
+  EXPECT_EQ(json["results"][0]["total"], 1);
+  EXPECT_FALSE(json["results"][0].contains("correct_by_length"));
+}
+
+TEST(EvalGenerateTest, TheDemoModelFindsAnswersInTexts) {
+  const TextFile cases(kLongTexts);
+  const auto json = RunEval({"generate", "--cases", cases.path(), "--ask", "chat", "--max-tokens",
+                             "24", "--answers", "--policies", "dense,window", "--sparsity", "1"});
+  ASSERT_EQ(json["results"].size(), 2u) << json;
+  const auto& dense = json["results"][0];
+  EXPECT_THAT(dense["answers"][0].get<std::string>(), HasSubstr("Anna"));
+  EXPECT_THAT(dense["answers"][1].get<std::string>(), HasSubstr("seven"));
+  EXPECT_GT(dense["f1"], 0.2);
+  EXPECT_GT(dense["rouge_l"], 0);
+  EXPECT_EQ(json["results"][1]["answers"], dense["answers"]);
+}
+
+TEST(EvalGenerateTest, LongPromptsLoseTheirMiddle) {
+  std::string filler;
+  for (int i = 0; i < 400; ++i) filler += "The sea is calm today. ";
+  const TextFile cases("{\"context\": \"" + filler +
+                       "\", \"input\": \"Is it?\", \"answers\": [\"yes\"]}");
+  const auto json = RunEval({"generate", "--cases", cases.path(), "--context", "200",
+                             "--max-tokens", "2", "--policies", "dense"});
+  ASSERT_EQ(json["results"].size(), 1u) << json;
+  EXPECT_EQ(json["results"][0]["total"], 1);
+}
+
+TEST(EvalTest, RefusesBadCasesWithOneLine) {
+  const TextFile no_json("{\"question\": ");
+  const TextFile no_choices("{\"question\": \"q\", \"choices\": [], \"answer\": 0}");
+  const TextFile no_answers("{\"context\": \"c\", \"input\": \"i\"}");
+  const TextFile no_letter("q,a,b,X\n", ".csv");
+  const TextFile empty("\n");
+  const TextFile no_place("{context}");
+  const TextFile good(kLongTexts);
+  const struct {
+    std::vector<std::string> arguments;
+    const char* has;
+  } cases[] = {
+      {{"choice"}, "--cases is missing"},
+      {{"choice", "--cases", no_json.path()}, "--cases: line 1"},
+      {{"choice", "--cases", no_choices.path()}, "--cases: line 1"},
+      {{"choice", "--cases", no_letter.path()}, "--cases: record 1"},
+      {{"choice", "--cases", empty.path()}, "--cases has no questions"},
+      {{"choice", "--cases", "/nowhere/cases"}, "/nowhere/cases"},
+      {{"generate", "--cases", no_json.path()}, "--cases: line 1"},
+      {{"generate", "--cases", no_answers.path()}, "--cases: line 1"},
+      {{"generate", "--cases", empty.path()}, "--cases has no cases"},
+      {{"generate", "--cases", good.path(), "--context", "64"}, "--max-tokens 64"},
+      {{"generate", "--cases", good.path(), "--template-file", no_place.path()}, "{input}"},
+  };
+  for (const auto& test : cases) {
+    SCOPED_TRACE(test.has);
+    std::vector<std::string> arguments = {"eval"};
+    arguments.insert(arguments.end(), test.arguments.begin(), test.arguments.end());
+    arguments.insert(arguments.end(), {"--model", DemoModelPath(), "--policies", "dense"});
+    const CommandResult result = RunWinnow(arguments);
+    EXPECT_EQ(result.exit_status, 1);
+    EXPECT_EQ(std::count(result.output.begin(), result.output.end(), '\n'), 1) << result.output;
+    EXPECT_THAT(result.output, HasSubstr(test.has));
+  }
+}
+
+}  // namespace
+}  // namespace winnow
