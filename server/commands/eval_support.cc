@@ -149,7 +149,9 @@ absl::Status ReadJsonLines(
 
 absl::StatusOr<std::vector<int32_t>> EncodePrompt(const std::string& prompt, bool as_chat,
                                                   const ModelFile& file) {
-  if (!as_chat) return file.text.tokenizer->Encode(prompt, /*parse_special=*/false, /*add_bos=*/true);
+  if (!as_chat) {
+    return file.text.tokenizer->Encode(prompt, /*parse_special=*/false, /*add_bos=*/true);
+  }
   if (!file.chat.ok()) {
     return absl::InvalidArgumentError(absl::StrCat("--ask chat: ", file.chat.status().message()));
   }

@@ -12,6 +12,7 @@
 #include <numeric>
 #include <span>
 #include <string>
+#include <tuple>
 #include <utility>
 #include <vector>
 
@@ -202,23 +203,31 @@ void ExpectGolden(const std::string& model, const std::string& file, Backend& ba
   std::cout << file << " on " << device << ": " << worst << " deviations from transformers\n";
 }
 
-class FamiliesTest : public testing::TestWithParam<const char*> {};
+/// A model, and the file or folder of it.
+class FamiliesTest : public testing::TestWithParam<std::tuple<const char*, const char*>> {
+ protected:
+  std::string model() const { return std::get<0>(GetParam()); }
+  std::string file() const { return model() + std::get<1>(GetParam()); }
+};
 
-TEST_P(FamiliesTest, GgufOnTheCpuIsWhatTransformersComputes) {
+TEST_P(FamiliesTest, TheCpuComputesWhatTransformersDoes) {
   const auto backend = CreateCpuBackend({.threads = 2, .f32_matmul = true});
-  const std::string model = GetParam();
-  ExpectGolden(model, model + ".gguf", *backend, "CPU", kF32);
+  ExpectGolden(model(), file(), *backend, "CPU", kF32);
 }
 
-TEST_P(FamiliesTest, GgufOnCudaIsWhatTransformersComputes) {
+TEST_P(FamiliesTest, CudaComputesWhatTransformersDoes) {
   const absl::StatusOr<std::unique_ptr<Backend>> backend = CreateBackend({.device = "cuda"});
   if (!backend.ok()) GTEST_SKIP() << backend.status().message();
-  const std::string model = GetParam();
-  ExpectGolden(model, model + ".gguf", **backend, "CUDA", kBf16);
+  ExpectGolden(model(), file(), **backend, "CUDA", kBf16);
 }
 
-INSTANTIATE_TEST_SUITE_P(Models, FamiliesTest, testing::ValuesIn(kModels),
-                         [](const auto& test) { return std::string(test.param); });
+INSTANTIATE_TEST_SUITE_P(Models, FamiliesTest,
+                         testing::Combine(testing::ValuesIn(kModels), testing::Values(".gguf", "")),
+                         [](const auto& test) {
+                           const bool is_gguf = std::get<1>(test.param)[0] != '\0';
+                           return std::string(std::get<0>(test.param)) +
+                                  (is_gguf ? "_gguf" : "_folder");
+                         });
 
 }  // namespace
 }  // namespace winnow
