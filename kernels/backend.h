@@ -12,6 +12,7 @@
 #include "absl/status/statusor.h"
 #include "kernels/activation.h"
 #include "kernels/data_type.h"
+#include "kernels/expert_routes.h"
 #include "kernels/kv_view.h"
 #include "kernels/rope.h"
 #include "kernels/selection.h"
@@ -57,6 +58,8 @@ struct StepLimits {
   std::span<const KvShape> layers;
   std::span<const Rope> ropes;  ///< with all tables of frequencies
   int64_t columns = 0;          ///< of what a product multiplies
+  int experts = 0;              ///< of a layer; 0: there are none
+  int chosen_experts = 0;       ///< of a row
   int vocab = 0;
 };
 
@@ -88,6 +91,10 @@ class Backend {
   /// `attention` lies in memory is not read.
   virtual absl::Status CheckAttention(int heads, const KvShape& kv,
                                       const LayerAttention& attention) const = 0;
+
+  /// UNIMPLEMENTED when layers of experts with weights [2 ffn, hidden] and [hidden, ffn] can't be
+  /// computed.
+  virtual absl::Status CheckExperts(int64_t hidden, int64_t ffn) const = 0;
 
   /// Zeroed device memory. RESOURCE_EXHAUSTED names what was needed.
   virtual absl::StatusOr<std::unique_ptr<Buffer>> Allocate(int64_t bytes) = 0;
@@ -176,6 +183,22 @@ class Backend {
   /// out[t, c] = activation(gate_up[t, c]) * gate_up[t, ffn + c], out [rows, ffn]; both of
   /// activation_type().
   virtual void Gate(Activation activation, Tensor gate_up, Tensor out) = 0;
+
+  /// Chooses each row's experts by `logits` [rows, experts]: those of the largest, lower ones first
+  /// among equals, with weights
+  ///   routes.weights[t, i] = exp(logits[t, e]) / sum_j exp(logits[t, j]), e = routes.ids[t, i],
+  /// j in all experts, or in the chosen ones if `normalizes`. Groups the pairs by experts.
+  /// REQUIRES: at most kMaxExperts, of which at most kMaxChosenExperts are chosen.
+  virtual void Route(Tensor logits, bool normalizes, const ExpertRoutes& routes) = 0;
+
+  /// out[p, :] = x[t, :] w_e^T for each pair p of row t with the expert e. `w` has the experts'
+  /// matrices w_e below one another. `x` has a row for each row or for each pair, of
+  /// activation_type(); `out` has one for each pair, of that or fp32.
+  virtual void ExpertMatMul(Tensor x, const Matrix& w, const ExpertRoutes& routes, Tensor out) = 0;
+
+  /// sum[t, :] += sum_i routes.weights[t, i] x[t chosen + i, :], in the order of i; fp32. `x` has a
+  /// row for each pair.
+  virtual void AddExperts(Tensor x, const ExpertRoutes& routes, Tensor sum) = 0;
 
   /// out[i, :] = x[batch.logit_rows[first + i], :].
   virtual void GatherLogitRows(const StepBatch& batch, int first, Tensor x, Tensor out) = 0;

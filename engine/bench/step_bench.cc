@@ -46,6 +46,8 @@ absl::StatusOr<DecodeBenchResult> BenchDecode(Transformer& transformer, Backend&
   std::vector<TokenChoice> choices(static_cast<size_t>(batch));
   for (int row = 0; row < batch; ++row) choices[static_cast<size_t>(row)].row = row;
   std::vector<int32_t> tokens(choices.size());
+  const absl::StatusOr<int64_t> reads_before = transformer.CountExpertReads();
+  if (!reads_before.ok()) return reads_before.status();
   std::vector<double> times;
   const BenchClock::time_point begin = BenchClock::now();
   while (times.size() < 6 || SecondsSince(begin) < seconds) {
@@ -56,13 +58,17 @@ absl::StatusOr<DecodeBenchResult> BenchDecode(Transformer& transformer, Backend&
     }
     times.push_back(SecondsSince(start));
   }
+  const absl::StatusOr<int64_t> reads = transformer.CountExpertReads();
+  if (!reads.ok()) return reads.status();
+  const int64_t step_reads = (*reads - *reads_before) / std::ssize(times);
   times.erase(times.begin());  // the first step touches memory for the first time
 
   DecodeBenchResult result;
   result.step_seconds = Median(times);
   result.tokens_per_second = batch / result.step_seconds;
   result.kv_bytes_read = batch * transformer.Traffic(selection, context + 1).bytes();
-  result.weight_bytes_read = transformer.weight_bytes();
+  result.experts_read = step_reads;
+  result.weight_bytes_read = transformer.weight_bytes() + step_reads * transformer.expert_bytes();
   result.achieved_bytes_per_second =
       static_cast<double>(result.kv_bytes_read + result.weight_bytes_read) / result.step_seconds;
   result.peak_bytes_per_second = backend.MeasureReadBandwidth();

@@ -13,7 +13,8 @@ struct DecodeBenchResult {
   double step_seconds = 0;        ///< median
   double tokens_per_second = 0;   ///< of all sequences together
   int64_t kv_bytes_read = 0;      ///< per step, keys, values and labels of all layers
-  int64_t weight_bytes_read = 0;  ///< per step
+  int64_t experts_read = 0;       ///< per step, of all layers: those that rows chose, counted
+  int64_t weight_bytes_read = 0;  ///< per step, with those experts
   double achieved_bytes_per_second = 0;
   double peak_bytes_per_second = 0;  ///< read bandwidth of the device, measured in this run
 };

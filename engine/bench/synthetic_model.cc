@@ -21,20 +21,24 @@ struct Shape {
   std::string_view name;
   int layers, hidden, ffn, heads, kv_heads, vocab, max_context;
   double rope_base;
+  int experts = 0;
+  int chosen_experts = 0;
 };
 
 // As published in the models' configurations.
 constexpr Shape kShapes[] = {
     {"llama-2-7b", 32, 4096, 11008, 32, 32, 32000, 4096, 1e4},
+    {"llama-2-70b", 80, 8192, 28672, 64, 8, 32000, 4096, 1e4},
     {"llama-3-8b", 32, 4096, 14336, 32, 8, 128256, 8192, 5e5},
     {"mistral-7b", 32, 4096, 14336, 32, 8, 32768, 32768, 1e6},
+    {"mixtral-8x7b", 32, 4096, 14336, 32, 8, 32000, 32768, 1e6, 8, 2},
 };
 
-ModelConfig ConfigOf(const Shape& shape) {
+ModelConfig ConfigOf(const Shape& shape, int layers) {
   ModelConfig config;
   config.architecture = "llama";
   config.name = absl::StrCat(std::string(kPrefix), std::string(shape.name));
-  config.layers = shape.layers;
+  config.layers = layers > 0 ? std::min(layers, shape.layers) : shape.layers;
   config.hidden = shape.hidden;
   config.ffn = shape.ffn;
   config.heads = shape.heads;
@@ -43,13 +47,20 @@ ModelConfig ConfigOf(const Shape& shape) {
   config.vocab = shape.vocab;
   config.max_context = shape.max_context;
   config.norm_epsilon = 1e-5f;
-  config.layer.resize(shape.layers);
+  if (shape.experts > 0) config.mixture = {shape.experts, shape.chosen_experts, shape.ffn};
+  config.layer.resize(static_cast<size_t>(config.layers));
   RopeConfig& rope = config.ropes.emplace_back();
   rope.dim = config.head_dim;
   for (int i = 0; i < rope.dim / 2; ++i) {
     rope.frequencies.push_back(std::pow(shape.rope_base, -2.0 * i / rope.dim));
   }
   return config;
+}
+
+int64_t Elements(const std::vector<int64_t>& shape) {
+  int64_t elements = 1;
+  for (const int64_t size : shape) elements *= size;
+  return elements;
 }
 
 }  // namespace
@@ -64,10 +75,11 @@ std::vector<std::string> SyntheticModel::Names() {
 
 bool SyntheticModel::IsName(std::string_view model) { return model.starts_with(kPrefix); }
 
-absl::StatusOr<std::unique_ptr<SyntheticModel>> SyntheticModel::Make(std::string_view name) {
+absl::StatusOr<std::unique_ptr<SyntheticModel>> SyntheticModel::Make(std::string_view name,
+                                                                     int layers) {
   for (const Shape& shape : kShapes) {
     if (IsName(name) && name.substr(kPrefix.size()) == shape.name) {
-      return std::unique_ptr<SyntheticModel>(new SyntheticModel(ConfigOf(shape)));
+      return std::unique_ptr<SyntheticModel>(new SyntheticModel(ConfigOf(shape, layers)));
     }
   }
   return absl::InvalidArgumentError(absl::StrCat("there is no model ", std::string(name),
@@ -78,11 +90,8 @@ SyntheticModel::SyntheticModel(const ModelConfig& config) : config_(config) {
   int64_t largest = 0;
   int64_t longest = 0;
   for (TensorSpec& tensor : ModelSpec::Of(config).tensors) {
-    if (tensor.shape.size() > 1) {
-      largest = std::max(largest, tensor.shape[0] * tensor.shape[1]);
-    } else {
-      longest = std::max(longest, tensor.shape[0]);
-    }
+    int64_t& most = tensor.shape.size() > 1 ? largest : longest;
+    most = std::max(most, Elements(tensor.shape));
     shapes_.emplace(std::move(tensor.name), std::move(tensor.shape));
   }
   // With this deviation activations stay in range from layer to layer.
@@ -95,8 +104,9 @@ HostWeight SyntheticModel::Weight(std::string_view name) const {
   if (shape.size() == 1) {
     return HostMatrix{DataType::kF32, 1, shape[0], std::as_bytes(std::span(ones_).first(shape[0]))};
   }
-  return HostMatrix{DataType::kBF16, shape[0], shape[1],
-                    std::as_bytes(std::span(numbers_).first(shape[0] * shape[1]))};
+  const int64_t elements = Elements(shape);
+  return HostMatrix{DataType::kBF16, elements / shape.back(), shape.back(),
+                    std::as_bytes(std::span(numbers_).first(elements))};
 }
 
 }  // namespace winnow

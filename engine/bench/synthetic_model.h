@@ -21,8 +21,9 @@ class SyntheticModel : public WeightSource {
   static std::vector<std::string> Names();
   /// True for what begins with "synthetic:".
   static bool IsName(std::string_view model);
-  /// INVALID_ARGUMENT when the name is none of Names().
-  static absl::StatusOr<std::unique_ptr<SyntheticModel>> Make(std::string_view name);
+  /// With its first `layers` layers, or all if that is 0. INVALID_ARGUMENT when the name is none of
+  /// Names().
+  static absl::StatusOr<std::unique_ptr<SyntheticModel>> Make(std::string_view name, int layers);
 
   const ModelConfig& config() const { return config_; }
   HostWeight Weight(std::string_view name) const override;

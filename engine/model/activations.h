@@ -16,9 +16,14 @@ struct Activations {
   Tensor normed;    ///< [rows, hidden]: a module's input
   Tensor qkv;       ///< fp32 [rows, (heads + 2 kv_heads) head_dim]
   Tensor attended;  ///< [rows, heads head_dim]
-  Tensor gate_up;   ///< [rows, 2 ffn]
-  Tensor gated;     ///< [rows, ffn]
+  Tensor gate_up;   ///< [rows, 2 ffn]; of experts [rows chosen, 2 ffn], a row for each pair
+  Tensor gated;     ///< [rows, ffn]; of experts [rows chosen, ffn]
   Tensor branch;    ///< fp32 [rows, hidden]: a module's output before its norm; none without such
+
+  // Where layers have experts; else empty.
+  Tensor router;        ///< fp32 [rows, experts]: logits
+  ExpertRoutes routes;  ///< counts expert_reads since the memory was allocated
+  Tensor expert_out;    ///< fp32 [rows chosen, hidden]
 };
 
 /// What rows become on their way to logits, some at a time.

@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "engine/model/attention_mixer.h"
+#include "engine/model/expert_feed_forward.h"
 #include "engine/model/gated_feed_forward.h"
 #include "engine/model/layer_selection.h"
 
@@ -19,6 +20,20 @@ absl::StatusOr<LayerSelection> MakeSelection(const BlockOptions& options, int la
   }
   return LayerSelection::WithLabels(options.selection, options.config, layer, *options.labels,
                                     backend);
+}
+
+absl::StatusOr<std::unique_ptr<FeedForward>> LoadFeedForward(const BlockSpec& spec,
+                                                             const ModelConfig& config,
+                                                             const WeightLoader& loader) {
+  if (!spec.experts) {
+    return GatedFeedForward::Load(spec.feed_forward, config.activation, config.norm_epsilon,
+                                  loader);
+  }
+  return ExpertFeedForward::Load(*spec.experts,
+                                 {.mixture = config.mixture,
+                                  .activation = config.activation,
+                                  .norm_epsilon = config.norm_epsilon},
+                                 loader);
 }
 
 absl::StatusOr<Block> BuildBlock(const BlockSpec& spec, int layer, const BlockOptions& options,
@@ -36,8 +51,7 @@ absl::StatusOr<Block> BuildBlock(const BlockSpec& spec, int layer, const BlockOp
   absl::StatusOr<std::unique_ptr<Mixer>> mixer =
       AttentionMixer::Load(spec.attention, settings, *std::move(selection), loader);
   if (!mixer.ok()) return mixer.status();
-  absl::StatusOr<std::unique_ptr<FeedForward>> feed_forward =
-      GatedFeedForward::Load(spec.feed_forward, config.activation, config.norm_epsilon, loader);
+  absl::StatusOr<std::unique_ptr<FeedForward>> feed_forward = LoadFeedForward(spec, config, loader);
   if (!feed_forward.ok()) return feed_forward.status();
   return Block{*std::move(mixer), *std::move(feed_forward)};
 }

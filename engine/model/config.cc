@@ -14,6 +14,7 @@
 #include "engine/model/family.h"
 #include "engine/model/gguf.h"
 #include "engine/model/gguf_attention.h"
+#include "engine/model/gguf_mixture.h"
 #include "engine/model/gguf_rope.h"
 #include "engine/model/metadata_fields.h"
 #include "engine/model/model_spec.h"
@@ -26,7 +27,6 @@ constexpr double kAnyNumber = std::numeric_limits<double>::infinity();
 
 /// Keys whose presence with another value than zero asks for what the forward pass lacks.
 constexpr std::pair<const char*, const char*> kUnsupportedFeatures[] = {
-    {"expert_count", "mixture of experts"},
     {"logit_scale", "scaled logits"},
     {"residual_scale", "scaled residuals"},
     {"embedding_scale", "scaled embeddings"},
@@ -149,7 +149,8 @@ absl::StatusOr<ModelConfig> ModelConfig::FromGguf(const GgufFile& file, int cont
   if (!status.ok()) return status;
   ReadSizes(fields, config);
   if (!fields.status().ok()) return fields.status();
-  status = ReadHeadDim(file, fields, config);
+  status = ReadGgufMixture(file, fields, config);
+  if (status.ok()) status = ReadHeadDim(file, fields, config);
   if (status.ok()) status = ReadGgufAttention(file, family, fields, config);
   if (status.ok()) {
     const int served = context > 0 ? std::min(context, config.max_context) : config.max_context;

@@ -11,7 +11,6 @@ inline constexpr int kMaxHeadDim = 1024;
 inline constexpr int kHeadDimMultiple = 16;  ///< what the kernels' vectors divide
 inline constexpr int kMaxVocab = 1 << 24;
 inline constexpr int kMaxContext = 1 << 24;
-inline constexpr int kMaxExperts = 1024;
 inline constexpr double kMaxRopeBase = 1e12;
 inline constexpr double kMaxRopeFactor = 1e6;
 

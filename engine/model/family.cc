@@ -12,6 +12,7 @@ constexpr Family kFamilies[] = {
     {.architecture = "llama", .rope_pairing = RopePairing::kAdjacent, .has_windows = true},
     {.architecture = "qwen2", .qkv_bias = true},
     {.architecture = "qwen3", .qk_norm = true},
+    {.architecture = "qwen3moe", .qk_norm = true},
     {.architecture = "phi3", .fused_tensors = true, .has_windows = true},
     {.architecture = "gemma2",
      .activation = Activation::kGeluTanh,

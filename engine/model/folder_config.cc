@@ -1,5 +1,6 @@
 #include "engine/model/folder_config.h"
 
+#include <algorithm>
 #include <cmath>
 #include <filesystem>
 #include <nlohmann/json.hpp>
@@ -16,6 +17,7 @@
 #include "engine/model/folder_rope.h"
 #include "engine/model/json_fields.h"
 #include "engine/model/json_file.h"
+#include "kernels/expert_routes.h"
 
 namespace winnow {
 namespace {
@@ -164,7 +166,8 @@ void ReadScales(JsonFields& fields, ModelConfig& config) {
 void ReadMixture(JsonFields& fields, const FolderFamily& family, ModelConfig& config) {
   MixtureConfig& mixture = config.mixture;
   mixture.experts = fields.Int(family.experts, 1, kMaxExperts);
-  mixture.chosen = fields.Int("num_experts_per_tok", 1, mixture.experts);
+  mixture.chosen =
+      fields.Int("num_experts_per_tok", 1, std::min(mixture.experts, kMaxChosenExperts));
   mixture.ffn = fields.Int("moe_intermediate_size", 1, kMaxWidth, config.ffn);
   if (family.architecture != "qwen3moe") return;
   mixture.normalizes = fields.Bool("norm_topk_prob", false);

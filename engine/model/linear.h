@@ -14,11 +14,13 @@ namespace winnow {
 
 /// How large the matrices of a module are.
 struct WeightTotals {
-  int64_t bytes = 0;    ///< that one step reads, whatever its batch
-  int64_t weights = 0;  ///< that every token is multiplied with
+  int64_t bytes = 0;         ///< that one step reads, whatever its batch
+  int64_t expert_bytes = 0;  ///< of all experts: a step reads those that its rows have chosen
+  int64_t weights = 0;       ///< that every token is multiplied with
 
   WeightTotals& operator+=(const WeightTotals& other) {
     bytes += other.bytes;
+    expert_bytes += other.expert_bytes;
     weights += other.weights;
     return *this;
   }

@@ -76,6 +76,19 @@ FeedForwardSpec ListFeedForward(const ModelConfig& config, TensorList& list) {
   return spec;
 }
 
+ExpertSpec ListExperts(const ModelConfig& config, TensorList& list) {
+  const int64_t experts = config.mixture.experts;
+  const int64_t hidden = config.hidden;
+  const int64_t ffn = config.mixture.ffn;
+  ExpertSpec spec;
+  spec.norm = list.Add("ffn_norm.weight", {hidden});
+  spec.router.weights = {list.Add("ffn_gate_inp.weight", {experts, hidden})};
+  spec.gate_up = {list.Add("ffn_gate_exps.weight", {experts, ffn, hidden}),
+                  list.Add("ffn_up_exps.weight", {experts, ffn, hidden})};
+  spec.down = {list.Add("ffn_down_exps.weight", {experts, hidden, ffn})};
+  return spec;
+}
+
 }  // namespace
 
 ModelSpec ModelSpec::Of(const ModelConfig& config) {
@@ -87,7 +100,11 @@ ModelSpec ModelSpec::Of(const ModelConfig& config) {
     list.set_prefix(absl::StrCat("blk.", layer, "."));
     BlockSpec& block = spec.blocks.emplace_back();
     block.attention = ListAttention(config, list);
-    block.feed_forward = ListFeedForward(config, list);
+    if (config.mixture.experts > 0) {
+      block.experts = ListExperts(config, list);
+    } else {
+      block.feed_forward = ListFeedForward(config, list);
+    }
   }
   list.set_prefix("");
   spec.output_norm = list.Add("output_norm.weight", {hidden});

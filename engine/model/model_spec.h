@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -38,9 +39,19 @@ struct FeedForwardSpec {
   std::string post_norm;
 };
 
+/// Names of the tensors of a layer of experts, whose matrices are stacked: [experts, rows,
+/// columns].
+struct ExpertSpec {
+  std::string norm;
+  LinearSpec router;                 ///< [experts, hidden]
+  std::vector<std::string> gate_up;  ///< of an expert [ffn, hidden]: gate, up
+  std::vector<std::string> down;     ///< of an expert [hidden, ffn]
+};
+
 struct BlockSpec {
   AttentionSpec attention;
-  FeedForwardSpec feed_forward;
+  FeedForwardSpec feed_forward;       ///< empty where there are experts
+  std::optional<ExpertSpec> experts;  ///< in place of the feed-forward network
 };
 
 /// The tensors of a model: each is listed once, in ModelSpec::Of, with its name, shape and place.

@@ -22,6 +22,10 @@ absl::StatusOr<std::unique_ptr<Transformer>> Transformer::Load(const WeightSourc
         backend.CheckAttention(config.heads, pools.Layer(layer), selection.attention());
     if (!status.ok()) return status;
   }
+  if (config.mixture.experts > 0) {
+    absl::Status status = backend.CheckExperts(config.hidden, config.mixture.ffn);
+    if (!status.ok()) return status;
+  }
   std::unique_ptr<Transformer> transformer(new Transformer(config, backend, pools));
   if (absl::Status status = transformer->LoadModules(weights, options); !status.ok()) return status;
   if (absl::Status status = transformer->TakeStepMemory(options); !status.ok()) return status;
@@ -78,7 +82,10 @@ absl::Status Transformer::TakeStepMemory(const TransformerOptions& options) {
       .heads = config_.heads,
       .layers = layers,
       .ropes = ropes_,
-      .columns = std::max({config_.hidden, config_.heads * config_.head_dim, config_.ffn}),
+      .columns = std::max(
+          {config_.hidden, config_.heads * config_.head_dim, config_.ffn, config_.mixture.ffn}),
+      .experts = config_.mixture.experts,
+      .chosen_experts = config_.mixture.chosen,
       .vocab = config_.vocab};
   absl::StatusOr<ActivationMemory> activations =
       ActivationMemory::Allocate(config_, rows, backend_);
@@ -167,20 +174,31 @@ KvTraffic Transformer::Traffic(const Selection& selection, int context) const {
   return traffic;
 }
 
-int64_t Transformer::weight_bytes() const {
-  int64_t bytes = output_.totals().bytes;
+WeightTotals Transformer::layer_totals() const {
+  WeightTotals totals;
   for (const Block& block : blocks_) {
-    bytes += block.mixer->totals().bytes + block.feed_forward->totals().bytes;
+    totals += block.mixer->totals();
+    totals += block.feed_forward->totals();
   }
-  return bytes;
+  return totals;
 }
 
-int64_t Transformer::layer_weights() const {
-  int64_t weights = 0;
-  for (const Block& block : blocks_) {
-    weights += block.mixer->totals().weights + block.feed_forward->totals().weights;
-  }
-  return weights;
+int64_t Transformer::weight_bytes() const { return output_.totals().bytes + layer_totals().bytes; }
+
+int64_t Transformer::layer_weights() const { return layer_totals().weights; }
+
+int64_t Transformer::expert_bytes() const {
+  const int64_t experts = int64_t{config_.layers} * config_.mixture.experts;
+  return experts == 0 ? 0 : layer_totals().expert_bytes / experts;
+}
+
+absl::StatusOr<int64_t> Transformer::CountExpertReads() {
+  int64_t reads = 0;
+  backend_.Copy(reinterpret_cast<std::byte*>(&reads),
+                reinterpret_cast<const std::byte*>(activations_.OfStep(0).routes.expert_reads),
+                sizeof(reads));
+  if (absl::Status status = backend_.Synchronize(); !status.ok()) return status;
+  return reads;
 }
 
 }  // namespace winnow

@@ -66,6 +66,11 @@ class Transformer : public ForwardPass {
   const KvPools& pools() const { return pools_; }
   /// Bytes of weights that one step reads, whatever its batch: layers and output matrix.
   int64_t weight_bytes() const;
+  /// Bytes of one expert of a layer, on average; 0 without experts.
+  int64_t expert_bytes() const;
+  /// How many experts' weights steps have read so far: of each layer those that any row had chosen.
+  /// The errors of Backend::Synchronize.
+  absl::StatusOr<int64_t> CountExpertReads();
   /// Number of weights that every token is multiplied with: those of the layers.
   int64_t layer_weights() const;
 
@@ -79,6 +84,7 @@ class Transformer : public ForwardPass {
   void Compute(const StepBatch& batch, std::span<float> recalls,
                absl::FunctionRef<void(int first, const Tensor& logits)> take);
   void RunBlocks(const StepContext& context);
+  WeightTotals layer_totals() const;
 
   const ModelConfig config_;
   Backend& backend_;

@@ -1,5 +1,6 @@
 #include "engine/model/weight_loader.h"
 
+#include <cstddef>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -22,6 +23,24 @@ absl::StatusOr<std::unique_ptr<Matrix>> WeightLoader::LoadMatrix(
   std::vector<HostMatrix> parts;
   for (const std::string& name : names) {
     parts.push_back(weights.emplace_back(source_.Weight(name)).matrix);
+  }
+  absl::StatusOr<std::unique_ptr<Matrix>> matrix = backend_.LoadMatrix(parts);
+  if (!matrix.ok()) return Annotate(matrix.status(), names[0]);
+  return matrix;
+}
+
+absl::StatusOr<std::unique_ptr<Matrix>> WeightLoader::LoadExperts(
+    std::span<const std::string> names, int experts) const {
+  std::vector<HostWeight> weights;
+  for (const std::string& name : names) weights.push_back(source_.Weight(name));
+  std::vector<HostMatrix> parts;
+  for (int expert = 0; expert < experts; ++expert) {
+    for (const HostWeight& weight : weights) {
+      const HostMatrix& stack = weight.matrix;
+      const size_t bytes = stack.data.size() / static_cast<size_t>(experts);
+      parts.push_back({stack.type, stack.rows / experts, stack.columns,
+                       stack.data.subspan(static_cast<size_t>(expert) * bytes, bytes)});
+    }
   }
   absl::StatusOr<std::unique_ptr<Matrix>> matrix = backend_.LoadMatrix(parts);
   if (!matrix.ok()) return Annotate(matrix.status(), names[0]);

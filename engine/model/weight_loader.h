@@ -22,6 +22,11 @@ class WeightLoader {
   /// The matrices, stacked along their rows.
   absl::StatusOr<std::unique_ptr<Matrix>> LoadMatrix(std::span<const std::string> names) const;
 
+  /// The matrices of `experts` experts, below one another: of each its part of every tensor named,
+  /// which are stacks of as many.
+  absl::StatusOr<std::unique_ptr<Matrix>> LoadExperts(std::span<const std::string> names,
+                                                      int experts) const;
+
   /// The vectors, one after another, widened to fp32.
   absl::StatusOr<DeviceFloats> LoadVector(std::span<const std::string> names) const;
 

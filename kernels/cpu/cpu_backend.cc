@@ -13,13 +13,13 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "kernels/cpu/elementwise.h"
+#include "kernels/cpu/experts.h"
+#include "kernels/cpu/for_rows.h"
 #include "kernels/cpu/host_buffer.h"
 #include "kernels/cpu/label_scores.h"
-#include "kernels/cpu/matmul.h"
-#include "kernels/cpu/matmul_amx.h"
 #include "kernels/cpu/packed_matrix.h"
 #include "kernels/cpu/paged_attention.h"
-#include "kernels/cpu/quantized_rows.h"
+#include "kernels/cpu/products.h"
 #include "kernels/cpu/read_bandwidth.h"
 #include "kernels/cpu/step_rotations.h"
 #include "kernels/cpu/thread_pool.h"
@@ -30,14 +30,6 @@ namespace winnow {
 namespace {
 
 using namespace cpu;  // NOLINT: the backend is the front of that namespace
-
-// Rows of x that a work item of a product covers, so that their codes stay in the L2 cache while
-// the item's panels pass by.
-constexpr int64_t kItemRows = 128;
-// Work items of a parallel operator for each worker.
-constexpr int64_t kItemsPerWorker = 16;
-// Below this many elements a row-wise operator is not worth waking the workers.
-constexpr int64_t kSerialElements = 16384;
 
 // A table that stays where the model file put it.
 class HostTable : public Matrix {
@@ -60,6 +52,7 @@ class CpuBackend : public Backend {
   explicit CpuBackend(const CpuOptions& options)
       : widen_(options.f32_matmul),
         pool_(options.threads),
+        products_(pool_),
         attention_(pool_),
         choosers_(static_cast<size_t>(pool_.threads())) {}
 
@@ -69,6 +62,8 @@ class CpuBackend : public Backend {
   absl::Status CheckAttention(int, const KvShape&, const LayerAttention&) const override {
     return absl::OkStatus();
   }
+
+  absl::Status CheckExperts(int64_t, int64_t) const override { return absl::OkStatus(); }
 
   absl::StatusOr<std::unique_ptr<Buffer>> Allocate(int64_t bytes) override {
     absl::StatusOr<std::unique_ptr<HostBuffer>> buffer = HostBuffer::Create(bytes);
@@ -88,15 +83,9 @@ class CpuBackend : public Backend {
   }
 
   absl::Status Reserve(const StepLimits& limits) override {
-    const int64_t rows = std::max(limits.rows, limits.logit_rows);
     try {
-      row_sequence_.reserve(static_cast<size_t>(rows));
-      quantized_.Reserve(rows, limits.columns);
-      // MatMul makes at most twice as many of a segment as it wants.
-      const int64_t row_items = (rows + kItemRows - 1) / kItemRows;
-      items_.reserve(static_cast<size_t>(most_segments_ * 2 *
-                                         (pool_.threads() * kItemsPerWorker + row_items)));
-      GrowTileScratch(pool_.threads() * TileScratchLines(limits.columns));
+      row_sequence_.reserve(static_cast<size_t>(limits.rows));
+      products_.Reserve(limits, most_segments_);
       rotations_.Reserve(limits.ropes, limits.rows);
       attention_.Reserve(limits);
       for (TokenChooser& chooser : choosers_) chooser.Reserve(static_cast<size_t>(limits.vocab));
@@ -140,37 +129,7 @@ class CpuBackend : public Backend {
   }
 
   void MatMul(Tensor x, const Matrix& w, const float* bias, bool accumulate, Tensor out) override {
-    const auto& matrix = static_cast<const PackedMatrix&>(w);
-    assert(x.columns == matrix.columns() && out.rows == x.rows);
-    const bool has_integers = std::any_of(matrix.segments().begin(), matrix.segments().end(),
-                                          [](const Segment& s) { return IsInteger(s.format); });
-    if (has_integers) {
-      quantized_.Resize(x.rows, x.columns);
-      ForRows(x.rows, x.columns, [&](int64_t t) { QuantizeRow(x.Row(t), t, &quantized_); });
-    }
-    items_.clear();
-    for (const Segment& segment : matrix.segments()) {
-      const int64_t row_items = (x.rows + kItemRows - 1) / kItemRows;
-      // Many items a worker, so that a disturbed one does not hold up the others.
-      const int64_t wanted = std::max<int64_t>(1, pool_.threads() * kItemsPerWorker / row_items);
-      const int64_t step = std::max<int64_t>(1, segment.panels() / wanted);
-      for (int64_t panel = 0; panel < segment.panels(); panel += step) {
-        for (int64_t row = 0; row < x.rows; row += kItemRows) {
-          items_.push_back({&matrix, &segment, panel, std::min(panel + step, segment.panels()), row,
-                            std::min(row + kItemRows, x.rows), bias, accumulate, out});
-        }
-      }
-    }
-    const int64_t lines = has_integers ? TileScratchLines(x.columns) : 0;
-    GrowTileScratch(pool_.threads() * lines);
-    pool_.ParallelFor(static_cast<int64_t>(items_.size()), [&](int64_t i, int worker) {
-      const MatMulItem& item = items_[i];
-      if (IsInteger(item.segment->format)) {
-        MatMulInteger(item, quantized_, tile_scratch_.get() + worker * lines);
-      } else {
-        MatMulFloat(item, x);
-      }
-    });
+    products_.Multiply(x, static_cast<const PackedMatrix&>(w), bias, accumulate, out);
   }
 
   void NormalizeHeads(Tensor qkv, int heads, const KvShape& kv, const float* query_weight,
@@ -223,6 +182,28 @@ class CpuBackend : public Backend {
     });
   }
 
+  void Route(Tensor logits, bool normalizes, const ExpertRoutes& routes) override {
+    const int64_t chosen = routes.chosen;
+    ForRows(logits.rows, logits.columns * chosen, [&](int64_t t) {
+      ChooseExperts({logits.Row(t), static_cast<size_t>(logits.columns)}, normalizes,
+                    {routes.ids + t * chosen, static_cast<size_t>(chosen)},
+                    routes.weights + t * chosen);
+    });
+    GroupPairs(routes);
+  }
+
+  void ExpertMatMul(Tensor x, const Matrix& w, const ExpertRoutes& routes, Tensor out) override {
+    products_.MultiplyExperts(x, static_cast<const PackedMatrix&>(w), routes, out);
+  }
+
+  void AddExperts(Tensor x, const ExpertRoutes& routes, Tensor sum) override {
+    ForRows(sum.rows, x.columns * routes.chosen, [&](int64_t t) {
+      for (int64_t pair = t * routes.chosen; pair < (t + 1) * routes.chosen; ++pair) {
+        AddScaled(x.Row(pair), routes.weights[pair], x.columns, sum.Row(t));
+      }
+    });
+  }
+
   void GatherLogitRows(const StepBatch& batch, int first, Tensor x, Tensor out) override {
     for (int64_t i = 0; i < out.rows; ++i) {
       std::memcpy(out.Row(i), x.Row(batch.logit_rows[first + i]), x.columns * sizeof(float));
@@ -271,19 +252,7 @@ class CpuBackend : public Backend {
  private:
   template <typename Body>
   void ForRows(int64_t rows, int64_t elements_per_row, const Body& body) {
-    const bool serial = rows * elements_per_row < kSerialElements;
-    const int64_t items = serial ? 1 : std::min(rows, pool_.threads() * kItemsPerWorker);
-    const auto run = [&](int64_t item, int) {
-      for (int64_t t = item * rows / items; t < (item + 1) * rows / items; ++t) body(t);
-    };
-    serial ? run(0, 0) : pool_.ParallelFor(items, run);
-  }
-
-  // Not initialised: workers touch their part first, which then lies close to them.
-  void GrowTileScratch(int64_t lines) {
-    if (lines <= tile_scratch_lines_) return;
-    tile_scratch_.reset(new CacheLine[static_cast<size_t>(lines)]);
-    tile_scratch_lines_ = lines;
+    cpu::ForRows(pool_, rows, elements_per_row, body);
   }
 
   // The rotations of the step's rows by this table.
@@ -328,10 +297,7 @@ class CpuBackend : public Backend {
   const bool widen_;
   ThreadPool pool_;
   int64_t most_segments_ = 1;  ///< of a matrix
-  QuantizedRows quantized_;
-  std::vector<MatMulItem> items_;
-  std::unique_ptr<CacheLine[]> tile_scratch_;  ///< [workers, TileScratchLines]
-  int64_t tile_scratch_lines_ = 0;
+  Products products_;
   StepRotations rotations_;
   std::vector<int32_t> row_sequence_;
   PagedAttention attention_;

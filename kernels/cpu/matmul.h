@@ -27,17 +27,26 @@ struct MatMulItem {
   const float* bias;  ///< [w rows] or null
   bool accumulate;
   Tensor out;
+  int64_t first_output = 0;       ///< the row of w that makes column 0 of `out`
+  const int32_t* rows = nullptr;  ///< where row i of the product goes: rows[i] of `out`; null: i
+
+  int64_t OutRow(int64_t row) const { return rows == nullptr ? row : rows[row]; }
+  /// The row of x that makes it, of `x_rows`, which is out.rows or a part: as many of `out` are of
+  /// one. Integer formats have it quantised as row `row`.
+  int64_t InRow(int64_t row, int64_t x_rows) const {
+    return rows == nullptr ? row : rows[row] * x_rows / out.rows;
+  }
 };
 
 /// Stores a finished tile: `rows` rows of x from `row` on, times the rows of panel `panel`.
 inline void StoreTile(const MatMulItem& item, int64_t panel, int64_t row, int rows,
                       const float (*tile)[kPanelRows]) {
   const int64_t in_segment = panel * kPanelRows;
-  const int64_t first = item.segment->first_row + in_segment;
+  const int64_t first = item.segment->first_row + in_segment - item.first_output;
   const float* bias = item.bias == nullptr ? nullptr : item.bias + first;
   const auto store = [&](int columns) {
     for (int t = 0; t < rows; ++t) {
-      float* out = item.out.Row(row + t) + first;
+      float* out = item.out.Row(item.OutRow(row + t)) + first;
       for (int n = 0; n < columns; ++n) {
         const float value = bias == nullptr ? tile[t][n] : tile[t][n] + bias[n];
         out[n] = item.accumulate ? value + out[n] : value;

@@ -33,20 +33,20 @@ HWY_INLINE VF32 LoadWeights(const uint8_t* p, int64_t index) {
   }
 }
 
-// One panel times kRows rows of x: out[t, 16 panel rows], summed over k in order.
+// One panel times kRows rows of `columns` numbers: out[t, 16 panel rows], summed over k in order.
 template <PanelFormat kFormat, int kRows>
-void PanelTile(const uint8_t* panel, const Tensor& x, int64_t first_row, float (*out)[kPanelRows]) {
+void PanelTile(const uint8_t* panel, const float* const* rows, int64_t columns,
+               float (*out)[kPanelRows]) {
   const F32 d;
   VF32 total[kRows][kVectors];
   for (auto& row : total) std::fill(std::begin(row), std::end(row), hn::Zero(d));
-  const float* rows = x.Row(first_row);
-  for (int64_t k = 0; k < x.columns; ++k) {
+  for (int64_t k = 0; k < columns; ++k) {
     VF32 w[kVectors];
     for (int v = 0; v < kVectors; ++v) {
       w[v] = LoadWeights<kFormat>(panel, k * kPanelRows + v * kLanes);
     }
     for (int t = 0; t < kRows; ++t) {
-      const VF32 factor = hn::Set(d, rows[t * x.stride + k]);
+      const VF32 factor = hn::Set(d, rows[t][k]);
       for (int v = 0; v < kVectors; ++v) total[t][v] = hn::MulAdd(w[v], factor, total[t][v]);
     }
   }
@@ -56,17 +56,17 @@ void PanelTile(const uint8_t* panel, const Tensor& x, int64_t first_row, float (
 }
 
 template <PanelFormat kFormat>
-void PanelTileRows(int rows, const uint8_t* panel, const Tensor& x, int64_t first_row,
+void PanelTileRows(int count, const uint8_t* panel, const float* const* rows, int64_t columns,
                    float (*out)[kPanelRows]) {
-  switch (rows) {
+  switch (count) {
     case 1:
-      return PanelTile<kFormat, 1>(panel, x, first_row, out);
+      return PanelTile<kFormat, 1>(panel, rows, columns, out);
     case 2:
-      return PanelTile<kFormat, 2>(panel, x, first_row, out);
+      return PanelTile<kFormat, 2>(panel, rows, columns, out);
     case 3:
-      return PanelTile<kFormat, 3>(panel, x, first_row, out);
+      return PanelTile<kFormat, 3>(panel, rows, columns, out);
     case 4:
-      return PanelTile<kFormat, 4>(panel, x, first_row, out);
+      return PanelTile<kFormat, 4>(panel, rows, columns, out);
   }
 }
 
@@ -74,20 +74,22 @@ void MatMulFloat(const MatMulItem& item, const Tensor& x) {
   for (int64_t p = item.first_panel; p < item.last_panel; ++p) {
     const uint8_t* panel = item.w->panel(*item.segment, p);
     for (int64_t row = item.first_row; row < item.last_row; row += kTileRows) {
-      const int rows = static_cast<int>(std::min<int64_t>(kTileRows, item.last_row - row));
+      const int count = static_cast<int>(std::min<int64_t>(kTileRows, item.last_row - row));
+      const float* rows[kTileRows];
+      for (int t = 0; t < count; ++t) rows[t] = x.Row(item.InRow(row + t, x.rows));
       float tile[kTileRows][kPanelRows];
       switch (item.segment->format) {
         case PanelFormat::kF16:
-          PanelTileRows<PanelFormat::kF16>(rows, panel, x, row, tile);
+          PanelTileRows<PanelFormat::kF16>(count, panel, rows, x.columns, tile);
           break;
         case PanelFormat::kBF16:
-          PanelTileRows<PanelFormat::kBF16>(rows, panel, x, row, tile);
+          PanelTileRows<PanelFormat::kBF16>(count, panel, rows, x.columns, tile);
           break;
         default:
-          PanelTileRows<PanelFormat::kF32>(rows, panel, x, row, tile);
+          PanelTileRows<PanelFormat::kF32>(count, panel, rows, x.columns, tile);
           break;
       }
-      StoreTile(item, p, row, rows, tile);
+      StoreTile(item, p, row, count, tile);
     }
   }
 }

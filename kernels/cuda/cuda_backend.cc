@@ -18,6 +18,7 @@
 #include "kernels/cuda/decode_kernels.h"
 #include "kernels/cuda/decode_rows.h"
 #include "kernels/cuda/elementwise.h"
+#include "kernels/cuda/expert_product.h"
 #include "kernels/cuda/head_sizes.h"
 #include "kernels/cuda/memory.h"
 #include "kernels/cuda/norms.h"
@@ -26,6 +27,7 @@
 #include "kernels/cuda/read_bandwidth.h"
 #include "kernels/cuda/recordings.h"
 #include "kernels/cuda/rope.h"
+#include "kernels/cuda/route.h"
 #include "kernels/cuda/status.h"
 #include "kernels/cuda/step_arrays.h"
 #include "kernels/cuda/thin_product.h"
@@ -41,6 +43,8 @@ using namespace cuda;  // NOLINT: the backend is the front of that namespace
 constexpr int kLeastCapability = 8;  // bf16 on tensor cores, cp.async
 // Decode steps of more rows gain nothing by a graph: their kernels outlast their launches.
 constexpr int kMaxRecordedRows = 256;
+// Pairs that an expert has on average, up to which its weights are read at the speed of memory.
+constexpr int64_t kThinExpertPairs = 8;
 // Rows that are copied to the host together.
 constexpr int64_t kStagingBytes = int64_t{16} << 20;
 constexpr int64_t kReadBytes = int64_t{1} << 30;  // to measure bandwidth
@@ -88,6 +92,13 @@ class CudaBackend : public Backend {
                        kMaxDecodeLabelWidth, ", not ", kv.label_width));
     }
     return absl::OkStatus();
+  }
+
+  absl::Status CheckExperts(int64_t hidden, int64_t ffn) const override {
+    if (hidden % kExpertMultiple == 0 && ffn % kExpertMultiple == 0) return absl::OkStatus();
+    return absl::UnimplementedError(
+        absl::StrCat("the CUDA backend computes experts whose widths are multiples of ",
+                     kExpertMultiple, "; the model's are ", hidden, " and ", ffn));
   }
 
   absl::StatusOr<std::unique_ptr<Buffer>> Allocate(int64_t bytes) override {
@@ -222,6 +233,33 @@ class CudaBackend : public Backend {
 
   void Gate(Activation activation, Tensor gate_up, Tensor out) override {
     Note(LaunchGate(activation, gate_up, out, stream_), "Gate");
+  }
+
+  void Route(Tensor logits, bool normalizes, const ExpertRoutes& routes) override {
+    Note(LaunchRoute(logits, normalizes, routes, stream_), "Route");
+  }
+
+  void ExpertMatMul(Tensor x, const Matrix& w, const ExpertRoutes& routes, Tensor out) override {
+    assert(x.columns == w.columns() && out.columns == w.rows() / routes.experts);
+    const ExpertProduct call{.x = x.data,
+                             .x_stride = x.stride,
+                             .x_pairs = static_cast<int>(out.rows / x.rows),
+                             .w = Weights(w),
+                             .columns = static_cast<int>(x.columns),
+                             .outputs = static_cast<int>(out.columns),
+                             .out = out.data,
+                             .out_stride = out.stride,
+                             .out_type = out.type,
+                             .routes = routes};
+    if (out.rows <= kThinExpertPairs * routes.experts) {
+      Note(LaunchThinExperts(call, stream_), "ThinExperts");
+    } else {
+      Note(LaunchWideExperts(call, stream_), "WideExperts");
+    }
+  }
+
+  void AddExperts(Tensor x, const ExpertRoutes& routes, Tensor sum) override {
+    Note(LaunchAddExperts(x, routes, sum, stream_), "AddExperts");
   }
 
   void GatherLogitRows(const StepBatch&, int first, Tensor x, Tensor out) override {

@@ -35,6 +35,7 @@ struct BenchModel {
 
 struct BenchFlags {
   std::string model;
+  int layers = 0;
   std::string device = "cpu";
   std::string policy = "dense";
   double sparsity = AttentionPolicy().sparsity;
@@ -66,6 +67,8 @@ void DeclareModel(FlagSet& set, BenchFlags& flags) {
       absl::StrCat(
           "The GGUF file or Hugging Face folder to measure, or random weights of a known shape: ",
           absl::StrJoin(SyntheticModel::Names(), ", "), ". Required."));
+  set.Add("layers", &flags.layers, "N",
+          "So many layers of a known shape, for devices that can't hold all; 0: all.", {0, 1024});
 }
 
 void DeclarePolicy(FlagSet& set, BenchFlags& flags) {
@@ -95,7 +98,8 @@ absl::StatusOr<BenchModel> Load(const BenchFlags& flags, int tokens_per_sequence
   ModelConfig config;
   const WeightSource* weights = nullptr;
   if (SyntheticModel::IsName(flags.model)) {
-    absl::StatusOr<std::unique_ptr<SyntheticModel>> synthetic = SyntheticModel::Make(flags.model);
+    absl::StatusOr<std::unique_ptr<SyntheticModel>> synthetic =
+        SyntheticModel::Make(flags.model, flags.layers);
     if (!synthetic.ok()) return synthetic.status();
     model.synthetic = *std::move(synthetic);
     config = model.synthetic->config();
@@ -153,6 +157,7 @@ int RunDecode(std::span<const std::string> arguments) {
         {"tokens_per_second", result->tokens_per_second},
         {"step_seconds", result->step_seconds},
         {"kv_bytes_read", result->kv_bytes_read},
+        {"experts_read", result->experts_read},
         {"weight_bytes_read", result->weight_bytes_read},
         {"achieved_bytes_per_second", result->achieved_bytes_per_second},
         {"peak_bytes_per_second", result->peak_bytes_per_second}};

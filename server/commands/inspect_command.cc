@@ -93,7 +93,9 @@ void CountTensors(const Checkpoint& checkpoint, Report& report) {
 /// embedding table where it is.
 void CountMemory(const Checkpoint& checkpoint, Report& report) {
   const auto matrix_bytes = [](const WeightInfo& tensor) {
-    return CpuMatrixBytes(tensor.type, tensor.shape[0], tensor.shape[1]);
+    const int64_t rows = tensor.shape[tensor.shape.size() - 2];
+    const int64_t matrices = tensor.shape.size() == 3 ? tensor.shape[0] : 1;  // of experts
+    return matrices * CpuMatrixBytes(tensor.type, rows, tensor.shape.back());
   };
   const ModelSpec spec = ModelSpec::Of(report.config);
   for (const TensorSpec& expected : spec.tensors) {

@@ -52,6 +52,23 @@ class RandomSteps {
     logits_ = Take(int64_t{kLogitRows} * kVocab * 4);
     norm_ = Random(kColumns);
     std::mt19937 random(1);
+    std::vector<std::vector<std::byte>> experts;
+    std::vector<HostMatrix> expert_parts;
+    for (int e = 0; e < kExperts; ++e) {
+      const DataType type = e % 2 == 0 ? DataType::kQ8_0 : DataType::kBF16;
+      experts.push_back(RandomWeights(type, kExpertOutputs, kColumns, random));
+      expert_parts.push_back({type, kExpertOutputs, kColumns, experts.back()});
+    }
+    expert_matrix_ = *backend.LoadMatrix(expert_parts);
+    constexpr int64_t kPairs = int64_t{kRows} * kChosen;
+    routes_ = {.experts = kExperts,
+               .chosen = kChosen,
+               .ids = reinterpret_cast<int32_t*>(Take(kPairs * 4)),
+               .weights = reinterpret_cast<float*>(Take(kPairs * 4)),
+               .pairs = reinterpret_cast<int32_t*>(Take(kPairs * 4)),
+               .groups = reinterpret_cast<ExpertGroup*>(Take(kExperts * sizeof(ExpertGroup))),
+               .expert_reads = reinterpret_cast<int64_t*>(Take(8))};
+    expert_out_ = Take(kPairs * kExpertOutputs * 4);
     const auto first = RandomWeights(DataType::kQ4_0, kColumns / 2, kColumns, random);
     const auto second = RandomWeights(DataType::kQ6_K, kColumns / 2, kColumns, random);
     const HostMatrix parts[] = {{DataType::kQ4_0, kColumns / 2, kColumns, first},
@@ -81,6 +98,8 @@ class RandomSteps {
             .layers = kLayers,
             .ropes = ropes_,
             .columns = kColumns,
+            .experts = kExperts,
+            .chosen_experts = kChosen,
             .vocab = kVocab};
   }
 
@@ -145,6 +164,7 @@ class RandomSteps {
     backend_.Embed(batch_, *table_, 1, embedded);
     backend_.RmsNorm(embedded, norm_, 1e-5f, normed);
     backend_.MatMul(normed, *matrix_, nullptr, /*accumulate=*/true, embedded);
+    RunExperts(normed, embedded);
     for (size_t l = 0; l < kv_.size(); ++l) {
       const KvView& kv = kv_[l];
       const int64_t columns = int64_t{kHeads + 2 * kv.kv_heads} * kv.head_dim;
@@ -171,10 +191,25 @@ class RandomSteps {
  private:
   static constexpr int kHeads = 6;
   static constexpr int kColumns = 768;
+  static constexpr int kExperts = 6;
+  static constexpr int kChosen = 2;
+  static constexpr int kExpertOutputs = 96;
   static constexpr int kBlockTokens = 32;
   static constexpr int kBlocks = 80;
   static constexpr KvShape kLayers[] = {{kBlocks, 2, kBlockTokens, 64, 16},
                                         {kBlocks, 6, kBlockTokens, 128, 8}};
+
+  // Each row's first numbers are its logits.
+  void RunExperts(const Tensor& x, const Tensor& sum) {
+    ExpertRoutes routes = routes_;
+    routes.rows = x.rows;
+    const Tensor logits{sum.data, sum.rows, kExperts, sum.stride};
+    const Tensor out{expert_out_, x.rows * kChosen, kExpertOutputs, kExpertOutputs};
+    const Tensor first_columns{sum.data, sum.rows, kExpertOutputs, sum.stride};
+    backend_.Route(logits, /*normalizes=*/true, routes);
+    backend_.ExpertMatMul(x, *expert_matrix_, routes, out);
+    backend_.AddExperts(out, routes, first_columns);
+  }
 
   std::byte* Take(int64_t bytes) {
     buffers_.push_back(*backend_.Allocate(bytes));
@@ -216,6 +251,9 @@ class RandomSteps {
   std::array<float, 6> weights_ = {1, 3, 0.2f, 1.5f, 0.9f, 1};
   std::vector<Rope> ropes_;
   std::unique_ptr<Matrix> matrix_, table_;
+  std::unique_ptr<Matrix> expert_matrix_;
+  ExpertRoutes routes_;
+  std::byte* expert_out_ = nullptr;
   std::vector<float> table_floats_;
   const float* norm_ = nullptr;
   int64_t qkv_columns_ = 0;

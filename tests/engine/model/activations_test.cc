@@ -54,6 +54,23 @@ TEST(ActivationsTest, ModulesWithANormBehindThemHaveRoomForWhatItTakes) {
   ExpectShape(ActivationMemory::Allocate(config, 200, *backend)->OfStep(150).branch, 150, 32);
 }
 
+TEST(ActivationsTest, RowsOfExpertsAreThoseOfEachWithItsOwn) {
+  const std::unique_ptr<Backend> backend = CreateCpuBackend({.threads = 1});
+  ModelConfig config = Config();
+  config.mixture = {.experts = 8, .chosen = 3, .ffn = 24};
+  const auto memory = ActivationMemory::Allocate(config, 200, *backend);
+  ASSERT_TRUE(memory.ok()) << memory.status();
+  const Activations step = memory->OfStep(150);
+  ExpectShape(step.gate_up, 150 * 3, 2 * 24);
+  ExpectShape(step.gated, 150 * 3, 24);
+  ExpectShape(step.router, 150, 8);
+  ExpectShape(step.expert_out, 150 * 3, 32);
+  EXPECT_EQ(step.routes.rows, 150);
+  EXPECT_EQ(step.routes.experts, 8);
+  EXPECT_EQ(step.routes.chosen, 3);
+  EXPECT_EQ(*step.routes.expert_reads, 0);
+}
+
 TEST(ActivationsTest, NothingOverlapsButTheNormedRowsOfLogits) {
   const std::unique_ptr<Backend> backend = CreateCpuBackend({.threads = 1});
   // Fewer rows than become logits at once.

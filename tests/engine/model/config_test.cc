@@ -288,6 +288,18 @@ TEST(ModelConfigTest, LongropeHasFactorsForShortAndForLongContexts) {
   EXPECT_EQ(Read(model)->ropes[0].magnitude, 1.25);
 }
 
+TEST(ModelConfigTest, ReadsWhatExpertsLayersHave) {
+  TinyModel model("llama");
+  EXPECT_EQ(Read(model)->mixture.experts, 0);
+  model.AddExperts(8, 2);
+  const auto config = Read(model);
+  ASSERT_TRUE(config.ok()) << config.status();
+  EXPECT_EQ(config->mixture.experts, 8);
+  EXPECT_EQ(config->mixture.chosen, 2);
+  EXPECT_EQ(config->mixture.ffn, 64);
+  EXPECT_TRUE(config->mixture.normalizes);
+}
+
 struct RefusedCase {
   const char* name;
   std::function<void(TinyModel&)> change;
@@ -303,8 +315,46 @@ const RefusedCase kRefusedCases[] = {
      "metadata key general.architecture is missing"},
     {"UnknownArchitecture", [](TinyModel& m) { m.strings["general.architecture"] = "mamba"; },
      kUnimplemented, "the model architecture \"mamba\" is not supported"},
-    {"Experts", [](TinyModel& m) { m.ints["llama.expert_count"] = 8; }, kUnimplemented,
-     "mixture of experts (metadata key llama.expert_count) is not supported"},
+    {"TooManyExperts", [](TinyModel& m) { m.AddExperts(257, 2); }, kInvalid,
+     "metadata key llama.expert_count is 257; it must be from 0 to 256"},
+    {"MoreExpertsChosenThanThereAre", [](TinyModel& m) { m.AddExperts(4, 5); }, kInvalid,
+     "metadata key llama.expert_used_count is 5; it must be from 1 to 4"},
+    {"ExpertsOfAnotherWidth",
+     [](TinyModel& m) {
+       m.AddExperts(4, 2);
+       m.ints["llama.expert_feed_forward_length"] = 48;
+     },
+     kInvalid, "blk.0.ffn_gate_exps.weight has the shape [4, 64, 32] instead of [4, 48, 32]"},
+    {"ExpertsWithoutARouter",
+     [](TinyModel& m) {
+       m.AddExperts(4, 2);
+       m.shapes.erase("blk.1.ffn_gate_inp.weight");
+     },
+     kInvalid, "the tensor blk.1.ffn_gate_inp.weight is missing"},
+    {"ExpertsApart",
+     [](TinyModel& m) {
+       m.AddExperts(4, 2);
+       m.shapes["blk.0.ffn_gate.0.weight"] = {64, 32};
+     },
+     kUnimplemented, "each expert's weights are a tensor of their own (blk.0.ffn_gate.0.weight)"},
+    {"ExpertsThatAllRowsShare",
+     [](TinyModel& m) {
+       m.AddExperts(4, 2);
+       m.shapes["blk.0.ffn_gate_shexp.weight"] = {64, 32};
+     },
+     kUnimplemented, "the tensor blk.0.ffn_gate_shexp.weight is not supported in llama models"},
+    {"ExpertsWeightedBySigmoids",
+     [](TinyModel& m) {
+       m.AddExperts(4, 2);
+       m.ints["llama.expert_gating_func"] = 2;
+     },
+     kUnimplemented, "llama.expert_gating_func is 2; experts are weighted by a softmax"},
+    {"ScaledWeightsOfExperts",
+     [](TinyModel& m) {
+       m.AddExperts(4, 2);
+       m.floats["llama.expert_weights_scale"] = 2.5f;
+     },
+     kUnimplemented, "scaled weights of experts (metadata key llama.expert_weights_scale is 2.5)"},
     {"ScaledResiduals", [](TinyModel& m) { m.floats["llama.residual_scale"] = 2; }, kUnimplemented,
      "scaled residuals (metadata key llama.residual_scale) is not supported"},
     {"AttentionSoftCap", [](TinyModel& m) { m.floats["llama.attn_logit_softcapping"] = 1e-3f; },

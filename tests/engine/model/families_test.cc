@@ -37,8 +37,9 @@ constexpr int kMaxSequences = 5;
 constexpr int kStepTokens = 512;
 
 /// The models in kFolder that are compared.
-constexpr const char* kModels[] = {"llama", "llama_linear", "llama3", "llama_yarn", "mistral",
-                                   "qwen2", "qwen3",        "phi3",   "gemma2",     "gemma3"};
+constexpr const char* kModels[] = {"llama",     "llama_linear", "llama3", "llama_yarn",
+                                   "mistral",   "mixtral",      "qwen2",  "qwen3",
+                                   "qwen3_moe", "phi3",         "gemma2", "gemma3"};
 
 /// How near logits must come to those of transformers.
 struct Tolerance {

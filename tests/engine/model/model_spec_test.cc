@@ -110,6 +110,23 @@ TEST(ModelSpecTest, NamesNormsAndFusedMatricesInTheirPlaces) {
   EXPECT_EQ(block.feed_forward.post_norm, "blk.0.post_ffw_norm.weight");
 }
 
+TEST(ModelSpecTest, ListsExpertsInPlaceOfTheFeedForwardNetwork) {
+  ModelConfig config = TinyConfig();
+  config.tied_embeddings = true;
+  config.mixture = {.experts = 8, .chosen = 2, .ffn = 64};
+  TinyModel file("llama");
+  file.AddExperts(8, 2);
+  const ModelSpec spec = ModelSpec::Of(config);
+  EXPECT_EQ(ShapesOf(spec), file.shapes);
+  ASSERT_TRUE(spec.blocks[1].experts.has_value());
+  const ExpertSpec& experts = *spec.blocks[1].experts;
+  EXPECT_EQ(experts.norm, "blk.1.ffn_norm.weight");
+  EXPECT_THAT(experts.router.weights, ElementsAre("blk.1.ffn_gate_inp.weight"));
+  EXPECT_THAT(experts.gate_up,
+              ElementsAre("blk.1.ffn_gate_exps.weight", "blk.1.ffn_up_exps.weight"));
+  EXPECT_THAT(experts.down, ElementsAre("blk.1.ffn_down_exps.weight"));
+}
+
 TEST(ModelSpecTest, ATiedOutputIsTheEmbedding) {
   ModelConfig config = TinyConfig();
   config.tied_embeddings = true;
@@ -124,7 +141,7 @@ TEST(FamilyTest, IsFoundByItsArchitecture) {
     EXPECT_EQ(family->architecture, architecture);
   }
   EXPECT_EQ(FindFamily("mamba"), nullptr);
-  EXPECT_EQ(FamilyNames(), "llama, qwen2, qwen3, phi3, gemma2 and gemma3");
+  EXPECT_EQ(FamilyNames(), "llama, qwen2, qwen3, qwen3moe, phi3, gemma2 and gemma3");
 }
 
 }  // namespace

@@ -13,6 +13,7 @@
 
 #include "engine/model/attention_mixer.h"
 #include "engine/model/build_blocks.h"
+#include "engine/model/expert_feed_forward.h"
 #include "engine/model/gated_feed_forward.h"
 #include "engine/model/linear.h"
 #include "engine/model/rms_norm.h"
@@ -28,6 +29,8 @@ using test::ExpectNear;
 using test::Matrix64;
 using test::ModuleFixture;
 using test::RandomMatrix;
+using test::RandomTinyModel;
+using test::ReferenceModel;
 using testing::HasSubstr;
 
 constexpr double kFp32 = 1e-5;
@@ -145,6 +148,33 @@ INSTANTIATE_TEST_SUITE_P(Families, GatedFeedForwardTest, testing::Values("llama"
                          [](const testing::TestParamInfo<const char*>& info) {
                            return std::string(info.param);
                          });
+
+/// A model of 5 experts, of which rows choose 2.
+TinyModel ExpertShapes() {
+  TinyModel shapes = TinyModel::Of("llama");
+  shapes.AddExperts(5, 2);
+  return shapes;
+}
+
+TEST(ExpertFeedForwardTest, AddsItsEquationToTheResidualStream) {
+  ModuleFixture fixture(ExpertShapes());
+  for (const bool normalizes : {true, false}) {
+    ModelConfig config = fixture.config;
+    config.mixture.normalizes = normalizes;
+    const auto module = ExpertFeedForward::Load(
+        *fixture.spec.blocks[1].experts,
+        {.mixture = config.mixture, .norm_epsilon = config.norm_epsilon}, fixture.loader);
+    ASSERT_TRUE(module.ok()) << module.status();
+    const ReferenceModel reference(*fixture.model.checkpoint->gguf(), config);
+    const Matrix64 x = RandomMatrix(9, 32, 1);
+    ExpectNear(fixture.Run(**module, x, 0), reference.AfterFeedForward(x, 1), kFp32);
+
+    const int64_t expert = 3 * 32 * 64;
+    EXPECT_EQ((*module)->totals().weights, 5 * 32 + 2 * expert);
+    EXPECT_EQ((*module)->totals().expert_bytes, 5 * expert * static_cast<int64_t>(sizeof(float)));
+    EXPECT_EQ((*module)->totals().bytes, CpuMatrixBytes(DataType::kF32, 5, 32));
+  }
+}
 
 /// The attention of layer 1.
 std::unique_ptr<Mixer> LoadAttention(const ModuleFixture& fixture,

@@ -2,7 +2,10 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstddef>
 #include <cstdint>
+#include <functional>
+#include <numeric>
 #include <string>
 #include <utility>
 #include <vector>
@@ -21,11 +24,12 @@ class ReferenceModel {
  public:
   ReferenceModel(const GgufFile& file, const ModelConfig& config) : file_(file), config_(config) {}
 
-  /// A tensor's numbers; a vector as one row.
+  /// A tensor's numbers; a vector as one row, stacked matrices below one another.
   Matrix64 Weights(const std::string& name) const {
     const GgufFile::Tensor& tensor = *file_.FindTensor(name);
     const int64_t columns = tensor.shape.back();
-    const int64_t rows = tensor.shape.size() > 1 ? tensor.shape[0] : 1;
+    int64_t rows = 1;
+    for (size_t i = 0; i + 1 < tensor.shape.size(); ++i) rows *= tensor.shape[i];
     std::vector<float> row(static_cast<size_t>(columns));
     Matrix64 weights;
     for (int64_t r = 0; r < rows; ++r) {
@@ -130,8 +134,44 @@ class ReferenceModel {
     return x;
   }
 
+  /// x and what the experts of a layer add to it: of the softmax of the router's logits the
+  /// largest, lower experts before equal ones.
+  Matrix64 AfterExperts(Matrix64 x, int layer) const {
+    const std::string prefix = Prefix(layer) + "ffn_";
+    const Matrix64 normed = Normed(x, prefix + "norm.weight");
+    const Matrix64 logits = Product(normed, prefix + "gate_inp.weight");
+    const Matrix64 gate = Product(normed, prefix + "gate_exps.weight");
+    const Matrix64 up = Product(normed, prefix + "up_exps.weight");
+    const Matrix64 down = Weights(prefix + "down_exps.weight");
+    const auto ffn = static_cast<size_t>(config_.mixture.ffn);
+    for (size_t t = 0; t < x.size(); ++t) {
+      std::vector<size_t> order(logits[t].size());
+      std::iota(order.begin(), order.end(), size_t{0});
+      std::ranges::stable_sort(order, std::ranges::greater(),
+                               [&](size_t e) { return logits[t][e]; });
+      double all = 0;
+      for (const double logit : logits[t]) all += std::exp(logit);
+      order.resize(static_cast<size_t>(config_.mixture.chosen));
+      double kept = 0;
+      for (const size_t e : order) kept += std::exp(logits[t][e]) / all;
+      for (const size_t e : order) {
+        const double weight =
+            std::exp(logits[t][e]) / all / (config_.mixture.normalizes ? kept : 1);
+        for (size_t c = 0; c < x[t].size(); ++c) {
+          for (size_t k = 0; k < ffn; ++k) {
+            const double g = gate[t][e * ffn + k];
+            x[t][c] +=
+                weight * g / (1 + std::exp(-g)) * up[t][e * ffn + k] * down[e * x[t].size() + c][k];
+          }
+        }
+      }
+    }
+    return x;
+  }
+
   /// x and what the feed-forward network of a layer adds to it.
   Matrix64 AfterFeedForward(Matrix64 x, int layer) const {
+    if (config_.mixture.experts > 0) return AfterExperts(std::move(x), layer);
     const std::string prefix = Prefix(layer) + "ffn_";
     const Matrix64 normed = Normed(x, prefix + "norm.weight");
     Matrix64 gated = Stacked(normed, {prefix + "gate", prefix + "up"}, prefix + "up");

@@ -41,7 +41,8 @@ struct TinyModel {
   static TinyModel Of(const std::string& architecture) {
     TinyModel model(architecture);
     if (architecture == "qwen2") model.AddQkvBiases();
-    if (architecture == "qwen3" || architecture == "gemma3") model.AddHeadNorms();
+    if (architecture.starts_with("qwen3") || architecture == "gemma3") model.AddHeadNorms();
+    if (architecture == "qwen3moe") model.AddExperts(5, 2);
     if (architecture == "phi3") model.FuseTensors();
     if (architecture == "gemma2" || architecture == "gemma3") model.AddPostNorms();
     return model;
@@ -76,6 +77,21 @@ struct TinyModel {
       shapes[layer + "attn_q.bias"] = {32};
       shapes[layer + "attn_k.bias"] = {16};
       shapes[layer + "attn_v.bias"] = {16};
+    }
+  }
+
+  /// Replaces the feed-forward networks by `experts` experts of width 64.
+  void AddExperts(uint32_t experts, uint32_t chosen) {
+    ints[strings["general.architecture"] + ".expert_count"] = experts;
+    ints[strings["general.architecture"] + ".expert_used_count"] = chosen;
+    for (const std::string layer : {"blk.0.", "blk.1."}) {
+      for (const char* part : {"ffn_gate", "ffn_up", "ffn_down"}) {
+        std::vector<uint64_t> shape = shapes[layer + part + ".weight"];
+        shape.insert(shape.begin(), experts);
+        shapes[layer + part + "_exps.weight"] = shape;
+        shapes.erase(layer + part + ".weight");
+      }
+      shapes[layer + "ffn_gate_inp.weight"] = {experts, 32};
     }
   }
 

@@ -89,7 +89,9 @@ TEST(TransformerTest, ComputesQwen2WithAnOutputOfItsOwn) {
 
 /// Windows, scales and caps that matter for twenty tokens.
 TinyModel Shapes(const std::string& name) {
-  TinyModel shapes = TinyModel::Of(name == "mistral" || name == "yarn" ? "llama" : name);
+  const bool is_llama = name == "mistral" || name == "mixtral" || name == "yarn";
+  TinyModel shapes = TinyModel::Of(is_llama ? "llama" : name);
+  if (name == "mixtral") shapes.AddExperts(5, 2);
   if (name == "mistral") shapes.ints["llama.attention.sliding_window"] = 5;
   if (name == "yarn") {
     shapes.strings["llama.rope.scaling.type"] = "yarn";
@@ -127,10 +129,31 @@ TEST_P(FamilyTransformerTest, ComputesWhatItsEquationsSay) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Families, FamilyTransformerTest,
-                         testing::Values("mistral", "yarn", "qwen3", "phi3", "gemma2", "gemma3"),
+                         testing::Values("mistral", "mixtral", "yarn", "qwen3", "qwen3moe", "phi3",
+                                         "gemma2", "gemma3"),
                          [](const testing::TestParamInfo<const char*>& info) {
                            return std::string(info.param);
                          });
+
+TEST(TransformerTest, ARowWithExpertsIsTheSameInStepsOfAnyRows) {
+  const Matrix64 together = Computed(Shapes("mixtral")).Step(0, 16);
+  Computed apart(Shapes("mixtral"));
+  for (int t = 0; t < 16; ++t) {
+    EXPECT_EQ(apart.Step(t, t + 1)[0], together[static_cast<size_t>(t)]) << t;
+  }
+}
+
+TEST(TransformerTest, CountsTheExpertsThatStepsRead) {
+  Computed computed(Shapes("mixtral"));
+  EXPECT_EQ(*computed.transformer().CountExpertReads(), 0);
+  computed.Step(0, 1);
+  EXPECT_EQ(*computed.transformer().CountExpertReads(), 2 * 2);
+  computed.Step(1, 16);
+  EXPECT_GT(*computed.transformer().CountExpertReads(), 2 * 2 * 2);
+  EXPECT_LE(*computed.transformer().CountExpertReads(), 2 * 2 + 2 * 5);
+  EXPECT_EQ(computed.transformer().expert_bytes(), 3 * 32 * 64 * 4);
+  EXPECT_EQ(*Computed(TinyModel::Of("llama")).transformer().CountExpertReads(), 0);
+}
 
 TEST(TransformerTest, ShowsEveryLayerInOrderUntilNobodyLooks) {
   Computed computed(TinyModel::Of("llama"));
