@@ -183,13 +183,15 @@ void WriteTexts(SeedFolder folder) {
 
 /// The golden files, cut down to what a fuzzer gets through quickly.
 void WriteTokenizers(SeedFolder json_folder, SeedFolder model_folder) {
-  for (const auto& model : LoadGolden("tokenizer_json.json")["models"]) {
+  const nlohmann::json json_golden = LoadGolden("tokenizer_json.json");
+  for (const auto& model : json_golden["models"]) {
     nlohmann::json tokenizer = model["tokenizer"];
     nlohmann::json& merges = tokenizer["model"]["merges"];
     if (merges.is_array() && merges.size() > 20) merges.erase(merges.begin() + 20, merges.end());
     json_folder.Add(tokenizer.dump());
   }
-  for (const auto& model : LoadGolden("tokenizer_model.json")["models"]) {
+  const nlohmann::json model_golden = LoadGolden("tokenizer_model.json");
+  for (const auto& model : model_golden["models"]) {
     std::string bytes;
     WINNOW_CHECK(absl::Base64Unescape(model["model"].get<std::string>(), &bytes));
     model_folder.Add(bytes);
