@@ -19,6 +19,7 @@ import workload
 from prometheus import Prometheus
 
 LOADTEST = ROOT / "loadtest"
+STEP_SECONDS = 1  # between evaluations of a panel
 
 
 def generate(server, prompt, max_tokens):
@@ -51,9 +52,12 @@ class Metrics(unittest.TestCase):
         # sampled; and a client's mistake.
         cls.smoke = run(LOADTEST / "run.py", "smoke", "--output", cls.folder / "smoke", *addresses(cls.server))
         cls.codes = [generate(cls.server, prompts.cut(600), 40), generate(cls.server, [], 1)]
-        # A rate takes two scrapes.
-        cls.prometheus.await_scrape(cls.prometheus.await_scrape(time.time()))
-        cls.ended = time.time()
+        # A failed call is counted after its client has the answer, and a rate takes two scrapes.
+        scraped = time.time()
+        while not cls.prometheus.query(f'winnow_rpcs_total{{code="{cls.codes[1].name}"}}'):
+            scraped = cls.prometheus.await_scrape(scraped)
+        # Evaluated at whole steps: the last one is not before the second scrape.
+        cls.ended = cls.prometheus.await_scrape(cls.prometheus.await_scrape(scraped)) + STEP_SECONDS
 
     def test_ghz_smoke_has_no_errors(self):
         self.assertEqual(re.findall(r"^([A-Z_]{2,}) +(\d+)$", self.smoke, re.MULTILINE), [("OK", "24")])
@@ -79,7 +83,7 @@ class Metrics(unittest.TestCase):
                 for target in panel["targets"]:
                     queries += 1
                     expression = panels.expand(target["expr"], rate_seconds=15)
-                    series = self.prometheus.query_range(expression, self.started, self.ended, 1)
+                    series = self.prometheus.query_range(expression, self.started, self.ended, STEP_SECONDS)
                     with self.subTest(f"{title}: {panel['title']}: {expression}"):
                         self.assertTrue(any(math.isfinite(value) for _, points in series for _, value in points))
                         for label in re.findall(r"{{(\w+)}}", target["legendFormat"]):
