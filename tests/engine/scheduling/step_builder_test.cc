@@ -29,6 +29,19 @@ class StepBuilderTest : public testing::Test {
     return sequence;
   }
 
+  /// Of so many sequences that decode by their labels, each measured in this step.
+  std::vector<Span> ProbedSpans(int count) {
+    std::vector<Span> spans;
+    for (int i = 0; i < count; ++i) {
+      Sequence& sequence = Make({.prompt = 3 + i,
+                                 .attention = {.kind = SelectionKind::kLabels},
+                                 .recall = {.interval_tokens = 1}});
+      BeginToDecode(sequence);
+      spans.push_back(sequence.NextSpan(1));
+    }
+    return spans;
+  }
+
   NoMemory memory_;
   KvStore store_{32, 4, memory_};
   Sequences made_;
@@ -104,14 +117,7 @@ TEST_F(StepBuilderTest, ForksChooseFromTheirParentsRowWithNumbersOfTheirOwn) {
 }
 
 TEST_F(StepBuilderTest, ProbesAreOrderedByLayerAndKnowWhomTheyMeasure) {
-  std::vector<Span> spans;
-  for (int i = 0; i < 8; ++i) {
-    Sequence& sequence = Make({.prompt = 3 + i,
-                               .attention = {.kind = SelectionKind::kLabels},
-                               .recall = {.interval_tokens = 1}});
-    BeginToDecode(sequence);
-    spans.push_back(sequence.NextSpan(1));
-  }
+  const std::vector<Span> spans = ProbedSpans(8);
   builder_.Build(spans);
   const StepBatch& batch = builder_.batch();
   ASSERT_EQ(batch.recall_probes.size(), 8u);
@@ -125,14 +131,7 @@ TEST_F(StepBuilderTest, ProbesAreOrderedByLayerAndKnowWhomTheyMeasure) {
 }
 
 TEST_F(StepBuilderTest, ProbesAreOfLayersWhoseRowsMaySelect) {
-  std::vector<Span> spans;
-  for (int i = 0; i < 8; ++i) {
-    Sequence& sequence = Make({.prompt = 3 + i,
-                               .attention = {.kind = SelectionKind::kLabels},
-                               .recall = {.interval_tokens = 1}});
-    BeginToDecode(sequence);
-    spans.push_back(sequence.NextSpan(1));
-  }
+  const std::vector<Span> spans = ProbedSpans(8);
   const auto layers = [&](const AttentionShape& shape) {
     StepBuilder builder(shape);
     builder.Build(spans);

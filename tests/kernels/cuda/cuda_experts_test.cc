@@ -5,26 +5,14 @@
 #include <vector>
 
 #include "gtest/gtest.h"
-#include "kernels/cuda/cuda_backend.h"
 #include "kernels/step_batch_builder.h"
+#include "tests/kernels/cuda/cuda_backend_fixture.h"
 #include "tests/kernels/expert_operators.h"
 
 namespace winnow::test {
 namespace {
 
-class CudaExpertsTest : public testing::Test {
- protected:
-  void SetUp() override {
-    absl::StatusOr<std::unique_ptr<Backend>> created = CreateCudaBackend();
-    if (created.status().code() == absl::StatusCode::kFailedPrecondition) {
-      GTEST_SKIP() << created.status().message();
-    }
-    ASSERT_TRUE(created.ok()) << created.status();
-    backend_ = *std::move(created);
-  }
-
-  std::unique_ptr<Backend> backend_;
-};
+class CudaExpertsTest : public CudaBackendTest {};
 
 TEST_F(CudaExpertsTest, RouteChoosesTheLargestLogitsAndGroupsThePairs) { TestRoute(*backend_); }
 

@@ -1,7 +1,7 @@
 //! Renders chat templates: a C interface for engine/text/chat_template.cc, which declares the same.
 //!
-//! The engine is minijinja, with operators, filters, methods and tests of our own: Python's results,
-//! limits on what they make, and texts that keep their authors (text.rs).
+//! The engine is minijinja, with operators, filters, methods and tests of our own: Python's
+//! results, limits on what they make, and texts that keep their authors (text.rs).
 
 mod call;
 mod checks;
