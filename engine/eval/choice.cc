@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <utility>
 
-#include "engine/eval/perplexity.h"
+#include "engine/eval/prediction.h"
 
 namespace winnow {
 namespace {

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <utility>
 
 namespace winnow {
 namespace {
@@ -18,14 +19,135 @@ std::vector<RecallProbe> ProbeEveryRow(int begin, int end, const AttentionShape&
   return probes;
 }
 
-}  // namespace
+bool IsDense(const AttentionPolicy& policy) { return policy.kind == SelectionKind::kAll; }
 
-double NegativeLogLikelihood(std::span<const float> logits, int32_t token) {
-  const float largest = *std::ranges::max_element(logits);
-  double sum = 0;
-  for (const float logit : logits) sum += std::exp(logit - largest);
-  return largest + std::log(sum) - logits[static_cast<size_t>(token)];
+size_t Likeliest(std::span<const float> logits) {
+  return static_cast<size_t>(std::ranges::max_element(logits) - logits.begin());
 }
+
+// What dense attention predicts in a window's second half, row by row.
+class DensePredictions {
+ public:
+  void Clear() {
+    logits_.clear();
+    losses_.clear();
+  }
+  void Add(std::span<const float> logits, double loss) {
+    logits_.insert(logits_.end(), logits.begin(), logits.end());
+    losses_.push_back(loss);
+  }
+  // Adds what a policy predicts in the row that was added `row`-th.
+  void Compare(size_t row, std::span<const float> logits, double loss,
+               DenseComparison* comparison) const {
+    const auto dense = std::span(logits_).subspan(row * logits.size(), logits.size());
+    comparison->loss.Add(loss - losses_[row]);
+    comparison->divergence.Add(Divergence(dense, logits));
+    comparison->agreement.Add(Likeliest(dense) == Likeliest(logits) ? 1 : 0);
+  }
+
+ private:
+  std::vector<float> logits_;  // [rows, vocab]
+  std::vector<double> losses_;
+};
+
+// Predicts one window after another. Results hold sums until Finish.
+class WindowScorer {
+ public:
+  WindowScorer(ForwardPass& model, std::span<const AttentionPolicy> policies,
+               const PerplexityOptions& options, const RowsObserver& observer)
+      : model_(model),
+        runner_(model, FirstBlocks(options.context, options.block_tokens), options.step_rows),
+        context_(options.context),
+        half_(options.context / 2),
+        probes_(ProbeEveryRow(half_, context_, model.attention_shape())) {
+    runner_.set_observer(observer);
+    for (const AttentionPolicy& policy : policies) {
+      PerplexityResult& result = results_.emplace_back();
+      result.policy = policy;
+      result.recall = 0;
+    }
+    const auto dense = std::ranges::find_if(policies, IsDense);
+    if (dense == policies.end()) return;
+    dense_ = &results_[static_cast<size_t>(dense - policies.begin())];
+    for (PerplexityResult& result : results_) {
+      if (!IsDense(result.policy)) result.from_dense.emplace();
+    }
+  }
+
+  absl::Status Score(std::span<const int32_t> window) {
+    const absl::Status status =
+        runner_.Compute({.tokens = window.first(static_cast<size_t>(half_)),
+                         .logits_from = half_ - 1,
+                         .visit = [&](int, std::span<const float> logits) {
+                           first_logits_.assign(logits.begin(), logits.end());
+                         }});
+    if (!status.ok()) return status;
+    predictions_.Clear();
+    if (dense_ != nullptr) {
+      if (absl::Status scored = ScoreHalf(window, dense_); !scored.ok()) return scored;
+    }
+    for (PerplexityResult& result : results_) {
+      if (&result == dense_) continue;
+      if (absl::Status scored = ScoreHalf(window, &result); !scored.ok()) return scored;
+    }
+    return absl::OkStatus();
+  }
+
+  std::vector<PerplexityResult> Finish() && {
+    for (PerplexityResult& result : results_) {
+      const auto tokens = static_cast<double>(result.tokens);
+      result.loss /= tokens;
+      result.perplexity = std::exp(result.loss);
+      result.recall /= tokens;
+    }
+    return std::move(results_);
+  }
+
+ private:
+  absl::Status ScoreHalf(std::span<const int32_t> window, PerplexityResult* result) {
+    const Selection selection = SelectionOf(result->policy);
+    std::vector<float> recalls(probes_.size(), 1.0f);
+    const auto visit = [&](int row, std::span<const float> logits) {
+      if (row + 1 == context_) return;
+      const double loss = NegativeLogLikelihood(logits, window[static_cast<size_t>(row) + 1]);
+      result->loss += loss;
+      if (result->from_dense) {
+        predictions_.Compare(static_cast<size_t>(row + 1 - half_), logits, loss,
+                             &*result->from_dense);
+      } else if (result == dense_ && results_.size() > 1) {
+        predictions_.Add(logits, loss);
+      }
+    };
+    visit(half_ - 1, first_logits_);
+    const absl::Status status = runner_.Compute(
+        {.tokens = window,
+         .begin = half_,
+         .selection = selection,
+         .logits_from = half_,
+         .visit = visit,
+         .probes = IsDense(result->policy) ? std::span<const RecallProbe>() : std::span(probes_),
+         .recalls = recalls});
+    if (!status.ok()) return status;
+    result->tokens += context_ - half_;
+    for (const float recall : recalls) result->recall += recall;
+    for (int row = half_; row < context_; ++row) {
+      result->traffic += model_.Traffic(selection, row + 1);
+    }
+    return absl::OkStatus();
+  }
+
+  ForwardPass& model_;
+  SequenceRunner runner_;
+  const int context_;
+  const int half_;
+  const std::vector<RecallProbe> probes_;
+  std::vector<PerplexityResult> results_;
+  PerplexityResult* dense_ = nullptr;  // of results_, if it is there
+  std::vector<float> first_logits_;    // of the window's first half: its last row
+  DensePredictions predictions_;       // of the window
+};
+
+}  // namespace
 
 int64_t PerplexityRows(const PerplexityOptions& options, int policies) {
   const int half = options.context / 2;
@@ -35,61 +157,14 @@ int64_t PerplexityRows(const PerplexityOptions& options, int policies) {
 absl::StatusOr<std::vector<PerplexityResult>> EvalPerplexity(
     ForwardPass& model, std::span<const int32_t> text, std::span<const AttentionPolicy> policies,
     const PerplexityOptions& options, const RowsObserver& observer) {
-  const int half = options.context / 2;
-  SequenceRunner runner(model, FirstBlocks(options.context, options.block_tokens),
-                        options.step_rows);
-  runner.set_observer(observer);
-  const std::vector<RecallProbe> probes =
-      ProbeEveryRow(half, options.context, model.attention_shape());
-  std::vector<PerplexityResult> results;
-  for (const AttentionPolicy& policy : policies) results.push_back({.policy = policy});
-  std::vector<double> recall_sums(policies.size());
-
-  for (int w = 0; w < options.windows; ++w) {
-    const auto window = text.subspan(static_cast<size_t>(w) * static_cast<size_t>(options.context),
-                                     static_cast<size_t>(options.context));
-    double loss = 0;
-    const auto score = [&](int position, std::span<const float> logits) {
-      if (position + 1 == options.context) return;
-      loss += NegativeLogLikelihood(logits, window[static_cast<size_t>(position) + 1]);
-    };
-    if (absl::Status status = runner.Compute({.tokens = window.first(static_cast<size_t>(half)),
-                                              .logits_from = half - 1,
-                                              .visit = score});
-        !status.ok()) {
+  WindowScorer scorer(model, policies, options, observer);
+  const auto context = static_cast<size_t>(options.context);
+  for (size_t w = 0; w < static_cast<size_t>(options.windows); ++w) {
+    if (absl::Status status = scorer.Score(text.subspan(w * context, context)); !status.ok()) {
       return status;
     }
-    const double first_loss = loss;
-    for (size_t p = 0; p < policies.size(); ++p) {
-      PerplexityResult& result = results[p];
-      const Selection selection = SelectionOf(policies[p]);
-      const bool dense = selection.kind == SelectionKind::kAll;
-      std::vector<float> recalls(probes.size(), 1.0f);
-      loss = first_loss;
-      const absl::Status status =
-          runner.Compute({.tokens = window,
-                          .begin = half,
-                          .selection = selection,
-                          .logits_from = half,
-                          .visit = score,
-                          .probes = dense ? std::span<const RecallProbe>() : probes,
-                          .recalls = recalls});
-      if (!status.ok()) return status;
-      result.loss += loss;
-      result.tokens += options.context - half;
-      for (const float recall : recalls) recall_sums[p] += recall;
-      for (int position = half; position < options.context; ++position) {
-        result.traffic += model.Traffic(selection, position + 1);
-      }
-    }
   }
-  for (size_t p = 0; p < results.size(); ++p) {
-    const auto tokens = static_cast<double>(results[p].tokens);
-    results[p].loss /= tokens;
-    results[p].perplexity = std::exp(results[p].loss);
-    results[p].recall = recall_sums[p] / tokens;
-  }
-  return results;
+  return std::move(scorer).Finish();
 }
 
 }  // namespace winnow

@@ -1,11 +1,13 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <vector>
 
 #include "absl/status/statusor.h"
 #include "engine/attention/policy.h"
+#include "engine/eval/prediction.h"
 #include "engine/eval/sequence_runner.h"
 #include "engine/model/forward_pass.h"
 
@@ -28,11 +30,15 @@ struct PerplexityResult {
   KvTraffic traffic = {};  ///< of all rows through the decode path
   /// Mean share of the true softmax mass that selections held, sampled once in every row.
   double recall = 1;
+  /// Over the scored tokens; none of the dense policy, or where it was not evaluated.
+  std::optional<DenseComparison> from_dense;
 };
 
 /// Predicts windows text[w context, (w + 1) context) through each policy. The first half of a
 /// window is computed densely, once for all policies; every token of the second half goes through
-/// the decode path and is scored. Its first token is predicted by the last dense row.
+/// the decode path and is scored. Its first token is predicted by the last dense row. With a dense
+/// policy among them others are compared with it, for which the logits of half a window are kept,
+/// context / 2 * vocab floats.
 /// REQUIRES: `text` holds options.windows * options.context tokens. An error means that the device
 /// failed.
 absl::StatusOr<std::vector<PerplexityResult>> EvalPerplexity(
@@ -41,8 +47,5 @@ absl::StatusOr<std::vector<PerplexityResult>> EvalPerplexity(
 
 /// Rows that EvalPerplexity computes, for a progress bar.
 int64_t PerplexityRows(const PerplexityOptions& options, int policies);
-
-/// -log softmax(logits)[token].
-double NegativeLogLikelihood(std::span<const float> logits, int32_t token);
 
 }  // namespace winnow

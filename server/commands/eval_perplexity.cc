@@ -1,3 +1,4 @@
+#include <cmath>
 #include <cstdio>
 #include <nlohmann/json.hpp>
 #include <optional>
@@ -6,8 +7,8 @@
 #include <vector>
 
 #include "absl/status/status.h"
-#include "absl/strings/str_format.h"
 #include "engine/eval/perplexity.h"
+#include "engine/eval/prediction.h"
 #include "server/commands/eval_commands.h"
 #include "server/commands/eval_support.h"
 #include "server/commands/progress.h"
@@ -21,17 +22,28 @@ struct PerplexityFlags {
   PerplexityOptions options = {.step_rows = kEvalStepRows};
 };
 
-/// Perplexity of the dense policy, none if it was not evaluated.
-std::optional<double> DensePerplexity(const std::vector<PerplexityResult>& results) {
-  for (const PerplexityResult& result : results) {
-    if (result.policy.kind == SelectionKind::kAll) return result.perplexity;
-  }
-  return std::nullopt;
+/// By how many percent the policy's perplexity exceeds dense attention's.
+struct Increase {
+  explicit Increase(const SampleMean& loss)
+      : percent(100 * std::expm1(loss.mean())),
+        standard_error(100 * std::exp(loss.mean()) * loss.standard_error()) {}
+
+  double percent;
+  double standard_error;
+};
+
+void AddComparison(const DenseComparison& comparison, nlohmann::ordered_json* json) {
+  const Increase increase(comparison.loss);
+  (*json)["perplexity_increase_percent"] = increase.percent;
+  (*json)["perplexity_increase_percent_error"] = increase.standard_error;
+  (*json)["divergence"] = comparison.divergence.mean();
+  (*json)["divergence_error"] = comparison.divergence.standard_error();
+  (*json)["top1_agreement"] = comparison.agreement.mean();
+  (*json)["top1_agreement_error"] = comparison.agreement.standard_error();
 }
 
 void PrintPerplexityJson(const std::vector<PerplexityResult>& results, const EvalModel& model,
                          const PerplexityOptions& options) {
-  const std::optional<double> dense = DensePerplexity(results);
   nlohmann::ordered_json list = nlohmann::ordered_json::array();
   for (const PerplexityResult& result : results) {
     nlohmann::ordered_json json = {{"policy", std::string(PolicyName(result.policy.kind))},
@@ -41,7 +53,7 @@ void PrintPerplexityJson(const std::vector<PerplexityResult>& results, const Eva
                                    {"kv_bytes_read", result.traffic.bytes()},
                                    {"kv_bytes_dense", result.traffic.equivalent_bytes}};
     AddPolicy(result.policy, model, &json);
-    if (dense) json["perplexity_increase_percent"] = 100 * (result.perplexity / *dense - 1);
+    if (result.from_dense) AddComparison(*result.from_dense, &json);
     json["scored_tokens"] = result.tokens;
     list.push_back(std::move(json));
   }
@@ -50,23 +62,34 @@ void PrintPerplexityJson(const std::vector<PerplexityResult>& results, const Eva
   PrintJson(json);
 }
 
+void PrintComparison(const std::optional<DenseComparison>& comparison) {
+  if (!comparison) {
+    std::printf(" %18s %18s %15s", "", "", "");
+    return;
+  }
+  const Increase increase(comparison->loss);
+  std::printf(" %+8.2f ± %5.2f %% %8.5f ± %7.5f %6.2f ± %4.2f %%", increase.percent,
+              increase.standard_error, comparison->divergence.mean(),
+              comparison->divergence.standard_error(), 100 * comparison->agreement.mean(),
+              100 * comparison->agreement.standard_error());
+}
+
 void PrintPerplexityTable(const std::vector<PerplexityResult>& results) {
-  const std::optional<double> dense = DensePerplexity(results);
-  std::printf("%-24s %10s %9s %8s %8s %14s %8s\n", "policy", "perplexity", "vs dense", "budget",
-              "recall", "KV read", "of dense");
+  std::printf("%-24s %10s %18s %18s %15s %8s %8s %14s %8s\n", "policy", "perplexity", "vs dense",
+              "divergence", "top-1 as dense", "budget", "recall", "KV read", "of dense");
   for (const PerplexityResult& result : results) {
     const KvTraffic& traffic = result.traffic;
-    std::printf(
-        "%-24s %10.3f %9s %6.2f %% %8.4f %11.3f MB %6.2f %%\n", Title(result.policy).c_str(),
-        result.perplexity,
-        dense ? absl::StrFormat("%+.2f %%", 100 * (result.perplexity / *dense - 1)).c_str() : "",
-        100 * BudgetFraction(traffic), result.recall,
-        static_cast<double>(traffic.bytes()) / static_cast<double>(result.tokens) / 1e6,
-        100.0 * static_cast<double>(traffic.bytes()) /
-            static_cast<double>(traffic.equivalent_bytes));
+    std::printf("%-24s %10.3f", Title(result.policy).c_str(), result.perplexity);
+    PrintComparison(result.from_dense);
+    std::printf(" %6.2f %% %8.4f %11.3f MB %6.2f %%\n", 100 * BudgetFraction(traffic),
+                result.recall,
+                static_cast<double>(traffic.bytes()) / static_cast<double>(result.tokens) / 1e6,
+                100 * ReadFraction(traffic));
   }
-  std::printf("%lld tokens scored by each policy; KV read is per token, labels included\n",
-              static_cast<long long>(results[0].tokens));
+  std::printf(
+      "%lld tokens scored by each policy; KV read is per token, labels included; divergence is "
+      "KL(dense || policy) in nats; ± one standard error, tokens taken for independent\n",
+      static_cast<long long>(results[0].tokens));
 }
 
 absl::Status EvaluatePerplexity(const PerplexityFlags& flags) {

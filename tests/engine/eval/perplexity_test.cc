@@ -1,5 +1,6 @@
 #include "engine/eval/perplexity.h"
 
+#include <algorithm>
 #include <cmath>
 #include <numeric>
 #include <vector>
@@ -40,12 +41,14 @@ std::vector<PerplexityResult> Evaluate(std::span<const int32_t> text,
   return *std::move(results);
 }
 
-/// Mean loss of the second half of `window`, one token a step, in a pool of its own.
-double LossTokenByToken(std::span<const int32_t> window, const AttentionPolicy& policy) {
+/// What predicts the second half of `window`, row by row: log-probabilities by one token a step, in
+/// a pool of its own.
+std::vector<std::vector<double>> PredictTokenByToken(std::span<const int32_t> window,
+                                                     const AttentionPolicy& policy) {
   RandomModel model(kContext);
   std::vector<int32_t> blocks(static_cast<size_t>(model.transformer().pools().Layer(0).blocks));
   std::iota(blocks.rbegin(), blocks.rend(), 0);
-  double loss = 0;
+  std::vector<std::vector<double>> rows;
   for (int position = 0; position + 1 < kContext; ++position) {
     const std::vector<int32_t> positions = {position};
     const std::vector<int32_t> query_begin = {0, 1};
@@ -64,10 +67,10 @@ double LossTokenByToken(std::span<const int32_t> window, const AttentionPolicy& 
     if (position + 1 < kHalf) continue;
     double sum = 0;
     for (const float logit : logits) sum += std::exp(double{logit});
-    const int32_t next = window[static_cast<size_t>(position) + 1];
-    loss += std::log(sum) - logits[static_cast<size_t>(next)];
+    std::vector<double>& row = rows.emplace_back();
+    for (const float logit : logits) row.push_back(logit - std::log(sum));
   }
-  return loss / (kContext - kHalf);
+  return rows;
 }
 
 TEST(PerplexityTest, IsThatOfDecodingTheSecondHalvesTokenByToken) {
@@ -76,13 +79,33 @@ TEST(PerplexityTest, IsThatOfDecodingTheSecondHalvesTokenByToken) {
   ASSERT_EQ(results.size(), Policies().size());
   for (const PerplexityResult& result : results) {
     SCOPED_TRACE(PolicyName(result.policy.kind));
-    const double loss =
-        (LossTokenByToken(std::span(text).first(kContext), result.policy) +
-         LossTokenByToken(std::span(text).subspan(kContext, kContext), result.policy)) /
-        2;
-    EXPECT_NEAR(result.loss, loss, 1e-6);
-    EXPECT_NEAR(result.perplexity, std::exp(loss), 1e-5 * std::exp(loss));
-    EXPECT_EQ(result.tokens, 2 * (kContext - kHalf));
+    double loss = 0, dense_loss = 0, divergence = 0, same = 0;
+    for (int w = 0; w < 2; ++w) {
+      const auto window = std::span(text).subspan(static_cast<size_t>(w * kContext), kContext);
+      const auto rows = PredictTokenByToken(window, result.policy);
+      const auto dense = PredictTokenByToken(window, {});
+      for (size_t i = 0; i < rows.size(); ++i) {
+        const auto next = static_cast<size_t>(window[kHalf + i]);
+        loss -= rows[i][next];
+        dense_loss -= dense[i][next];
+        for (size_t j = 0; j < rows[i].size(); ++j) {
+          divergence += std::exp(dense[i][j]) * (dense[i][j] - rows[i][j]);
+        }
+        same += std::ranges::max_element(rows[i]) - rows[i].begin() ==
+                std::ranges::max_element(dense[i]) - dense[i].begin();
+      }
+    }
+    const int tokens = 2 * (kContext - kHalf);
+    EXPECT_NEAR(result.loss, loss / tokens, 1e-6);
+    EXPECT_NEAR(result.perplexity, std::exp(loss / tokens), 1e-5 * result.perplexity);
+    EXPECT_EQ(result.tokens, tokens);
+    ASSERT_EQ(result.from_dense.has_value(), result.policy.kind != SelectionKind::kAll);
+    if (!result.from_dense) continue;
+    EXPECT_NEAR(result.from_dense->loss.mean(), (loss - dense_loss) / tokens, 1e-6);
+    EXPECT_NEAR(result.from_dense->divergence.mean(), divergence / tokens, 1e-6);
+    EXPECT_NEAR(result.from_dense->agreement.mean(), same / tokens, 1e-12);
+    EXPECT_GT(result.from_dense->divergence.mean(), 1e-4);
+    EXPECT_LT(result.from_dense->agreement.mean(), 1);
   }
 }
 
@@ -103,6 +126,10 @@ TEST(PerplexityTest, SparsityOfOneIsDense) {
     SCOPED_TRACE(PolicyName(result.policy.kind));
     EXPECT_EQ(result.loss, results[0].loss);
     EXPECT_EQ(result.recall, 1);
+    if (result.from_dense) {
+      EXPECT_EQ(result.from_dense->divergence.mean(), 0);
+      EXPECT_EQ(result.from_dense->agreement.mean(), 1);
+    }
     EXPECT_EQ(result.traffic.bytes(), result.traffic.equivalent_bytes);
     EXPECT_EQ(result.traffic.attended_tokens, result.traffic.context_tokens);
   }
@@ -129,6 +156,19 @@ TEST(PerplexityTest, PoliciesDoNotDependOnThoseBeforeThem) {
     const auto alone = Evaluate(text, std::span(Policies()).subspan(p, 1), Options(2));
     EXPECT_EQ(alone[0].loss, together[p].loss) << "policy " << p;
     EXPECT_EQ(alone[0].recall, together[p].recall) << "policy " << p;
+    EXPECT_FALSE(alone[0].from_dense) << "there is no dense one to compare with";
+  }
+}
+
+TEST(PerplexityTest, DenseNeedNotComeFirst) {
+  const std::vector<int32_t> text = RandomModel::Tokens(2 * kContext);
+  const std::vector<AttentionPolicy> turned(Policies().rbegin(), Policies().rend());
+  const auto expected = Evaluate(text, Policies(), Options(2));
+  const auto results = Evaluate(text, turned, Options(2));
+  for (size_t p = 1; p < expected.size(); ++p) {
+    const PerplexityResult& result = results[expected.size() - 1 - p];
+    EXPECT_EQ(result.loss, expected[p].loss) << "policy " << p;
+    EXPECT_EQ(result.from_dense->divergence.mean(), expected[p].from_dense->divergence.mean());
   }
 }
 
