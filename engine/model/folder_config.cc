@@ -22,7 +22,6 @@
 namespace winnow {
 namespace {
 
-constexpr int64_t kMaxConfigBytes = 4 << 20;
 constexpr double kMaxScale = 1e6;
 
 /// Which layers have a sliding window where a file has no layer_types.
@@ -133,11 +132,6 @@ void ReadHeadDim(JsonFields& fields, const FolderFamily& family, ModelConfig& co
 void RefuseUnsupported(JsonFields& fields) {
   for (const char* key : {"attention_bias", "mlp_bias", "use_bidirectional_attention"}) {
     if (fields.Bool(key, false)) fields.Unimplemented(absl::StrCat(key, " is not supported"));
-  }
-  if (fields.Has("quantization_config")) {
-    fields.Unimplemented(
-        "quantization_config is not supported: the weights are quantised in a "
-        "way that Winnow does not read");
   }
 }
 

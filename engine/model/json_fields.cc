@@ -18,6 +18,14 @@ const Json& EmptyObject() {
 
 bool JsonFields::Has(std::string_view key) const { return Find(key) != nullptr; }
 
+std::vector<std::string> JsonFields::Keys() const {
+  std::vector<std::string> keys;
+  for (const auto& [key, value] : object_.items()) {
+    if (!value.is_null()) keys.push_back(key);
+  }
+  return keys;
+}
+
 int JsonFields::Int(std::string_view key, int min, int max, std::optional<int> fallback) {
   const Json* value = Find(key);
   if (value == nullptr && fallback) return *fallback;

@@ -23,6 +23,9 @@ class JsonFields {
 
   bool Has(std::string_view key) const;
 
+  /// Of all members that are there.
+  std::vector<std::string> Keys() const;
+
   /// The integer under `key`, from `min` to `max`; when it is absent, `fallback` if there is one.
   int Int(std::string_view key, int min, int max, std::optional<int> fallback = std::nullopt);
 

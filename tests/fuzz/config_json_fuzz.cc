@@ -7,6 +7,7 @@
 
 #include "engine/base/check.h"
 #include "engine/model/folder_config.h"
+#include "engine/model/folder_quantization.h"
 #include "engine/model/json_file.h"
 #include "engine/model/model_spec.h"
 
@@ -14,6 +15,12 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   using namespace winnow;
   const auto json = ParseJsonObject("config.json", {reinterpret_cast<const char*>(data), size});
   if (!json.ok()) return 0;
+  const auto quantization = ParseFolderQuantization("folder/config.json", *json);
+  if (quantization.ok()) {
+    WINNOW_CHECK(quantization->bits == 0 || quantization->bits == 4 || quantization->bits == 8);
+    WINNOW_CHECK(quantization->group_size >= 0 && quantization->block_rows >= 0);
+    WINNOW_CHECK((quantization->block_rows == 0) == (quantization->block_columns == 0));
+  }
   const auto config = ParseFolderConfig("folder/config.json", *json, /*context=*/0);
   if (!config.ok()) return 0;
   WINNOW_CHECK(config->name == "folder");

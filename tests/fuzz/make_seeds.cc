@@ -5,6 +5,7 @@
 #include <fstream>
 #include <iostream>
 #include <limits>
+#include <map>
 #include <nlohmann/json.hpp>
 #include <span>
 #include <string>
@@ -314,9 +315,25 @@ void WriteConfigs(SeedFolder folder) {
     config.update(nlohmann::json::parse(more));
     folder.Add(config.dump());
   }
+  const nlohmann::json golden = LoadGolden("quantized.json");
+  for (const auto& matrix : golden["cases"]) {
+    nlohmann::json config = TinyFolder("llama").config;
+    config["quantization_config"] = matrix["quantization_config"];
+    folder.Add(config.dump());
+  }
 }
 
 void WriteSafetensorsFiles(SeedFolder folder) {
+  const nlohmann::json golden = LoadGolden("quantized.json");
+  for (const auto& matrix : golden["cases"]) {
+    std::map<std::string, FolderTensor> tensors;
+    for (const auto& [end, tensor] : matrix["tensors"].items()) {
+      FolderTensor& own = tensors["m." + end];
+      own = {tensor["dtype"], tensor["shape"], {}};
+      WINNOW_CHECK(absl::Base64Unescape(tensor["data"].get<std::string>(), &own.bytes));
+    }
+    folder.Add(WriteSafetensors(tensors));
+  }
   for (const char* type : {"F32", "BF16"}) {
     const std::string file = WriteSafetensors(TinyFolder("qwen2", type).tensors);
     WINNOW_CHECK(ParseSafetensors(std::as_bytes(std::span(file))).ok());

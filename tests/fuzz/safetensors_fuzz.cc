@@ -1,13 +1,48 @@
-// A safetensors file of any bytes: what is accepted has tensors that fill its data.
+// A safetensors file of any bytes: what is accepted has tensors that fill its data, and its
+// quantised matrices can be widened.
 
 #include <cstdint>
 #include <set>
 #include <span>
 #include <string>
+#include <vector>
 
 #include "engine/base/check.h"
 #include "engine/model/folder_names.h"
+#include "engine/model/quantized_folder.h"
 #include "engine/model/safetensors.h"
+
+namespace winnow {
+namespace {
+
+/// As the seeds are.
+std::vector<FolderQuantization> Quantizations() {
+  using Method = FolderQuantization::Method;
+  return {{.method = Method::kFp8, .block_rows = 8, .block_columns = 16},
+          {.method = Method::kAwq, .bits = 4, .group_size = 32},
+          {.method = Method::kGptq, .bits = 4, .group_size = 32, .zero_offset = 1},
+          {.method = Method::kGptq, .bits = 8, .group_size = 32, .is_permuted = true},
+          {.method = Method::kGptq, .bits = 4}};
+}
+
+void WidenQuantized(const std::vector<SafetensorsTensor>& tensors) {
+  constexpr int64_t kMaxWeights = 1 << 20;
+  SafetensorsMap by_name;
+  for (const SafetensorsTensor& tensor : tensors) by_name.emplace(tensor.name, tensor);
+  for (const FolderQuantization& quantization : Quantizations()) {
+    const auto opened = OpenQuantizedMatrices("folder", quantization, by_name);
+    if (!opened.ok()) continue;
+    for (const auto& [name, matrix] : opened->matrices) {
+      WINNOW_CHECK(matrix->rows() > 0 && matrix->columns() > 0);
+      if (matrix->rows() * matrix->columns() > kMaxWeights) continue;
+      std::vector<float> widened(static_cast<size_t>(matrix->rows() * matrix->columns()));
+      matrix->Widen(widened.data());
+    }
+  }
+}
+
+}  // namespace
+}  // namespace winnow
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   using namespace winnow;
@@ -36,5 +71,6 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     }
   }
   WINNOW_CHECK(next == end);
+  WidenQuantized(*tensors);
   return 0;
 }

@@ -41,6 +41,10 @@ constexpr const char* kModels[] = {"llama",     "llama_linear", "llama3", "llama
                                    "mistral",   "mixtral",      "qwen2",  "qwen3",
                                    "qwen3_moe", "phi3",         "gemma2", "gemma3"};
 
+/// The folders in kFolder that are quantised; there are no GGUF files of them.
+constexpr const char* kQuantizedModels[] = {"llama_fp8", "llama_gptq", "mixtral_awq", "qwen2_gptq8",
+                                            "qwen3_fp8"};
+
 /// How near logits must come to those of transformers.
 struct Tolerance {
   double logits;  ///< largest difference, in deviations of a row's logits
@@ -222,13 +226,17 @@ TEST_P(FamiliesTest, CudaComputesWhatTransformersDoes) {
   ExpectGolden(model(), file(), **backend, "CUDA", kBf16);
 }
 
+std::string TestName(const testing::TestParamInfo<std::tuple<const char*, const char*>>& test) {
+  const bool is_gguf = std::get<1>(test.param)[0] != '\0';
+  return std::string(std::get<0>(test.param)) + (is_gguf ? "_gguf" : "_folder");
+}
+
 INSTANTIATE_TEST_SUITE_P(Models, FamiliesTest,
                          testing::Combine(testing::ValuesIn(kModels), testing::Values(".gguf", "")),
-                         [](const auto& test) {
-                           const bool is_gguf = std::get<1>(test.param)[0] != '\0';
-                           return std::string(std::get<0>(test.param)) +
-                                  (is_gguf ? "_gguf" : "_folder");
-                         });
+                         TestName);
+INSTANTIATE_TEST_SUITE_P(Quantized, FamiliesTest,
+                         testing::Combine(testing::ValuesIn(kQuantizedModels), testing::Values("")),
+                         TestName);
 
 }  // namespace
 }  // namespace winnow

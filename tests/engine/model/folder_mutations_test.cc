@@ -123,7 +123,7 @@ TEST_F(FolderMutationsTest, FeaturesThatAreLackingAreNamed) {
   const std::pair<const char*, nlohmann::json> features[] = {
       {"attention_bias", true},
       {"mlp_bias", true},
-      {"quantization_config", {{"quant_method", "gptq"}}},
+      {"quantization_config", {{"quant_method", "bitsandbytes"}}},
       {"hidden_act", "gelu"},
       {"model_type", "mamba"},
       {"head_dim", 17},
