@@ -252,7 +252,8 @@ struct RandomExperts {
   std::vector<float> logits;
 };
 
-/// `tolerance` is of the root of the mean square of fp32 results.
+/// Of many rows every fifth output is computed, others for each expert. `tolerance` is of the root
+/// of the mean square of fp32 results.
 inline void TestExpertMatMul(Backend& backend, DataType type, double tolerance) {
   const int64_t columns = BlockElements(type) == 1 ? 200 : 512;
   std::mt19937 random(22);
@@ -285,7 +286,8 @@ inline void TestExpertMatMul(Backend& backend, DataType type, double tolerance) 
       double rounded_error = 0;
       double scale = 0;
       for (int e = 0; e < shape.experts; ++e) {
-        for (int64_t n = 0; n < shape.outputs; ++n) {
+        const int64_t stride = shape.rows < 40 ? 1 : 5;
+        for (int64_t n = e % stride; n < shape.outputs; n += stride) {
           const std::vector<double> row = experts.Row(e, n, activation);
           for (int64_t pair = 0; pair < pairs; ++pair) {
             if (ids[static_cast<size_t>(pair)] != e) continue;

@@ -180,7 +180,7 @@ TEST(TokenizerMemoryTest, NoAllocationIsMuchLargerThanTheText) {
     files.back().pre = pre;
   }
 
-  constexpr size_t kBytes = 1 << 20;
+  constexpr size_t kBytes = 1 << 18;
   std::mt19937 rng(3);
   std::string base64(kBytes, ' '), word = base64, invalid = base64, lines = base64;
   for (char& c : base64) {

@@ -138,10 +138,10 @@ TEST_P(TokenizerJsonGoldenTest, AnyBytesBecomeTokensOfTheVocabulary) {
 }
 
 // Quadratic time would be minutes.
-TEST_P(TokenizerJsonGoldenTest, ATextOfAMegabyteWithoutASpaceIsEncodedInMoments) {
+TEST_P(TokenizerJsonGoldenTest, ALongTextWithoutASpaceIsEncodedInMoments) {
   for (const char* piece : {"ab", "7", "\u6F22", "\xff"}) {
     std::string text;
-    while (text.size() < 1 << 20) text += piece;
+    while (text.size() < 1 << 18) text += piece;
     const Ids tokens = tokenizer_->Encode(text, true, false);
     EXPECT_LE(tokens.size(), 2 * text.size());
   }
