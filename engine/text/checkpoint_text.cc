@@ -133,6 +133,8 @@ absl::StatusOr<CheckpointText> CheckpointText::FromFolder(const std::string& fol
   if (!config.ok()) return config.status();
   auto jinja = ReadFile(folder, "chat_template.jinja", ReadText);
   if (!jinja.ok()) return jinja.status();
+  auto tool_use = ReadFile(folder, "additional_chat_templates/tool_use.jinja", ReadText);
+  if (!tool_use.ok()) return tool_use.status();
   auto generation = ReadFile(folder, "generation_config.json", ReadGenerationConfig);
   if (!generation.ok()) return generation.status();
 
@@ -142,10 +144,16 @@ absl::StatusOr<CheckpointText> CheckpointText::FromFolder(const std::string& fol
   if (*config) {
     if (absl::Status status = Apply(**config, vocabulary); !status.ok()) return status;
     text.chat_template = (*config)->chat_template;
+    text.tool_use_template = (*config)->tool_use_template;
   }
-  if (*jinja) text.chat_template = **jinja;
+  if (*jinja) {
+    text.chat_template = *std::move(*jinja);
+    text.tool_use_template = *std::move(tool_use);
+  }
   if (absl::Status status = Fit(vocab_size, vocabulary); !status.ok()) return status;
-  TypeMarkers(text.chat_template.value_or(""), vocabulary);
+  TypeMarkers(
+      absl::StrCat(text.chat_template.value_or(""), "\n", text.tool_use_template.value_or("")),
+      vocabulary);
   std::vector<int32_t> ends = {vocabulary.eos_token};
   if (*generation) {
     text.sampling = (*generation)->sampling;

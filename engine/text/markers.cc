@@ -72,8 +72,8 @@ bool IsTurnEnd(std::string_view spelling) {
   return std::find(kTurnEnds.begin(), kTurnEnds.end(), spelling) != kTurnEnds.end();
 }
 
-void TypeMarkers(std::string_view chat_template, Vocabulary& vocabulary) {
-  const absl::flat_hash_set<std::string> written = Bracketed(chat_template);
+void TypeMarkers(std::string_view chat_templates, Vocabulary& vocabulary) {
+  const absl::flat_hash_set<std::string> written = Bracketed(chat_templates);
   for (size_t i = 0; i < vocabulary.tokens.size(); ++i) {
     const std::string& spelling = vocabulary.tokens[i];
     const auto token = static_cast<int32_t>(i);

@@ -13,14 +13,14 @@ std::string ReadSpelling(const JsonValue& json) {
   return json.IsObject() ? json["content"].String() : json.String("");
 }
 
-std::optional<std::string> ReadTemplate(const JsonValue& json) {
-  if (json.IsNull()) return std::nullopt;
-  if (!json.IsArray()) return json.String();
-  for (size_t i = 0; i < json.size(); ++i) {
+void ReadTemplates(const JsonValue& json, TokenizerConfig& config) {
+  if (!json.IsNull() && !json.IsArray()) config.chat_template = json.String();
+  for (size_t i = 0; json.IsArray() && i < json.size(); ++i) {
     const JsonValue entry = json.At(i);
-    if (entry["name"].String() == "default") return entry["template"].String();
+    const std::string name = entry["name"].String();
+    if (name == "default") config.chat_template = entry["template"].String();
+    if (name == "tool_use") config.tool_use_template = entry["template"].String();
   }
-  return std::nullopt;
 }
 
 }  // namespace
@@ -36,7 +36,7 @@ absl::StatusOr<TokenizerConfig> ReadTokenizerConfig(std::string_view text) {
   config.eos = ReadSpelling(json["eos_token"]);
   config.unknown = ReadSpelling(json["unk_token"]);
   if (const JsonValue adds = json["add_bos_token"]; !adds.IsNull()) config.adds_bos = adds.Bool();
-  config.chat_template = ReadTemplate(json["chat_template"]);
+  ReadTemplates(json["chat_template"], config);
   const JsonValue added = json["added_tokens_decoder"];
   if (!added.IsNull() && !added.IsObject()) added.Fault("is no object");
   if (added.IsObject()) {

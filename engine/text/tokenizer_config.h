@@ -16,7 +16,8 @@ struct TokenizerConfig {
   std::string bos, eos, unknown;
   std::optional<bool> adds_bos;  ///< unset: as the tokenizer's own file says
   std::vector<AddedTokenEntry> added;
-  std::optional<std::string> chat_template;  ///< of several the one named "default"
+  /// Chat templates: of several those named "default" and "tool_use".
+  std::optional<std::string> chat_template, tool_use_template;
 };
 
 /// Reads a tokenizer_config.json. `add_eos_token` is left out: a text that is served is continued.

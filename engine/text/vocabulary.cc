@@ -263,8 +263,12 @@ absl::StatusOr<Vocabulary> ReadVocabulary(const GgufFile& file) {
   vocabulary.bos_token = ids[0];
   vocabulary.eos_token = ids[1];
   vocabulary.unknown_token = ids[2];
-  const absl::StatusOr<std::string> chat_template = file.GetString("tokenizer.chat_template");
-  TypeMarkers(chat_template.ok() ? *chat_template : "", vocabulary);
+  std::string templates;
+  for (const char* key : {"tokenizer.chat_template", "tokenizer.chat_template.tool_use"}) {
+    if (const auto jinja = file.GetString(key); jinja.ok())
+      absl::StrAppend(&templates, *jinja, "\n");
+  }
+  TypeMarkers(templates, vocabulary);
   vocabulary.end_of_generation = EndOfGenerationTokens(vocabulary, {ids[1], ids[3], ids[4]});
 
   std::optional<bool> add_bos;

@@ -2,6 +2,7 @@
 
 #include "engine/text/checkpoint_text.h"
 
+#include <filesystem>
 #include <functional>
 #include <nlohmann/json.hpp>
 #include <string>
@@ -34,8 +35,9 @@ struct Files {
     "chat_template": "{{ '<tool>' }}"})");
   Json generation = Json::parse(R"({"eos_token_id": [2, 6], "temperature": 0.6, "top_p": 0.9,
     "top_k": 20, "repetition_penalty": 1.05})");
-  std::string model = {};  ///< tokenizer.model
-  std::string jinja = {};  ///< chat_template.jinja
+  std::string model = {};       ///< tokenizer.model
+  std::string jinja = {};       ///< chat_template.jinja
+  std::string tool_jinja = {};  ///< additional_chat_templates/tool_use.jinja
 };
 
 absl::StatusOr<CheckpointText> Open(const Files& files, int64_t vocab_size = 8) {
@@ -49,6 +51,10 @@ absl::StatusOr<CheckpointText> Open(const Files& files, int64_t vocab_size = 8) 
   write("generation_config.json", files.generation);
   if (!files.model.empty()) folder.Write("tokenizer.model", std::string_view(files.model));
   if (!files.jinja.empty()) folder.Write("chat_template.jinja", std::string_view(files.jinja));
+  if (!files.tool_jinja.empty()) {
+    std::filesystem::create_directory(folder.path("additional_chat_templates"));
+    folder.Write("additional_chat_templates/tool_use.jinja", std::string_view(files.tool_jinja));
+  }
   return CheckpointText::FromFolder(folder.path(), vocab_size);
 }
 
@@ -131,11 +137,29 @@ TEST(CheckpointTextTest, SamplingMayBeSaidToBeGreedyAndEndsMayBeOne) {
   EXPECT_TRUE(text->tokenizer->IsEndOfGeneration(3));
 }
 
-TEST(CheckpointTextTest, OfSeveralTemplatesTheDefaultIsTaken) {
+TEST(CheckpointTextTest, OfSeveralTemplatesTheDefaultIsTakenAndThatForTools) {
+  Files files;
+  files.config["chat_template"] = Json::parse(
+      R"([{"name": "tool_use", "template": "{{ '<tool>' }}"}, {"name": "rag", "template": "r"},
+          {"name": "default", "template": "d"}])");
+  const auto text = Open(files);
+  ASSERT_TRUE(text.ok()) << text.status();
+  EXPECT_EQ(text->chat_template, "d");
+  EXPECT_EQ(text->tool_use_template, "{{ '<tool>' }}");
+  // What only the second writes is a marker, too.
+  EXPECT_THAT(text->tokenizer->Encode("a<tool>", /*parse_special=*/false, false), ElementsAre(1));
+}
+
+TEST(CheckpointTextTest, TemplatesInFilesReplaceThoseOfTheConfiguration) {
   Files files;
   files.config["chat_template"] = Json::parse(
       R"([{"name": "tool_use", "template": "t"}, {"name": "default", "template": "d"}])");
-  EXPECT_EQ(Open(files)->chat_template, "d");
+  files.jinja = "jinja";
+  EXPECT_EQ(Open(files)->chat_template, "jinja");
+  EXPECT_EQ(Open(files)->tool_use_template, std::nullopt);
+  files.tool_jinja = "tools";
+  EXPECT_EQ(Open(files)->chat_template, "jinja");
+  EXPECT_EQ(Open(files)->tool_use_template, "tools");
 }
 
 struct BrokenFolder {
@@ -187,6 +211,10 @@ INSTANTIATE_TEST_SUITE_P(
                      "no token id below"},
         BrokenFolder{"TemplateOfANumber", [](Files& f) { f.config["chat_template"] = 1; },
                      "chat_template"},
+        BrokenFolder{
+            "TemplateOfNoName",
+            [](Files& f) { f.config["chat_template"] = Json::parse(R"([{"template": "x"}])"); },
+            "tokenizer_config.json: chat_template[0].name"},
         BrokenFolder{"EndOutside", [](Files& f) { f.generation["eos_token_id"] = 8; },
                      "generation_config.json: eos_token_id names 8"},
         BrokenFolder{"EndOfAString", [](Files& f) { f.generation["eos_token_id"] = "2"; },
@@ -203,18 +231,21 @@ INSTANTIATE_TEST_SUITE_P(
                      "repetition_penalty is 0"}),
     [](const auto& info) { return info.param.name; });
 
-TEST(CheckpointTextTest, AGgufFileGivesItsTemplate) {
+TEST(CheckpointTextTest, AGgufFileGivesItsTemplates) {
   VocabularyFile file = ByteLevelVocabulary();
   file.Add("aa");
   file.scores.clear();
   file.merges = {"a a"};
   file.chat_template = "{{ messages }}";
-  const TemporaryFile written(file.Write().Bytes());
+  GgufWriter writer = file.Write();
+  writer.String("tokenizer.chat_template.tool_use", "{{ tools }}");
+  const TemporaryFile written(writer.Bytes());
   const auto gguf = GgufFile::Open(written.path());
   ASSERT_TRUE(gguf.ok()) << gguf.status();
   const auto text = CheckpointText::FromGguf(**gguf);
   ASSERT_TRUE(text.ok()) << text.status();
   EXPECT_EQ(text->chat_template, "{{ messages }}");
+  EXPECT_EQ(text->tool_use_template, "{{ tools }}");
   EXPECT_EQ(text->sampling, SamplingDefaults());
   EXPECT_THAT(text->tokenizer->Encode("aaa", false, false), ElementsAre(256, 'a'));
 }
