@@ -9,13 +9,20 @@
 
 namespace winnow {
 
-/// How a checkpoint's authors want it sampled, in the ranges that requests have; what is unset they
-/// do not say. `temperature` is 0 where they say not to sample.
+// Ranges of sampling, of requests and files alike. A penalty of much less would divide logits to
+// infinity.
+inline constexpr float kMaxTemperature = 100;
+inline constexpr float kMinRepetitionPenalty = 0.01f;
+inline constexpr float kMaxRepetitionPenalty = 10;
+
+/// How a checkpoint's authors want it sampled; what is unset they do not say. `temperature` is 0
+/// where they say not to sample.
 struct SamplingDefaults {
-  std::optional<float> temperature;         ///< at least 0
-  std::optional<float> top_p;               ///< in (0, 1]
-  std::optional<int32_t> top_k;             ///< at least 1; 0: all tokens
-  std::optional<float> repetition_penalty;  ///< above 0
+  std::optional<double> temperature;         ///< 0 to kMaxTemperature
+  std::optional<double> top_p;               ///< in (0, 1]
+  std::optional<int32_t> top_k;              ///< at least 1; 0: all tokens
+  std::optional<double> min_p;               ///< in [0, 1)
+  std::optional<double> repetition_penalty;  ///< kMinRepetitionPenalty to kMaxRepetitionPenalty
 
   bool operator==(const SamplingDefaults&) const = default;
 };
@@ -26,7 +33,8 @@ struct GenerationConfig {
   std::vector<int64_t> end_tokens;  ///< `eos_token_id`, one or several; not checked
 };
 
-/// Reads a generation_config.json. INVALID_ARGUMENT with one sentence that names the key whose
+/// Reads a generation_config.json. Of what it says besides, such as the number of beams, nothing is
+/// used. INVALID_ARGUMENT with one sentence that names the key whose
 /// value is of another type or out of its range.
 absl::StatusOr<GenerationConfig> ReadGenerationConfig(std::string_view json);
 

@@ -10,6 +10,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "engine/request/request.h"
 #include "server/base/file.h"
 #include "server/base/utf8.h"
 #include "server/commands/client_options.h"
@@ -35,6 +36,7 @@ struct GenerateFlags {
   std::optional<int> top_k;
   std::optional<double> top_p;
   std::optional<double> min_p;
+  std::string generation_config = "auto";
   std::optional<uint64_t> seed;
   std::vector<std::string> stop;
   bool ignore_eos = false;
@@ -62,12 +64,20 @@ void Declare(FlagSet& set, GenerateFlags& flags) {
   set.Add("max-tokens", &flags.max_tokens, "N",
           "Most tokens to generate. Default: 256, or what the context leaves.");
   set.Add("temperature", &flags.temperature, "X",
-          "0 always takes the most probable token; higher is more varied. Default: 1.");
-  set.Add("top-k", &flags.top_k, "K", "Choose among the K most probable tokens. Default: all.");
+          "0 always takes the most probable token; higher is more varied. Default: the "
+          "model's, else 1.");
+  set.Add("top-k", &flags.top_k, "K",
+          "Choose among the K most probable tokens; 0 is all. Default: "
+          "the model's, else all.");
   set.Add("top-p", &flags.top_p, "P",
-          "Choose among the most probable tokens that together have this probability. Default: 1.");
+          "Choose among the most probable tokens that together have this probability. Default: the "
+          "model's, else 1.");
   set.Add("min-p", &flags.min_p, "P",
-          "Leave out tokens below this share of the most probable one's probability. Default: 0.");
+          "Leave out tokens below this share of the most probable one's probability. Default: the "
+          "model's, else 0.");
+  set.AddChoice("generation-config", &flags.generation_config, {"auto", "off"},
+                "Defaults of how to sample: as the server has them, which are what the model's "
+                "authors recommend, or as if they recommended nothing.");
   set.Add("seed", &flags.seed, "N", "Makes sampling reproducible.");
   set.Add("stop", &flags.stop, "TEXT", "End where this appears.");
   set.Add("ignore-eos", &flags.ignore_eos, "", "Go on past the model's end of text.");
@@ -180,6 +190,14 @@ absl::StatusOr<v1::GenerateRequest> MakeRequest(const GenerateFlags& flags) {
     request.set_text(flags.prompt);
   }
   v1::SamplingParams* sampling = request.mutable_sampling();
+  if (flags.generation_config == "off") {
+    const SamplingParams plain;
+    sampling->set_temperature(plain.temperature);
+    sampling->set_top_k(plain.top_k);
+    sampling->set_top_p(plain.top_p);
+    sampling->set_min_p(plain.min_p);
+    sampling->set_repetition_penalty(plain.repetition_penalty);
+  }
   if (flags.temperature) sampling->set_temperature(static_cast<float>(*flags.temperature));
   if (flags.top_k) sampling->set_top_k(*flags.top_k);
   if (flags.top_p) sampling->set_top_p(static_cast<float>(*flags.top_p));

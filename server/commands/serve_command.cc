@@ -9,6 +9,7 @@
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
 #include "engine/engine.h"
+#include "engine/text/sampling_defaults.h"
 #include "server/base/utf8.h"
 #include "server/commands/commands.h"
 #include "server/commands/flags.h"
@@ -103,6 +104,8 @@ absl::Status Serve(ServeFlags& flags, const Signals& signals) {
   if (!file->chat.ok()) {
     Log(LogLevel::kWarning, "no_chat", {{"reason", std::string(file->chat.status().message())}});
   }
+  const SamplingDefaults authors =
+      flags.generation_config == "auto" ? file->text.sampling : SamplingDefaults();
   flags.limits.answer_bytes = flags.server.max_message_bytes;
   const ServedModel model = {
       .name = flags.model_name.empty() ? ModelNameFromPath(flags.model) : flags.model_name,
@@ -114,9 +117,19 @@ absl::Status Serve(ServeFlags& flags, const Signals& signals) {
       .min_priority = flags.min_priority,
       .attention = *attention,
       .limits = flags.limits,
+      .sampling = DefaultSampling(authors),
       .tokenizer = file->text.tokenizer.get(),
       .mean_token_bytes = MeanTokenBytes(*file->text.tokenizer),
       .chat = file->chat.ok() ? std::optional(*std::move(file->chat)) : std::nullopt};
+  if (authors != SamplingDefaults()) {
+    Log(LogLevel::kInfo, "sampling_defaults",
+        {{"temperature", model.sampling.temperature},
+         {"top_k", model.sampling.top_k},
+         {"top_p", model.sampling.top_p},
+         {"min_p", model.sampling.min_p},
+         {"repetition_penalty", model.sampling.repetition_penalty},
+         {"from", "generation_config.json"}});
+  }
   Log(LogLevel::kInfo, "loaded",
       {{"model", model.name},
        {"architecture", model.architecture},

@@ -87,6 +87,9 @@ void DeclareServeFlags(FlagSet& set, ServeFlags& flags) {
           {0, 1024});
   set.Add("max-logit-bias", &flags.limits.logit_bias_entries, "N",
           "Most logit bias entries of a request.", {0, 1 << 20});
+  set.AddChoice("generation-config", &flags.generation_config, {"auto", "off"},
+                "How requests are sampled that do not say: as the model's authors recommend in "
+                "generation_config.json, or as if they recommended nothing.");
   set.Add("min-priority", &flags.min_priority, "LEVEL",
           "Lowest priority value that requests may ask for, of -100 to 100. Lower ones come first; "
           "0 lets requests only stand back.",

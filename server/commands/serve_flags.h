@@ -23,6 +23,7 @@ struct ServeFlags {
   double max_connection_age_seconds = 0;
   double slow_reader_seconds = 60;
   RequestLimits limits;
+  std::string generation_config = "auto";
   std::string auth_tokens;
   bool auth_over_plaintext = false;
   std::string metrics_address = "127.0.0.1:9464";

@@ -29,6 +29,14 @@ void Fill(const ServedModel& model, v1::Model* response) {
   support->set_default_sparsity(attention.default_policy.sparsity);
   support->set_min_sparsity(attention.min_sparsity);
   support->set_max_sparsity(attention.max_sparsity);
+  v1::SamplingParams* sampling = response->mutable_sampling();
+  sampling->set_temperature(model.sampling.temperature);
+  sampling->set_top_k(model.sampling.top_k);
+  sampling->set_top_p(model.sampling.top_p);
+  sampling->set_min_p(model.sampling.min_p);
+  sampling->set_repetition_penalty(model.sampling.repetition_penalty);
+  sampling->set_presence_penalty(model.sampling.presence_penalty);
+  sampling->set_frequency_penalty(model.sampling.frequency_penalty);
   v1::RequestLimits* limits = response->mutable_limits();
   limits->set_prompt_tokens(MaxPromptTokens(model));
   limits->set_n(MaxContinuations(model));

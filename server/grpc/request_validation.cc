@@ -8,6 +8,7 @@
 
 #include "absl/status/statusor.h"
 #include "absl/strings/str_cat.h"
+#include "engine/text/sampling_defaults.h"
 #include "server/grpc/field_checker.h"
 #include "server/grpc/prompt.h"
 #include "server/grpc/response.h"
@@ -18,6 +19,7 @@ namespace {
 void ReadSampling(const v1::SamplingParams& in, const ServedModel& model, Checker& checker,
                   SamplingParams* out) {
   const int32_t vocab_size = model.tokenizer->vocab_size();
+  *out = model.sampling;
   if (in.has_temperature()) out->temperature = in.temperature();
   if (in.has_top_k()) out->top_k = in.top_k();
   if (in.has_top_p()) out->top_p = in.top_p();
@@ -27,7 +29,7 @@ void ReadSampling(const v1::SamplingParams& in, const ServedModel& model, Checke
   if (in.has_frequency_penalty()) out->frequency_penalty = in.frequency_penalty();
   if (in.has_seed()) out->seed = in.seed();
 
-  checker.InRange("sampling.temperature", out->temperature, 0.0f, 100.0f);
+  checker.InRange("sampling.temperature", out->temperature, 0.0f, kMaxTemperature);
   if (out->top_k < 0) {
     checker.Violation("sampling.top_k", absl::StrCat("must be at least 0, is ", out->top_k));
   }
@@ -35,8 +37,8 @@ void ReadSampling(const v1::SamplingParams& in, const ServedModel& model, Checke
                 "must be above 0 and at most 1", out->top_p);
   checker.Check("sampling.min_p", out->min_p >= 0 && out->min_p < 1,
                 "must be at least 0 and below 1", out->min_p);
-  // Much less would divide logits to infinity.
-  checker.InRange("sampling.repetition_penalty", out->repetition_penalty, 0.01f, 10.0f);
+  checker.InRange("sampling.repetition_penalty", out->repetition_penalty, kMinRepetitionPenalty,
+                  kMaxRepetitionPenalty);
   checker.InRange("sampling.presence_penalty", out->presence_penalty, -2.0f, 2.0f);
   checker.InRange("sampling.frequency_penalty", out->frequency_penalty, -2.0f, 2.0f);
 

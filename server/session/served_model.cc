@@ -1,6 +1,7 @@
 #include "server/session/served_model.h"
 
 #include <algorithm>
+#include <type_traits>
 
 #include "absl/strings/str_cat.h"
 #include "server/session/call_status.h"
@@ -11,6 +12,19 @@ absl::Status CheckModelName(const std::string& name, const ServedModel& model) {
   if (name.empty() || name == model.name) return absl::OkStatus();
   return absl::NotFoundError(
       absl::StrCat("model \"", Shortened(name), "\" is not served here, \"", model.name, "\" is"));
+}
+
+SamplingParams DefaultSampling(const SamplingDefaults& authors) {
+  SamplingParams params;
+  const auto set = [](const auto& value, auto& param) {
+    if (value) param = static_cast<std::decay_t<decltype(param)>>(*value);
+  };
+  set(authors.temperature, params.temperature);
+  set(authors.top_k, params.top_k);
+  set(authors.top_p, params.top_p);
+  set(authors.min_p, params.min_p);
+  set(authors.repetition_penalty, params.repetition_penalty);
+  return params;
 }
 
 double MeanTokenBytes(const Tokenizer& tokenizer) {

@@ -7,7 +7,9 @@
 
 #include "absl/status/status.h"
 #include "engine/attention/policy.h"
+#include "engine/request/request.h"
 #include "engine/text/chat_template.h"
+#include "engine/text/sampling_defaults.h"
 #include "engine/text/tokenizer.h"
 
 namespace winnow {
@@ -49,6 +51,7 @@ struct ServedModel {
   int min_priority = 0;   ///< lowest value, which comes first, that requests may ask for
   AttentionLimits attention;
   RequestLimits limits = {};
+  SamplingParams sampling = {};  ///< of requests, where they don't say
   const Tokenizer* tokenizer = nullptr;
   double mean_token_bytes = 0;       ///< over the vocabulary
   std::optional<ChatTemplate> chat;  ///< none: the model has no template, or a broken one
@@ -56,6 +59,10 @@ struct ServedModel {
 
 /// NOT_FOUND unless `name` is empty or that of the served model.
 absl::Status CheckModelName(const std::string& name, const ServedModel& model);
+
+/// How requests are sampled that don't say: as the model's authors want it, or, where they don't
+/// say either, as SamplingParams has it.
+SamplingParams DefaultSampling(const SamplingDefaults& authors);
 
 /// Bytes of a vocabulary's tokens, their mean.
 double MeanTokenBytes(const Tokenizer& tokenizer);

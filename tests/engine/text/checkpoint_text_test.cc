@@ -34,7 +34,7 @@ struct Files {
     "added_tokens_decoder": {"6": {"content": "</s>", "special": true}}, "add_bos_token": true,
     "chat_template": "{{ '<tool>' }}"})");
   Json generation = Json::parse(R"({"eos_token_id": [2, 6], "temperature": 0.6, "top_p": 0.9,
-    "top_k": 20, "repetition_penalty": 1.05})");
+    "top_k": 20, "min_p": 0.05, "repetition_penalty": 1.05})");
   std::string model = {};       ///< tokenizer.model
   std::string jinja = {};       ///< chat_template.jinja
   std::string tool_jinja = {};  ///< additional_chat_templates/tool_use.jinja
@@ -80,7 +80,7 @@ TEST(CheckpointTextTest, AFolderGivesTokenizerTemplateEndsAndDefaults) {
   EXPECT_EQ(text->chat_template, "{{ '<tool>' }}");
   // Named by the generation's configuration, or known to end a turn.
   EXPECT_THAT(text->vocabulary.end_of_generation, ElementsAre(2, 4, 6));
-  EXPECT_EQ(text->sampling, (SamplingDefaults{0.6f, 0.9f, 20, 1.05f}));
+  EXPECT_EQ(text->sampling, (SamplingDefaults{0.6, 0.9, 20, 0.05, 1.05}));
 }
 
 TEST(CheckpointTextTest, WhatTheTemplateWritesIsAMarkerAndNoPlainText) {
@@ -132,7 +132,7 @@ TEST(CheckpointTextTest, SamplingMayBeSaidToBeGreedyAndEndsMayBeOne) {
   const auto text = Open(files);
   ASSERT_TRUE(text.ok()) << text.status();
   SamplingDefaults greedy;
-  greedy.temperature = 0.0f;
+  greedy.temperature = 0;
   EXPECT_EQ(text->sampling, greedy);
   EXPECT_TRUE(text->tokenizer->IsEndOfGeneration(3));
 }
@@ -220,15 +220,19 @@ INSTANTIATE_TEST_SUITE_P(
         BrokenFolder{"EndOfAString", [](Files& f) { f.generation["eos_token_id"] = "2"; },
                      "generation_config.json: eos_token_id"},
         BrokenFolder{"TopPAboveOne", [](Files& f) { f.generation["top_p"] = 1.5; },
-                     "generation_config.json: top_p is 1.5"},
+                     "generation_config.json: top_p is 1.5, which is not above 0 and at most 1."},
         BrokenFolder{"TopPOfNothing", [](Files& f) { f.generation["top_p"] = 0; },
                      "generation_config.json: top_p is 0"},
         BrokenFolder{"NegativeTemperature", [](Files& f) { f.generation["temperature"] = -1; },
                      "temperature is -1"},
+        BrokenFolder{"TemperatureFarAbove", [](Files& f) { f.generation["temperature"] = 1e300; },
+                     "temperature is 1e+300, which is not from 0 to 100."},
+        BrokenFolder{"MinPOfOne", [](Files& f) { f.generation["min_p"] = 1; },
+                     "min_p is 1, which is not at least 0 and below 1."},
         BrokenFolder{"NegativeTopK", [](Files& f) { f.generation["top_k"] = -1; },
                      "generation_config.json: top_k is -1"},
         BrokenFolder{"PenaltyOfNothing", [](Files& f) { f.generation["repetition_penalty"] = 0; },
-                     "repetition_penalty is 0"}),
+                     "repetition_penalty is 0, which is not from 0.01 to 10."}),
     [](const auto& info) { return info.param.name; });
 
 TEST(CheckpointTextTest, AGgufFileGivesItsTemplates) {

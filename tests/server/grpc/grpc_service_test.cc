@@ -532,6 +532,8 @@ TEST_F(GrpcService, DescribesTheModelAndItsLimits) {
   EXPECT_EQ(model.trained_context_tokens(), 8000);
   EXPECT_EQ(model.vocab_size(), FakeTokenizer::kVocabSize);
   EXPECT_FALSE(model.chat());
+  EXPECT_EQ(model.sampling().temperature(), 1);
+  EXPECT_TRUE(model.sampling().has_repetition_penalty());
   EXPECT_EQ(model.limits().n(), 2);
   EXPECT_EQ(model.limits().top_logprobs(), 20);
   EXPECT_EQ(model.limits().answer_bytes(), 4 << 20);

@@ -79,6 +79,22 @@ TEST_F(RequestValidation, FillsDefaultsOfWhatIsAbsent) {
   EXPECT_EQ(request_.max_tokens, kDefaultMaxTokens);
 }
 
+TEST_F(RequestValidation, WhatIsUnsetIsSampledAsTheModelsAuthorsWant) {
+  model_.sampling = DefaultSampling({0.6, 0.9, 20, 0.05, 1.05});
+  message_.mutable_sampling()->set_temperature(1);
+  message_.mutable_sampling()->set_top_k(0);
+  ASSERT_THAT(Validate(), IsEmpty());
+  EXPECT_EQ(request_.sampling.temperature, 1);
+  EXPECT_EQ(request_.sampling.top_k, 0);
+  EXPECT_EQ(request_.sampling.top_p, 0.9f);
+  EXPECT_EQ(request_.sampling.min_p, 0.05f);
+  EXPECT_EQ(request_.sampling.repetition_penalty, 1.05f);
+  message_.clear_sampling();
+  ASSERT_THAT(Validate(), IsEmpty());
+  EXPECT_EQ(request_.sampling.temperature, 0.6f);
+  EXPECT_EQ(request_.sampling.top_k, 20);
+}
+
 TEST_F(RequestValidation, CarriesEveryFieldOver) {
   v1::SamplingParams* sampling = message_.mutable_sampling();
   sampling->set_temperature(0);
