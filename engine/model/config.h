@@ -20,6 +20,9 @@ struct RopeConfig {
   /// folded in.
   std::vector<double> frequencies;
   double magnitude = 1;  ///< of what has been rotated, by what it was (YaRN, longrope)
+  // What people ask for; frequencies and magnitude say it all.
+  double base = 0;      ///< what frequencies are powers of, before scaling
+  std::string scaling;  ///< the kind and its factor, or "none"
 };
 
 /// In what a layer differs from others of its model.

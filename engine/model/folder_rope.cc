@@ -16,6 +16,11 @@ namespace {
 constexpr double kMinBase = 2;
 constexpr double kMinScale = 1e-3;
 
+RopeConfig ConfigOf(RopePairing pairing, int dim, RopeTable table) {
+  return {pairing,         dim,        std::move(table.frequencies),
+          table.magnitude, table.base, std::move(table.scaling)};
+}
+
 /// Reads one rope: its base and dimensions from `base` or `scaling`, which are the same object
 /// where both are in rope_parameters.
 class RopeReader {
@@ -36,10 +41,8 @@ class RopeReader {
       return rope;
     }
     RopeTable table = UnscaledRope(base, rope.dim);
-    Scale(base, table);
-    rope.frequencies = std::move(table.frequencies);
-    rope.magnitude = table.magnitude;
-    return rope;
+    Scale(table);
+    return ConfigOf(pairing, rope.dim, std::move(table));
   }
 
  private:
@@ -48,7 +51,7 @@ class RopeReader {
     return at.Float("partial_rotary_factor", 0, 1, 1);
   }
 
-  void Scale(double base, RopeTable& table) {
+  void Scale(RopeTable& table) {
     // Older files call it "type", and longrope "su".
     const char* key = scaling_.Has("rope_type") ? "rope_type" : "type";
     const std::string type = scaling_.String(key, "default");
@@ -59,7 +62,7 @@ class RopeReader {
     } else if (type == "llama3") {
       ScaleByLlama3(table);
     } else if (type == "yarn") {
-      ScaleByYarn(base, table);
+      ScaleByYarn(table);
     } else if (type == "longrope" || type == "su") {
       ScaleByLongrope(table);
     } else if (type != "default") {
@@ -91,7 +94,7 @@ class RopeReader {
     ScaleLlama3(scaling, table);
   }
 
-  void ScaleByYarn(double base, RopeTable& table) {
+  void ScaleByYarn(RopeTable& table) {
     YarnScaling scaling;
     scaling.factor = Factor();
     scaling.original_context = OriginalContext();
@@ -105,7 +108,7 @@ class RopeReader {
       }
     }
     if (!whole_.status().ok()) return;
-    ScaleYarn(scaling, base, table);
+    ScaleYarn(scaling, table);
     GrowContext(scaling.original_context * scaling.factor);
   }
 
@@ -168,7 +171,7 @@ void ReadFolderRope(JsonFields& fields, int context, ModelConfig& config) {
   const double local_base =
       fields.Float("rope_local_base_freq", kMinBase, kMaxRopeBase, default_local_base);
   const int dim = config.ropes[0].dim;
-  config.ropes.push_back({pairing, dim, UnscaledRope(local_base, dim).frequencies});
+  config.ropes.push_back(ConfigOf(pairing, dim, UnscaledRope(local_base, dim)));
 }
 
 }  // namespace winnow

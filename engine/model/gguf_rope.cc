@@ -1,5 +1,6 @@
 #include "engine/model/gguf_rope.h"
 
+#include <algorithm>
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
@@ -50,8 +51,7 @@ absl::StatusOr<std::vector<double>> ReadFactors(const GgufFile& file, const char
 }
 
 /// Scaling that keys ask for: none, linear or YaRN. The factor is 1 without scaling.
-absl::Status ScaleByKeys(const GgufFile& file, double base, MetadataFields& fields,
-                         RopeTable& rope) {
+absl::Status ScaleByKeys(const GgufFile& file, MetadataFields& fields, RopeTable& rope) {
   const std::string type = fields.String("rope.scaling.type", "linear");
   // Before scaling had a type, its factor was called scale_linear.
   const double old_factor = fields.Float("rope.scale_linear", 0, kMaxFactor, 0);
@@ -66,7 +66,7 @@ absl::Status ScaleByKeys(const GgufFile& file, double base, MetadataFields& fiel
                .beta_fast = fields.Float("rope.scaling.yarn_beta_fast", kMinTurns, kMaxTurns, 32),
                .beta_slow = fields.Float("rope.scaling.yarn_beta_slow", kMinTurns, kMaxTurns, 1),
                .magnitude = fields.Float("rope.scaling.yarn_attn_factor", 0, kMaxMagnitude, 0)},
-              base, rope);
+              rope);
   } else if (type != "none" && type != "longrope") {
     return absl::UnimplementedError(
         absl::StrCat(file.path(), ": RoPE scaling of type \"", absl::CHexEscape(type),
@@ -113,17 +113,20 @@ absl::Status ReadGgufRopes(const GgufFile& file, const Family& family, int conte
                                       " is ", dim, "; it must be even"));
   }
   const auto add = [&](RopeTable table) {
-    config.ropes.push_back(
-        {family.rope_pairing, dim, std::move(table.frequencies), table.magnitude});
+    config.ropes.push_back({family.rope_pairing, dim, std::move(table.frequencies), table.magnitude,
+                            table.base, std::move(table.scaling)});
   };
   RopeTable rope = UnscaledRope(base, dim);
-  absl::Status status = ScaleByKeys(file, base, fields, rope);
+  absl::Status status = ScaleByKeys(file, fields, rope);
   if (status.ok()) status = ScaleAsLongrope(file, context, fields, config, rope);
   if (!status.ok()) return status;
   const absl::StatusOr<std::vector<double>> factors =
       ReadFactors(file, kRopeFactorsTensor, rope.frequencies.size());
   if (!factors.ok()) return factors.status();
   for (size_t i = 0; i < factors->size(); ++i) rope.frequencies[i] /= (*factors)[i];
+  if (!factors->empty()) {
+    rope.scaling = absl::StrCat("Llama 3, ", *std::ranges::max_element(*factors));
+  }
   add(std::move(rope));
   if (family.window_rope_base > 0) {
     add(UnscaledRope(

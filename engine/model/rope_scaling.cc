@@ -5,6 +5,8 @@
 #include <cstddef>
 #include <numbers>
 
+#include "absl/strings/str_cat.h"
+
 namespace winnow {
 namespace {
 
@@ -17,15 +19,19 @@ double PairOfTurns(double turns, double context, double base, double pairs) {
 
 RopeTable UnscaledRope(double base, int dim) {
   RopeTable rope;
+  rope.base = base;
   for (int i = 0; i < dim / 2; ++i) rope.frequencies.push_back(std::pow(base, -2.0 * i / dim));
   return rope;
 }
 
 void ScaleLinear(double factor, RopeTable& rope) {
+  if (factor == 1) return;
+  rope.scaling = absl::StrCat("linear, ", factor);
   for (double& frequency : rope.frequencies) frequency /= factor;
 }
 
 void ScaleLlama3(const Llama3Scaling& scaling, RopeTable& rope) {
+  rope.scaling = absl::StrCat("Llama 3, ", scaling.factor);
   for (double& frequency : rope.frequencies) {
     const double turns = scaling.original_context * frequency / (2 * std::numbers::pi);
     const double kept = std::clamp(
@@ -35,10 +41,11 @@ void ScaleLlama3(const Llama3Scaling& scaling, RopeTable& rope) {
   }
 }
 
-void ScaleYarn(const YarnScaling& scaling, double base, RopeTable& rope) {
+void ScaleYarn(const YarnScaling& scaling, RopeTable& rope) {
+  rope.scaling = absl::StrCat("YaRN, ", scaling.factor);
   const auto pairs = static_cast<double>(rope.frequencies.size());
-  double first = PairOfTurns(scaling.beta_fast, scaling.original_context, base, pairs);
-  double last = PairOfTurns(scaling.beta_slow, scaling.original_context, base, pairs);
+  double first = PairOfTurns(scaling.beta_fast, scaling.original_context, rope.base, pairs);
+  double last = PairOfTurns(scaling.beta_slow, scaling.original_context, rope.base, pairs);
   if (scaling.truncate) {
     first = std::floor(first);
     last = std::ceil(last);
@@ -59,6 +66,7 @@ void ScaleYarn(const YarnScaling& scaling, double base, RopeTable& rope) {
 void ScaleLongrope(const LongropeScaling& scaling, RopeTable& rope) {
   const bool is_long = scaling.served_context > scaling.original_context;
   const std::vector<double>& factors = is_long ? scaling.long_factors : scaling.short_factors;
+  rope.scaling = is_long ? "longrope, long factors" : "longrope, short factors";
   for (size_t i = 0; i < rope.frequencies.size(); ++i) rope.frequencies[i] /= factors[i];
   const double growth = scaling.trained_context / scaling.original_context;
   rope.magnitude = scaling.magnitude > 0 ? scaling.magnitude

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <string>
 #include <vector>
 
 namespace winnow {
@@ -8,12 +9,14 @@ namespace winnow {
 struct RopeTable {
   std::vector<double> frequencies;  ///< of each rotated pair, radians per position: [dim / 2]
   double magnitude = 1;             ///< of what has been rotated, by what it was
+  double base = 0;                  ///< what frequencies are powers of, before scaling
+  std::string scaling = "none";     ///< for people: the kind of scaling and its factor
 };
 
 /// Unscaled: frequency i is base^(-2i / dim). REQUIRES: base > 0, dim even and positive.
 RopeTable UnscaledRope(double base, int dim);
 
-/// Linear scaling: positions are compressed by `factor` > 0.
+/// Linear scaling: positions are compressed by `factor` > 0; 1 leaves them.
 void ScaleLinear(double factor, RopeTable& rope);
 
 /// Llama 3's scaling: pairs that turn less than `low_freq_factor` times within the original context
@@ -39,7 +42,7 @@ struct YarnScaling {
   bool truncate = true;  ///< the ends of the transition are whole pairs
   double magnitude = 0;  ///< 0: as the factor says
 };
-void ScaleYarn(const YarnScaling& scaling, double base, RopeTable& rope);
+void ScaleYarn(const YarnScaling& scaling, RopeTable& rope);
 
 /// Longrope (Ding et al. 2024, arXiv:2402.13753): a factor found by search for each pair, and a
 /// magnitude of sqrt(1 + ln(trained / original) / ln(original)). The long factors are taken where

@@ -14,8 +14,7 @@ using Json = nlohmann::json;
 
 RopeTable Scaled(const Json& of) {
   const std::string type = of.at("type");
-  const auto base = of.at("base").get<double>();
-  RopeTable rope = UnscaledRope(base, of.at("dim"));
+  RopeTable rope = UnscaledRope(of.at("base"), of.at("dim"));
   if (type == "linear") ScaleLinear(of.at("factor"), rope);
   if (type == "llama3") {
     ScaleLlama3({.factor = of.at("factor"),
@@ -31,7 +30,7 @@ RopeTable Scaled(const Json& of) {
                .beta_slow = of.value("beta_slow", 1.0),
                .truncate = of.value("truncate", true),
                .magnitude = of.value("attention_factor", 0.0)},
-              base, rope);
+              rope);
   }
   if (type == "longrope") {
     ScaleLongrope({.short_factors = of.at("short_factor"),
@@ -58,7 +57,30 @@ TEST(RopeScalingTest, FrequenciesAndMagnitudesAreThoseOfTransformers) {
       EXPECT_NEAR(rope.frequencies[i] / frequencies[i], 1, 2e-6) << "pair " << i;
     }
     EXPECT_NEAR(rope.magnitude, one.at("magnitude").get<double>(), 1e-6);
+    EXPECT_EQ(rope.base, one.at("scaling").at("base").get<double>());
   }
+}
+
+TEST(RopeScalingTest, SaysWhatItIs) {
+  RopeTable rope = UnscaledRope(1e4, 4);
+  ScaleLinear(1, rope);
+  EXPECT_EQ(rope.scaling, "none");
+  ScaleLinear(2.5, rope);
+  EXPECT_EQ(rope.scaling, "linear, 2.5");
+  ScaleLlama3({.factor = 32}, rope);
+  EXPECT_EQ(rope.scaling, "Llama 3, 32");
+  ScaleYarn({.factor = 4, .original_context = 4096}, rope);
+  EXPECT_EQ(rope.scaling, "YaRN, 4");
+  LongropeScaling longrope = {.short_factors = {1, 1},
+                              .long_factors = {1, 2},
+                              .original_context = 4096,
+                              .trained_context = 131072,
+                              .served_context = 4096};
+  ScaleLongrope(longrope, rope);
+  EXPECT_EQ(rope.scaling, "longrope, short factors");
+  longrope.served_context = 4097;
+  ScaleLongrope(longrope, rope);
+  EXPECT_EQ(rope.scaling, "longrope, long factors");
 }
 
 }  // namespace
