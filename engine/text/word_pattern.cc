@@ -52,6 +52,21 @@ CharClass Classify(UChar32 c) {
   return u_isUWhiteSpace(c) ? CharClass::kSpace : CharClass::kOther;
 }
 
+/// Classify of ASCII, as a constant: a table that is filled at run time is asked for at each
+/// character whether it has been.
+constexpr std::array<CharClass, 128> kAsciiClasses = [] {
+  std::array<CharClass, 128> classes = {};
+  for (int c = 0; c < 128; ++c) {
+    const bool letter = (c >= 'A' && c <= 'Z') || (c >= 'a' && c <= 'z');
+    classes[c] = letter                                            ? CharClass::kLetter
+                 : c >= '0' && c <= '9'                            ? CharClass::kNumber
+                 : c == '\r' || c == '\n'                          ? CharClass::kNewline
+                 : c == ' ' || c == '\t' || c == '\v' || c == '\f' ? CharClass::kSpace
+                                                                   : CharClass::kOther;
+  }
+  return classes;
+}();
+
 /// The two classes of characters that words of kTekken and kGpt4o are made of: capitals and small
 /// letters. Letters without case and marks are of both.
 enum class Case : uint8_t { kNone, kCapital, kSmall, kBoth };
@@ -118,20 +133,18 @@ class WordScanner {
 
   Char At(size_t position) const {
     if (position >= text_.size()) return {CharClass::kEnd, 0};
-    static const std::array<CharClass, 128> kAscii = [] {
-      std::array<CharClass, 128> classes;
-      for (UChar32 c = 0; c < 128; ++c) classes[c] = Classify(c);
-      return classes;
-    }();
     const auto byte = static_cast<unsigned char>(text_[position]);
-    if (byte < 128) return {kAscii[byte], 1};
+    return byte < 128 ? Char{kAsciiClasses[byte], 1} : BeyondAscii(position);
+  }
+
+ private:
+  Char BeyondAscii(size_t position) const {
     size_t next = position;
     UChar32 c;
     U8_NEXT(text_.data(), next, text_.size(), c);
     return {c < 0 ? CharClass::kOther : Classify(c), next - position};
   }
 
- private:
   size_t RunEnd(size_t position, CharClass type) const {
     for (Char c = At(position); c.type == type; c = At(position)) position += c.length;
     return position;
