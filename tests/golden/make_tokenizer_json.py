@@ -4,6 +4,7 @@ texts with them. By hand only; needs what make_tokenizers.py needs. See README.m
 """
 
 import base64
+import collections
 import io
 import json
 import random
@@ -120,13 +121,24 @@ def byte_bpe(pre_tokenizer, special, normalizer=None, ignore_merges=False, bos=N
     return tokenizer
 
 
+def common_characters(count):
+    """Chosen here: of characters that come up equally often, the trainer takes any."""
+    counts = collections.Counter("".join(CORPUS).replace(" ", "▁"))
+    return sorted(counts, key=lambda c: (-counts[c], c))[:count]
+
+
 def trained_pieces(vocab_size):
     """Tokens and merges within words that begin with U+2581, of characters that come up often."""
     tokenizer = tokenizers.Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
     tokenizer.train_from_iterator(
         CORPUS,
-        trainers.BpeTrainer(vocab_size=vocab_size, limit_alphabet=90, show_progress=False),
+        trainers.BpeTrainer(
+            vocab_size=vocab_size,
+            initial_alphabet=common_characters(90),
+            limit_alphabet=90,
+            show_progress=False,
+        ),
     )
     trained = json.loads(tokenizer.to_str())["model"]
     vocabulary = sorted(trained["vocab"], key=trained["vocab"].get)
@@ -209,6 +221,10 @@ def unigram(byte_fallback, scheme):
         ),
     )
     vocabulary = json.loads(tokenizer.to_str())["model"]["vocab"]
+    # Beyond two digits, scores of characters that are rare, and so their order, differ from run to
+    # run.
+    pieces = [[token, round(score, 2)] for token, score in vocabulary[3:]]
+    vocabulary = vocabulary[:3] + sorted(pieces, key=lambda piece: (-piece[1], piece[0]))
     if byte_fallback:
         vocabulary += [[token, 0.0] for token in BYTES]
     tokenizer = tokenizers.Tokenizer(
