@@ -134,7 +134,7 @@ class Backend {
 
   /// out[t, n] = sum_k x[t, k] w[n, k] + bias[n]; `bias` may be null. With `accumulate` the product
   /// is added to what `out` holds (the residual stream). `x` is of activation_type(), `out` of that
-  /// or fp32; fp32 with `accumulate` or a bias.
+  /// or fp32; fp32 with `accumulate`.
   virtual void MatMul(Tensor x, const Matrix& w, const float* bias, bool accumulate,
                       Tensor out) = 0;
 

@@ -120,10 +120,17 @@ absl::Status ReadEmbedding(const GgufFile& file, const Family& family, const std
 absl::Status ReadFromTensors(const GgufFile& file, const Family& family, ModelConfig& config) {
   // The names of all that a model may have.
   config.qkv_bias = true;
+  config.output_bias = true;
+  config.ffn_bias = true;
   config.tied_embeddings = false;
   const ModelSpec most = ModelSpec::Of(config);
-  config.qkv_bias =
-      family.qkv_bias || file.FindTensor(most.blocks[0].attention.qkv.biases[0]) != nullptr;
+  const BlockSpec& block = most.blocks[0];
+  const auto has_bias = [&](const LinearSpec& linear) {
+    return !linear.biases.empty() && file.FindTensor(linear.biases[0]) != nullptr;
+  };
+  config.qkv_bias = family.qkv_bias || has_bias(block.attention.qkv);
+  config.output_bias = has_bias(block.attention.output);
+  config.ffn_bias = has_bias(block.feed_forward.down);
   config.tied_embeddings = file.FindTensor(most.output.weights[0]) == nullptr;
   return ReadEmbedding(file, family, most.embedding, config);
 }

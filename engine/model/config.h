@@ -65,6 +65,8 @@ struct ModelConfig {
   MixtureConfig mixture;
 
   bool qkv_bias = false;       ///< Qwen2
+  bool output_bias = false;    ///< of attention's output matrix
+  bool ffn_bias = false;       ///< of the feed-forward network's matrices
   bool qk_norm = false;        ///< heads of queries and keys are normed before RoPE: Qwen3, Gemma 3
   bool post_norms = false;     ///< what modules compute is normed before it is added: Gemma
   bool fused_qkv = false;      ///< queries, keys and values are one matrix: Phi-3

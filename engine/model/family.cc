@@ -10,9 +10,9 @@ namespace {
 constexpr Family kFamilies[] = {
     // Llama, Mistral and what else has their shape.
     {.architecture = "llama", .rope_pairing = RopePairing::kAdjacent, .has_windows = true},
-    {.architecture = "qwen2", .qkv_bias = true},
-    {.architecture = "qwen3", .qk_norm = true},
-    {.architecture = "qwen3moe", .qk_norm = true},
+    {.architecture = "qwen2", .qkv_bias = true, .lists_windows = true},
+    {.architecture = "qwen3", .qk_norm = true, .lists_windows = true},
+    {.architecture = "qwen3moe", .qk_norm = true, .lists_windows = true},
     {.architecture = "phi3", .fused_tensors = true, .has_windows = true},
     {.architecture = "gemma2",
      .activation = Activation::kGeluTanh,

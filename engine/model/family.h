@@ -22,9 +22,10 @@ struct Family {
   bool fused_tensors = false;      ///< one matrix of Q, K and V, and one of gate and up
   bool scales_embeddings = false;  ///< by the root of their width
 
-  bool has_windows = false;  ///< models may state a sliding window
-  int default_window = 0;    ///< of a model that states none
-  int full_every = 0;        ///< of so many layers the last sees everything; 0: all have the window
+  bool has_windows = false;    ///< models may state a sliding window
+  bool lists_windows = false;  ///< they may if they list the layers that have it
+  int default_window = 0;      ///< of a model that states none
+  int full_every = 0;  ///< of so many layers the last sees everything; 0: all have the window
   double window_rope_base =
       0;  ///< by which layers with the window rotate, unscaled; 0: as others do
 

@@ -39,12 +39,14 @@ struct FolderFamily {
   std::string_view architecture;  ///< in GGUF files
   Windows windows = Windows::kNever;
   bool gemma = false;
+  bool attention_bias = false;    ///< files may ask for biases of attention's matrices
+  bool mlp_bias = false;          ///< likewise of the feed-forward network's
   std::string_view experts = {};  ///< the key of their number
   int heads = 0, kv_heads = 0, head_dim = 0, vocab = 0, max_context = 0;  ///< 0: no default
 };
 
 constexpr FolderFamily kFamilies[] = {
-    {.model_type = "llama", .architecture = "llama"},
+    {.model_type = "llama", .architecture = "llama", .attention_bias = true, .mlp_bias = true},
     {.model_type = "mistral", .architecture = "llama", .windows = Windows::kAlways},
     {.model_type = "mixtral",
      .architecture = "llama",
@@ -54,21 +56,25 @@ constexpr FolderFamily kFamilies[] = {
     {.model_type = "qwen3",
      .architecture = "qwen3",
      .windows = Windows::kWhenUsed,
+     .attention_bias = true,
      .head_dim = 128},
     {.model_type = "qwen3_moe",
      .architecture = "qwen3moe",
      .windows = Windows::kWhenUsed,
+     .attention_bias = true,
      .experts = "num_experts"},
     {.model_type = "phi3", .architecture = "phi3", .windows = Windows::kAlways},
     {.model_type = "gemma2",
      .architecture = "gemma2",
      .windows = Windows::kAlternating,
      .gemma = true,
+     .attention_bias = true,
      .head_dim = 256},
     {.model_type = "gemma3_text",
      .architecture = "gemma3",
      .windows = Windows::kPattern,
      .gemma = true,
+     .attention_bias = true,
      .heads = 8,
      .kv_heads = 4,
      .head_dim = 256,
@@ -128,11 +134,22 @@ void ReadHeadDim(JsonFields& fields, const FolderFamily& family, ModelConfig& co
   }
 }
 
-/// What a key asks for that no module computes.
-void RefuseUnsupported(JsonFields& fields) {
-  for (const char* key : {"attention_bias", "mlp_bias", "use_bidirectional_attention"}) {
-    if (fields.Bool(key, false)) fields.Unimplemented(absl::StrCat(key, " is not supported"));
+/// A key that asks for what the model's class has only where `known`.
+bool ReadTrait(JsonFields& fields, const char* key, bool known) {
+  const bool wanted = fields.Bool(key, false);
+  if (wanted && !known) {
+    fields.Unimplemented(absl::StrCat(key, " is not supported in such models"));
   }
+  return wanted;
+}
+
+void ReadBiases(JsonFields& fields, const FolderFamily& family, ModelConfig& config) {
+  if (ReadTrait(fields, "attention_bias", family.attention_bias)) {
+    config.qkv_bias = true;
+    config.output_bias = true;
+  }
+  config.ffn_bias = ReadTrait(fields, "mlp_bias", family.mlp_bias);
+  ReadTrait(fields, "use_bidirectional_attention", false);
 }
 
 void CheckActivation(JsonFields& fields, const FolderFamily& family) {
@@ -195,7 +212,7 @@ std::vector<bool> WindowedLayers(JsonFields& fields, const FolderFamily& family,
     case Windows::kAlways:
       break;
     case Windows::kWhenUsed:
-      first = fields.Int("max_window_layers", 0, kMaxLayers, config.layers);
+      first = fields.Int("max_window_layers", 0, kMaxLayers, 28);
       break;
     case Windows::kAlternating:
       period = 2;
@@ -239,7 +256,6 @@ absl::StatusOr<ModelConfig> ParseFolderConfig(const std::string& path, const nlo
   absl::Status status;
   JsonFields whole(path, json, status);
   std::string model_type = whole.String("model_type", "");
-  RefuseUnsupported(whole);
   // A model that sees images, too: its text model is described within.
   const bool nested = model_type == "gemma3";
   JsonFields fields = nested ? whole.Object("text_config") : whole;
@@ -264,8 +280,8 @@ absl::StatusOr<ModelConfig> ParseFolderConfig(const std::string& path, const nlo
   config.post_norms = traits.post_norms;
   config.fused_qkv = traits.fused_tensors;
   config.fused_gate_up = traits.fused_tensors;
-  if (nested) RefuseUnsupported(fields);
   ReadSizes(fields, *family, config);
+  if (status.ok()) ReadBiases(fields, *family, config);
   if (status.ok()) ReadHeadDim(fields, *family, config);
   if (status.ok()) CheckActivation(fields, *family);
   if (status.ok()) ReadFolderRope(fields, context, config);

@@ -13,7 +13,8 @@
 
 namespace winnow {
 
-/// x += W_down (activation(W_gate n) * (W_up n)) with n = norm(x): SwiGLU, GeGLU.
+/// x += W_down (activation(W_gate n) * (W_up n)) with n = norm(x): SwiGLU, GeGLU. The matrices may
+/// have biases.
 class GatedFeedForward : public FeedForward {
  public:
   /// The errors of WeightLoader.

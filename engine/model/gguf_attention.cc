@@ -18,23 +18,24 @@ constexpr double kMaxScale = 1e3;
 constexpr double kMinSoftCap = 1e-2;  // by which scores are divided
 constexpr double kMaxSoftCap = 1e6;
 
+constexpr std::string_view kPattern = "attention.sliding_window_pattern";
+
 /// Which layers have the window: as a list says, or a period whose last layer has none.
 absl::StatusOr<std::vector<bool>> ReadWindowedLayers(const GgufFile& file, const Family& family,
                                                      MetadataFields& fields,
                                                      const ModelConfig& config) {
-  constexpr std::string_view kKey = "attention.sliding_window_pattern";
   const auto layers = static_cast<size_t>(config.layers);
   std::vector<bool> windowed;
-  if (const auto list = file.GetInts(fields.FullKey(kKey)); list.ok()) {
+  if (const auto list = file.GetInts(fields.FullKey(kPattern)); list.ok()) {
     if ((*list)->size() != layers) {
       return absl::InvalidArgumentError(
-          absl::StrCat(file.path(), ": metadata key ", fields.FullKey(kKey), " lists ",
+          absl::StrCat(file.path(), ": metadata key ", fields.FullKey(kPattern), " lists ",
                        (*list)->size(), " layers instead of ", layers));
     }
     for (const int64_t entry : **list) windowed.push_back(entry != 0);
     return windowed;
   }
-  const auto period = static_cast<size_t>(fields.Int(kKey, 0, 1 << 16, family.full_every));
+  const auto period = static_cast<size_t>(fields.Int(kPattern, 0, 1 << 16, family.full_every));
   for (size_t layer = 0; layer < layers; ++layer) {
     windowed.push_back(period == 0 || layer % period != period - 1);
   }
@@ -45,14 +46,19 @@ absl::Status ReadWindows(const GgufFile& file, const Family& family, MetadataFie
                          ModelConfig& config) {
   config.layer.resize(static_cast<size_t>(config.layers));
   const int window = fields.Int("attention.sliding_window", 0, kMaxWindow, family.default_window);
+  const bool has_windows =
+      family.has_windows || (family.lists_windows && file.GetInts(fields.FullKey(kPattern)).ok());
   // A window that holds the whole context changes nothing but how layers may rotate.
   const bool holds_everything = window >= config.max_context;
-  if (window == 0 || (holds_everything && !family.has_windows)) return fields.status();
-  if (!family.has_windows) {
-    return absl::UnimplementedError(absl::StrCat(file.path(), ": a sliding window (metadata key ",
-                                                 fields.FullKey("attention.sliding_window"), " is ",
-                                                 window, ") is not supported in ",
-                                                 config.architecture, " models"));
+  if (window == 0 || (holds_everything && !has_windows)) return fields.status();
+  if (!has_windows) {
+    return absl::UnimplementedError(absl::StrCat(
+        file.path(), ": a sliding window (metadata key ",
+        fields.FullKey("attention.sliding_window"), " is ", window, ") is not supported in ",
+        config.architecture, " models",
+        family.lists_windows
+            ? absl::StrCat(" without ", fields.FullKey(kPattern), ", the list of layers with it")
+            : ""));
   }
   const absl::StatusOr<std::vector<bool>> windowed =
       ReadWindowedLayers(file, family, fields, config);

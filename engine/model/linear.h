@@ -36,7 +36,7 @@ class Linear {
   static absl::StatusOr<Linear> Load(const LinearSpec& spec, const WeightLoader& loader);
 
   /// out [rows, outputs] = in [rows, inputs] Wᵀ + b. `in` is of Backend::activation_type(), `out`
-  /// of that, without a bias, or fp32.
+  /// of that or fp32.
   void Run(Backend& backend, Tensor in, Tensor out) const;
 
   /// The same, added to what `sum` holds; fp32.

@@ -56,6 +56,7 @@ AttentionSpec ListAttention(const ModelConfig& config, TensorList& list) {
     spec.key_norm = list.Add("attn_k_norm.weight", {config.head_dim});
   }
   spec.output.weights = {list.Add("attn_output.weight", {hidden, q_rows})};
+  if (config.output_bias) spec.output.biases = {list.Add("attn_output.bias", {hidden})};
   if (config.post_norms) spec.post_norm = list.Add("post_attention_norm.weight", {hidden});
   return spec;
 }
@@ -65,13 +66,18 @@ FeedForwardSpec ListFeedForward(const ModelConfig& config, TensorList& list) {
   const int64_t ffn = config.ffn;
   FeedForwardSpec spec;
   spec.norm = list.Add("ffn_norm.weight", {hidden});
+  const auto add = [&](const char* weight, const char* bias, int64_t rows, int64_t columns,
+                       LinearSpec& linear) {
+    linear.weights.push_back(list.Add(weight, {rows, columns}));
+    if (config.ffn_bias) linear.biases.push_back(list.Add(bias, {rows}));
+  };
   if (config.fused_gate_up) {
-    spec.gate_up.weights = {list.Add("ffn_up.weight", {2 * ffn, hidden})};
+    add("ffn_up.weight", "ffn_up.bias", 2 * ffn, hidden, spec.gate_up);
   } else {
-    spec.gate_up.weights = {list.Add("ffn_gate.weight", {ffn, hidden}),
-                            list.Add("ffn_up.weight", {ffn, hidden})};
+    add("ffn_gate.weight", "ffn_gate.bias", ffn, hidden, spec.gate_up);
+    add("ffn_up.weight", "ffn_up.bias", ffn, hidden, spec.gate_up);
   }
-  spec.down.weights = {list.Add("ffn_down.weight", {hidden, ffn})};
+  add("ffn_down.weight", "ffn_down.bias", hidden, ffn, spec.down);
   if (config.post_norms) spec.post_norm = list.Add("post_ffw_norm.weight", {hidden});
   return spec;
 }

@@ -24,7 +24,7 @@ class ModuleOutput {
   static absl::StatusOr<ModuleOutput> Load(const LinearSpec& product, const std::string& norm,
                                            float epsilon, const WeightLoader& loader);
 
-  /// x += norm(in Wᵀ), or x += in Wᵀ. `in` is of Backend::activation_type(), `x` fp32.
+  /// x += norm(in Wᵀ + b), or x += in Wᵀ + b. `in` is of Backend::activation_type(), `x` fp32.
   void AddTo(const StepContext& context, Tensor in, Tensor x) const;
 
   /// Those of the product.

@@ -79,9 +79,12 @@ __global__ void GatherRows(const float* x, int64_t x_stride, const int32_t* rows
   for (int c = threadIdx.x; c < columns; c += kThreads) to[c] = row[c];
 }
 
-__global__ void AddBias(const float* bias, int columns, float* out, int64_t stride) {
+template <typename T>
+__global__ void AddBias(const float* bias, int columns, T* out, int64_t stride) {
   const int c = blockIdx.y * kThreads + threadIdx.x;
-  if (c < columns) out[blockIdx.x * stride + c] += bias[c];
+  if (c >= columns) return;
+  T& value = out[blockIdx.x * stride + c];
+  value = static_cast<T>(static_cast<float>(value) + bias[c]);
 }
 
 // cap tanh(x / cap).
@@ -137,8 +140,12 @@ cudaError_t LaunchGatherRows(const Tensor& x, const int32_t* rows, const Tensor&
 }
 
 cudaError_t LaunchAddBias(const float* bias, const Tensor& out, cudaStream_t stream) {
-  AddBias<<<GridOf(out), kThreads, 0, stream>>>(bias, static_cast<int>(out.columns), As<float>(out),
-                                                out.stride);
+  const auto columns = static_cast<int>(out.columns);
+  if (out.type == DataType::kBF16) {
+    AddBias<<<GridOf(out), kThreads, 0, stream>>>(bias, columns, As<bf16>(out), out.stride);
+  } else {
+    AddBias<<<GridOf(out), kThreads, 0, stream>>>(bias, columns, As<float>(out), out.stride);
+  }
   return cudaGetLastError();
 }
 

@@ -24,7 +24,7 @@ cudaError_t LaunchGate(Activation activation, const Tensor& gate_up, const Tenso
 cudaError_t LaunchGatherRows(const Tensor& x, const int32_t* rows, const Tensor& out,
                              cudaStream_t stream);
 
-/// out[t, n] += bias[n]; out fp32.
+/// out[t, n] += bias[n]; out fp32 or bf16.
 cudaError_t LaunchAddBias(const float* bias, const Tensor& out, cudaStream_t stream);
 
 /// x[t, c] = cap tanh(x[t, c] / cap); fp32.

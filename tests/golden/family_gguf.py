@@ -22,8 +22,9 @@ def convert(folder, path, pre_tokenizer, metadata):
 
         def set_gguf_parameters(self):
             super().set_gguf_parameters()
+            add = {int: self.gguf_writer.add_uint32, float: self.gguf_writer.add_float32, list: self.gguf_writer.add_array}
             for key, value in metadata.items():
-                (self.gguf_writer.add_uint32 if isinstance(value, int) else self.gguf_writer.add_float32)(key, value)
+                add[type(value)](key, value)
 
     ftype = {"bfloat16": gguf.LlamaFileType.MOSTLY_BF16, "float16": gguf.LlamaFileType.MOSTLY_F16,
              "float32": gguf.LlamaFileType.ALL_F32}[dtype]

@@ -96,6 +96,12 @@ MODELS = [
         "llama3", dtype=torch.float16, traits={"yarn": {"rope_scaling": None}},
     ),
     Model(
+        "llama_bias",
+        llama(**llama_sizes(32, 64, rope_theta=10000.0, max_position_embeddings=512, attention_bias=True,
+                            mlp_bias=True)),
+        "llama3",
+    ),
+    Model(
         "mistral",
         {"architectures": ["MistralForCausalLM"], "model_type": "mistral",
          **llama_sizes(32, 96, rope_theta=10000.0, max_position_embeddings=512, sliding_window=32)},
@@ -124,6 +130,28 @@ MODELS = [
          **llama_sizes(32, 128, rope_theta=1e6, max_position_embeddings=512, use_sliding_window=False,
                        sliding_window=None, max_window_layers=2, rope_scaling=None, rms_norm_eps=1e-6)},
         "qwen2",
+    ),
+    Model(
+        "qwen2_window",
+        {"architectures": ["Qwen2ForCausalLM"], "model_type": "qwen2",
+         **llama_sizes(128, None, rope_theta=1e6, max_position_embeddings=512, use_sliding_window=True,
+                       sliding_window=32, max_window_layers=1, intermediate_size=32, rms_norm_eps=1e-6)},
+        "qwen2",
+        # The converter makes a model without windows of it.
+        gguf_metadata={"qwen2.attention.sliding_window": 32,
+                       "qwen2.attention.sliding_window_pattern": [False, True]},
+        traits={"window": {"use_sliding_window": False}, "full layer": {"max_window_layers": 0}},
+    ),
+    Model(
+        "qwen3_window",
+        {"architectures": ["Qwen3ForCausalLM"], "model_type": "qwen3",
+         **llama_sizes(32, 64, rope_theta=1e6, max_position_embeddings=512, use_sliding_window=True,
+                       sliding_window=32, max_window_layers=0, rope_scaling=None, rms_norm_eps=1e-6,
+                       layer_types=["sliding_attention", "full_attention"])},
+        "qwen2",
+        gguf_metadata={"qwen3.attention.sliding_window": 32,
+                       "qwen3.attention.sliding_window_pattern": [True, False]},
+        traits={"window": {"layer_types": ["full_attention", "full_attention"]}},
     ),
     Model(
         "qwen3_moe",
@@ -212,9 +240,14 @@ def tensor_shapes(config):
         else:
             own |= {"mlp.gate_proj": (ffn, hidden), "mlp.up_proj": (ffn, hidden), "mlp.down_proj": (hidden, ffn)}
         shapes |= {f"model.layers.{layer}.{name}.weight": shape for name, shape in own.items()}
-        if kind == "qwen2":
-            for name, size in (("q", queries), ("k", keys), ("v", keys)):
-                shapes[f"model.layers.{layer}.self_attn.{name}_proj.bias"] = (size,)
+        biases = []
+        if kind == "qwen2" or config["attention_bias"]:
+            biases = [("self_attn.q", queries), ("self_attn.k", keys), ("self_attn.v", keys)]
+        if config["attention_bias"]:
+            biases.append(("self_attn.o", hidden))
+        if config.get("mlp_bias"):
+            biases += [("mlp.gate", ffn), ("mlp.up", ffn), ("mlp.down", hidden)]
+        shapes |= {f"model.layers.{layer}.{name}_proj.bias": (size,) for name, size in biases}
     return shapes
 
 

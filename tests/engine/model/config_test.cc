@@ -186,14 +186,45 @@ TEST(ModelConfigTest, WindowsAreThoseOfAllLayersOrOfSome) {
   EXPECT_THAT(windows(gemma), ElementsAre(0, 0));
 }
 
-TEST(ModelConfigTest, FamiliesWithoutWindowsRefuseThem) {
-  TinyModel model = TinyModel::Of("qwen3");
-  model.ints["qwen3.attention.sliding_window"] = 64;
-  const absl::Status status = Read(model).status();
-  EXPECT_EQ(status.code(), absl::StatusCode::kUnimplemented);
-  EXPECT_THAT(std::string(status.message()),
-              HasSubstr("a sliding window (metadata key qwen3.attention.sliding_window is 64) is "
-                        "not supported in qwen3 models"));
+TEST(ModelConfigTest, QwenHasWindowsInTheLayersThatTheFileLists) {
+  for (const std::string architecture : {"qwen2", "qwen3"}) {
+    TinyModel model = TinyModel::Of(architecture);
+    model.ints[architecture + ".attention.sliding_window"] = 64;
+    const absl::Status status = Read(model).status();
+    EXPECT_EQ(status.code(), absl::StatusCode::kUnimplemented);
+    EXPECT_THAT(std::string(status.message()),
+                HasSubstr("attention.sliding_window is 64) is not supported in " + architecture +
+                          " models without " + architecture +
+                          ".attention.sliding_window_pattern, the list of layers with it"));
+    model.int_arrays[architecture + ".attention.sliding_window_pattern"] = {0, 1};
+    const auto config = Read(model);
+    ASSERT_TRUE(config.ok()) << config.status();
+    EXPECT_EQ(config->layer[0].sliding_window, 0);
+    EXPECT_EQ(config->layer[1].sliding_window, 64);
+  }
+}
+
+TEST(ModelConfigTest, BiasesAreThoseThatTheFileHas) {
+  TinyModel model("llama");
+  for (const std::string layer : {"blk.0.", "blk.1."}) {
+    model.shapes[layer + "attn_output.bias"] = {32};
+  }
+  auto config = Read(model);
+  ASSERT_TRUE(config.ok()) << config.status();
+  EXPECT_TRUE(config->output_bias);
+  EXPECT_FALSE(config->qkv_bias);
+  EXPECT_FALSE(config->ffn_bias);
+  for (const std::string layer : {"blk.0.", "blk.1."}) {
+    model.shapes[layer + "ffn_gate.bias"] = {64};
+    model.shapes[layer + "ffn_up.bias"] = {64};
+    model.shapes[layer + "ffn_down.bias"] = {32};
+  }
+  config = Read(model);
+  ASSERT_TRUE(config.ok()) << config.status();
+  EXPECT_TRUE(config->ffn_bias);
+  model.shapes.erase("blk.1.ffn_up.bias");
+  EXPECT_THAT(std::string(Read(model).status().message()),
+              HasSubstr("blk.1.ffn_up.bias is missing"));
 }
 
 TEST(ModelConfigTest, Gemma2CapsItsScoresAndItsLogits) {

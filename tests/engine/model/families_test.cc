@@ -37,9 +37,10 @@ constexpr int kMaxSequences = 5;
 constexpr int kStepTokens = 512;
 
 /// The models in kFolder that are compared.
-constexpr const char* kModels[] = {"llama",     "llama_linear", "llama3", "llama_yarn",
-                                   "mistral",   "mixtral",      "qwen2",  "qwen3",
-                                   "qwen3_moe", "phi3",         "gemma2", "gemma3"};
+constexpr const char* kModels[] = {"llama",        "llama_linear", "llama3",       "llama_yarn",
+                                   "llama_bias",   "mistral",      "mixtral",      "qwen2",
+                                   "qwen2_window", "qwen3",        "qwen3_window", "qwen3_moe",
+                                   "phi3",         "gemma2",       "gemma3"};
 
 /// The folders in kFolder that are quantised; there are no GGUF files of them.
 constexpr const char* kQuantizedModels[] = {"llama_fp8", "llama_gptq", "mixtral_awq", "qwen2_gptq8",

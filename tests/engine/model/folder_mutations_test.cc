@@ -121,13 +121,10 @@ TEST_F(FolderMutationsTest, WrongTypesInTheConfigurationAreRefused) {
 
 TEST_F(FolderMutationsTest, FeaturesThatAreLackingAreNamed) {
   const std::pair<const char*, nlohmann::json> features[] = {
-      {"attention_bias", true},
-      {"mlp_bias", true},
-      {"quantization_config", {{"quant_method", "bitsandbytes"}}},
-      {"hidden_act", "gelu"},
-      {"model_type", "mamba"},
-      {"head_dim", 17},
-      {"rope_scaling", {{"type", "dynamic"}, {"factor", 2.0}}}};
+      {"attention_bias", true},  // Qwen2's class has no such key
+      {"mlp_bias", true},       {"quantization_config", {{"quant_method", "bitsandbytes"}}},
+      {"hidden_act", "gelu"},   {"model_type", "mamba"},
+      {"head_dim", 17},         {"rope_scaling", {{"type", "dynamic"}, {"factor", 2.0}}}};
   for (const auto& [key, value] : features) {
     nlohmann::json config = nlohmann::json::parse(files_.at(kConfig));
     config[key] = value;

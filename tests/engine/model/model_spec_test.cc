@@ -95,6 +95,17 @@ TEST(ModelSpecTest, NamesEveryListedTensorInItsPlace) {
   EXPECT_EQ(spec.tensors.size(), 3 + 2 * 12);
 }
 
+TEST(ModelSpecTest, NamesBiasesInTheirPlaces) {
+  ModelConfig config = TinyConfig();
+  config.output_bias = true;
+  config.ffn_bias = true;
+  const BlockSpec block = ModelSpec::Of(config).blocks[1];
+  EXPECT_THAT(block.attention.output.biases, ElementsAre("blk.1.attn_output.bias"));
+  EXPECT_THAT(block.feed_forward.gate_up.biases,
+              ElementsAre("blk.1.ffn_gate.bias", "blk.1.ffn_up.bias"));
+  EXPECT_THAT(block.feed_forward.down.biases, ElementsAre("blk.1.ffn_down.bias"));
+}
+
 TEST(ModelSpecTest, NamesNormsAndFusedMatricesInTheirPlaces) {
   ModelConfig config = TinyConfig();
   config.qk_norm = true;

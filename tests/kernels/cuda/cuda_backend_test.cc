@@ -34,13 +34,18 @@ TEST_F(CudaBackendTest, MatMulEqualsTheDoublePrecisionProductOfRoundedFactors) {
       const Tensor input = Put(x, columns, DataType::kBF16);
       const Tensor added = Put(before, kOutputs);
       const Tensor rounded = Poisoned(rows, kOutputs, DataType::kBF16);
+      const Tensor biased = Poisoned(rows, kOutputs, DataType::kBF16);
       backend_->MatMul(input, **matrix, Floats(bias), /*accumulate=*/true, added);
       backend_->MatMul(input, **matrix, nullptr, /*accumulate=*/false, rounded);
+      backend_->MatMul(input, **matrix, Floats(bias), /*accumulate=*/false, biased);
       const auto got = Get(added);
       const auto got_rounded = Get(rounded);
+      const auto got_biased = Get(biased);
       double error = 0;
       double rounded_error = 0;
+      double biased_error = 0;
       double scale = 0;
+      double biased_scale = 0;
       std::vector<float> weights(columns);
       for (int64_t n = 0; n < kOutputs; ++n) {
         Dequantize(type, data.data() + n * RowBytes(type, columns), columns, weights.data());
@@ -52,11 +57,15 @@ TEST_F(CudaBackendTest, MatMulEqualsTheDoublePrecisionProductOfRoundedFactors) {
           const int64_t at = t * kOutputs + n;
           error += std::pow(got[at] - (product + bias[n] + before[at]), 2);
           rounded_error += std::pow(got_rounded[at] - product, 2);
+          biased_error += std::pow(got_biased[at] - (product + bias[n]), 2);
+          biased_scale += std::pow(product + bias[n], 2);
           scale += product * product;
         }
       }
       EXPECT_LT(std::sqrt(error / scale), 1e-5) << DataTypeName(type) << ", " << rows << " rows";
       EXPECT_LT(std::sqrt(rounded_error / scale), kBf16Error) << DataTypeName(type);
+      // Rounded twice.
+      EXPECT_LT(std::sqrt(biased_error / biased_scale), 2 * kBf16Error) << DataTypeName(type);
     }
   }
 }
