@@ -26,6 +26,7 @@ VOCAB = family_tokenizers.VOCAB
 GREEDY_TOKENS = 64
 CANDIDATES = 24  # prompts of one length that are tried at once
 TRIES = 40
+CLOSE_EXPERT_MARGIN = 0.02  # rounding to bf16 may choose otherwise
 LEAST_MARGIN = 0.01  # of a greedy choice, in deviations of its logits
 LEAST_EFFECT = 0.02  # of a trait, in deviations of the logits
 
@@ -312,15 +313,15 @@ def write_folder(model, folder):
     write_json(folder / "model.safetensors.index.json", {"metadata": {"total_size": size}, "weight_map": weight_map})
 
 
-def load(folder, overrides=None):
-    """The folder's model in fp32 with eager attention, every tensor of the folder taken."""
-    with tempfile.TemporaryDirectory() as copy:
-        copy = pathlib.Path(copy) / "model"
-        shutil.copytree(folder, copy)
-        config = json.loads((copy / "config.json").read_text())
-        write_json(copy / "config.json", config | (overrides or {}))
+def load(folder, overrides=None, dtype=torch.float32):
+    """The folder's model computed in `dtype` with eager attention, every tensor of the folder taken."""
+    with tempfile.TemporaryDirectory() as own:
+        own = pathlib.Path(own) / "model"
+        shutil.copytree(folder, own)
+        config = json.loads((own / "config.json").read_text())
+        write_json(own / "config.json", config | (overrides or {}))
         model, info = transformers.AutoModelForCausalLM.from_pretrained(
-            copy, dtype=torch.float32, attn_implementation="eager", output_loading_info=True)
+            own, dtype=dtype, attn_implementation="eager", output_loading_info=True)
     wrong = {key: value for key, value in info.items() if value}
     assert not wrong, f"{folder}: {wrong}"
     return model.eval()
@@ -358,6 +359,20 @@ def margins(logits):
     return (best[..., 0] - best[..., 1]) / logits.std(dim=-1, correction=0)
 
 
+def expert_margins(model, sequence):
+    """Of each position the least lead, over all layers, of the last chosen expert over the best of the others, in
+    deviations of the router's logits. Nothing for a model without experts."""
+    with half_keys_and_values(model):
+        layers = model(torch.as_tensor([sequence]), use_cache=False, output_router_logits=True).router_logits
+    chosen = model.config.num_experts_per_tok
+    leads = []
+    for logits in layers:
+        logits = logits.reshape(len(sequence), -1).float()
+        best = torch.topk(logits, chosen + 1, dim=-1).values
+        leads.append((best[:, chosen - 1] - best[:, chosen]) / logits.std(-1, correction=0))
+    return torch.stack(leads).min(0).values
+
+
 def find_prompt(model, bos, length, random):
     """A random prompt whose greedy continuation has no close call, and that continuation."""
     for _ in range(TRIES):
@@ -387,6 +402,21 @@ def check_cached(model, prompt, expected):
         tokens = [int(output.logits[0, -1].argmax())]
         chosen += tokens
     assert chosen == expected, f"generation with a cache differs: {chosen} instead of {expected}"
+
+
+def bf16_effect(folder, prompts, binary):
+    """How far transformers in bf16 is from `prompts`, in deviations, where no choice of an expert is close."""
+    model = load(folder, dtype=torch.bfloat16)
+    worst = 0
+    for prompt in prompts:
+        rows = [row for row in prompt["rows"]
+                if prompt.get("expert_margins", [1] * (row + 1))[row] >= CLOSE_EXPERT_MARGIN]
+        logits = logits_in_fp32(model, [prompt["tokens"] + prompt["continuation"][:-1]])[0]
+        expected = torch.frombuffer(binary, dtype=torch.float32)[prompt["logits_offset"]:].reshape(-1, VOCAB)
+        for row in rows:
+            at = prompt["rows"].index(row)
+            worst = max(worst, float((logits[row] - expected[at]).abs().max()) / prompt["deviations"][at])
+    return worst
 
 
 def check_traits(model, folder, sequence, logits):
@@ -425,10 +455,13 @@ def write_expected(model, folder, output):
             "deviations": [round(float(d), 6) for d in logits[rows].std(-1, correction=0)],
             "logits_offset": len(binary) // 4,
         })
+        if hasattr(computed.config, "num_experts_per_tok"):
+            prompts[-1]["expert_margins"] = [round(float(m), 4) for m in expert_margins(computed, sequence)]
         binary += logits[rows].numpy().astype("<f4").tobytes()
         least = min(prompts[-1]["margins"][length - 1:])
         print(f"    {length} tokens: deviations {min(prompts[-1]['deviations']):.2f} to {max(prompts[-1]['deviations']):.2f},"
               f" {len(set(expected))} different tokens follow, least margin {least}; fp32 keys and values: {fp16_effect:.4f} away")
+    print(f"    bf16: {bf16_effect(folder, prompts, binary):.3f} away")
     check_traits(model, folder, sequence, logits)
     (output / f"{model.name}.logits").write_bytes(bytes(binary))
     golden = {
