@@ -6,17 +6,24 @@
 #include <limits>
 
 namespace winnow {
+namespace {
+
+// Of loops over so many lanes apart the compiler makes vectors, unasked.
+constexpr size_t kLanes = 16;
+
+}  // namespace
 
 bool HasNan(std::span<const float> logits) {
-  // Without a branch, so that it becomes vectors.
-  int unordered = 0;
-  for (const float logit : logits) unordered |= logit != logit;
-  return unordered != 0;
+  int32_t unordered[kLanes] = {};
+  size_t i = 0;
+  for (; i + kLanes <= logits.size(); i += kLanes) {
+    for (size_t j = 0; j < kLanes; ++j) unordered[j] |= logits[i + j] != logits[i + j];
+  }
+  for (; i < logits.size(); ++i) unordered[0] |= logits[i] != logits[i];
+  return std::ranges::any_of(unordered, [](int32_t lane) { return lane != 0; });
 }
 
 int32_t LargestLogit(std::span<const float> logits) {
-  // Maxima of lanes apart, which the compiler makes a vector of, then a search for the largest.
-  constexpr size_t kLanes = 16;
   float maxima[kLanes];
   std::fill(std::begin(maxima), std::end(maxima), -std::numeric_limits<float>::infinity());
   size_t i = 0;
