@@ -14,7 +14,7 @@ namespace winnow {
 namespace {
 
 /// The text with each character replaced by what `map` returns of it: nothing if that is below 0.
-std::string MapCharacters(std::string_view text, absl::FunctionRef<UChar32(UChar32)> map) {
+std::string MapCodePoints(std::string_view text, absl::FunctionRef<UChar32(UChar32)> map) {
   std::string mapped;
   mapped.reserve(text.size());
   for (size_t i = 0; i < text.size();) {
@@ -75,7 +75,7 @@ struct Rewriter {
   std::string operator()(Normalizer::Lowercase) const {
     // Of a dotted capital I, the one letter that becomes two characters, the dot stays.
     const std::string dotted = ReplaceAll(text, Normalizer::Replace{"\u0130", "i\u0307"});
-    return MapCharacters(dotted, [](UChar32 c) { return u_tolower(c); });
+    return MapCodePoints(dotted, [](UChar32 c) { return u_tolower(c); });
   }
   std::string operator()(const Normalizer::Replace& step) const { return ReplaceAll(text, step); }
   std::string operator()(const Normalizer::ReplaceMatches& step) const {
@@ -91,10 +91,13 @@ struct Rewriter {
     return std::string(left);
   }
   std::string operator()(Normalizer::StripAccents) const {
-    return MapCharacters(text,
+    return MapCodePoints(text,
                          [](UChar32 c) { return U_MASK(u_charType(c)) & U_GC_M_MASK ? -1 : c; });
   }
   std::string operator()(Normalizer::CollapseSpaces) const { return Collapse(text); }
+  std::string operator()(const Normalizer::MapCharacters& step) const {
+    return step.graphemes ? step.map->ApplyToGraphemes(text) : step.map->Apply(text);
+  }
 };
 
 struct Shrinkage {
@@ -111,6 +114,7 @@ struct Shrinkage {
   size_t operator()(Normalizer::Strip) const { return 0; }
   size_t operator()(Normalizer::StripAccents) const { return 0; }
   size_t operator()(Normalizer::CollapseSpaces) const { return 0; }
+  size_t operator()(const Normalizer::MapCharacters&) const { return 0; }
 };
 
 }  // namespace

@@ -7,13 +7,15 @@
 #include <variant>
 #include <vector>
 
+#include "engine/text/character_map.h"
 #include "engine/text/normalize.h"
 #include "engine/text/regex.h"
 
 namespace winnow {
 
 /// What is done to a text before it is split into words: steps, each of which rewrites the whole
-/// text, as Hugging Face's library defines them. Bytes that are not UTF-8 are left as they are.
+/// text, as Hugging Face's library defines them. Bytes that are not UTF-8 are left as they are, but
+/// by SentencePiece's maps.
 class Normalizer {
  public:
   /// Each character becomes small letters.
@@ -41,8 +43,13 @@ class Normalizer {
   /// As SentencePiece removes extra whitespace: spaces at the ends, marks in place of spaces at the
   /// end, and all but one of the spaces in a row.
   struct CollapseSpaces {};
+  /// As a map says, in SentencePiece's way or in Hugging Face's.
+  struct MapCharacters {
+    std::shared_ptr<const CharacterMap> map;
+    bool graphemes = false;
+  };
   using Step = std::variant<UnicodeForm, Lowercase, Replace, ReplaceMatches, Prepend, Strip,
-                            StripAccents, CollapseSpaces>;
+                            StripAccents, CollapseSpaces, MapCharacters>;
 
   void Add(Step step);
   bool empty() const { return steps_.empty(); }

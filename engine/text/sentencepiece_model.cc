@@ -3,12 +3,14 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <memory>
 #include <optional>
 #include <string>
 #include <utility>
 
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
+#include "engine/text/character_map.h"
 #include "engine/text/spelling.h"
 #include "engine/text/wire_reader.h"
 
@@ -40,7 +42,7 @@ struct Settings {
   bool whitespace_as_suffix = false;
   bool byte_fallback = false;
   int32_t unknown = 0, bos = 1, eos = 2;
-  bool has_chars_map = false;
+  std::string_view chars_map;  ///< empty: there is none
   bool add_dummy_prefix = true;
   bool remove_extra_whitespaces = true;
   bool escape_whitespaces = true;
@@ -91,7 +93,7 @@ bool ReadNormalizer(std::string_view message, Settings& settings) {
   while (reader.Next()) {
     switch (reader.field()) {
       case kCharsMap:
-        settings.has_chars_map = !reader.Bytes().empty();
+        settings.chars_map = reader.Bytes();
         break;
       case kAddDummyPrefix:
         settings.add_dummy_prefix = reader.Varint() != 0;
@@ -152,14 +154,28 @@ absl::Status CheckSettings(const Settings& settings) {
     return Unsupported(absl::StrCat("has the model type ", settings.model_type,
                                     "; those that Winnow knows are 1 (unigram) and 2 (BPE)"));
   }
-  if (settings.has_chars_map) {
-    return Unsupported(
-        "has a normaliser that maps characters (precompiled_charsmap), which Winnow "
-        "can't do");
-  }
   if (settings.whitespace_as_suffix || !settings.escape_whitespaces) {
     return Unsupported("wants spaces behind words or as they are, which Winnow can't do");
   }
+  return absl::OkStatus();
+}
+
+/// Adds the map of characters, if there is one.
+absl::Status AddCharacterMap(const Settings& settings, Vocabulary& vocabulary) {
+  if (settings.chars_map.empty()) return absl::OkStatus();
+  const absl::StatusOr<std::shared_ptr<const CharacterMap>> map =
+      CharacterMap::Parse(settings.chars_map);
+  if (!map.ok()) {
+    return Fault(absl::StrCat("has a precompiled_charsmap that ", map.status().message()));
+  }
+  // What SentencePiece does in one pass is here done in several, which then differ.
+  if ((*map)->makes_spaces() || !vocabulary.added.empty() ||
+      ((*map)->removes() && !settings.remove_extra_whitespaces)) {
+    return Unsupported(
+        "maps characters (precompiled_charsmap) to spaces in a row, beside user-defined pieces, "
+        "or to nothing where spaces stay, which Winnow can't do");
+  }
+  vocabulary.normalizer.Add(Normalizer::MapCharacters{*map});
   return absl::OkStatus();
 }
 
@@ -197,6 +213,7 @@ absl::StatusOr<Vocabulary> ReadSentencePieceModel(std::string_view bytes) {
   vocabulary.bos_token = std::max(settings.bos, -1);
   vocabulary.eos_token = std::max(settings.eos, -1);
   if (vocabulary.bos_token >= 0) vocabulary.prefix = {vocabulary.bos_token};
+  if (absl::Status status = AddCharacterMap(settings, vocabulary); !status.ok()) return status;
   if (settings.remove_extra_whitespaces) vocabulary.normalizer.Add(Normalizer::CollapseSpaces{});
   if (settings.add_dummy_prefix) {
     vocabulary.normalizer.Add(Normalizer::Prepend{std::string(kSpaceMark)});

@@ -6,6 +6,7 @@
 #include <string_view>
 #include <utility>
 
+#include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
 
 namespace winnow {
@@ -94,6 +95,16 @@ void ReadReplaceMatches(const JsonValue& step, Growth& growth, Normalizer& norma
   if (auto regex = ReadRegex(step["pattern"]["Regex"])) {
     normalizer.Add(Normalizer::ReplaceMatches{std::move(regex), content});
   }
+}
+
+/// A map that bounds itself by how much it makes a text longer. Models may have an empty one.
+void ReadCharacterMap(const JsonValue& json, Normalizer& normalizer) {
+  std::string bytes;
+  if (json.IsNull()) return;
+  if (!absl::Base64Unescape(json.String(), &bytes)) return json.Fault("is no base64");
+  absl::StatusOr<std::shared_ptr<const CharacterMap>> map = CharacterMap::Parse(bytes);
+  if (!map.ok()) return json.Fault(std::string(map.status().message()));
+  normalizer.Add(Normalizer::MapCharacters{*std::move(map), /*graphemes=*/true});
 }
 
 std::optional<UnicodeForm> FindForm(std::string_view type) {
@@ -201,6 +212,8 @@ void ReadNormalizer(const JsonValue& json, Normalizer& normalizer) {
       normalizer.Add(Normalizer::Strip{step["strip_left"].Bool(), step["strip_right"].Bool()});
     } else if (type == "StripAccents") {
       normalizer.Add(Normalizer::StripAccents{});
+    } else if (type == "Precompiled") {
+      ReadCharacterMap(step["precompiled_charsmap"], normalizer);
     } else {
       NoteUnknown(step, type);
     }

@@ -7,7 +7,10 @@ import base64
 import collections
 import io
 import json
+import pathlib
 import random
+import tempfile
+import unicodedata
 
 import sentencepiece
 import tokenizers
@@ -386,7 +389,54 @@ def describe(name, tokenizer, all_texts):
     return described
 
 
-def sentencepiece_model(name, model_type, all_texts, **options):
+def character_rules(all_texts):
+    """Rules of a normaliser in SentencePiece's words: compatible characters of the texts, letters with
+    accents, small letters in place of large Greek ones; marks become nothing, and tabs spaces."""
+    rules = {"\t": " ", "\u3000": " ", "\ufdfa": unicodedata.normalize("NFKC", "\ufdfa"), "\u00ad": "", "\u200b": ""}
+    for character in sorted(set("".join(all_texts))):
+        plain = unicodedata.normalize("NFKC", character)
+        if plain != character and "  " not in plain:
+            rules[character] = plain
+        if "GREEK CAPITAL" in unicodedata.name(character, ""):
+            rules[character] = character.lower()
+        parts = unicodedata.normalize("NFD", character)
+        if parts != character:
+            rules[parts] = character
+    rules |= {"e\u0301\u0302": "E", "fi": "\ufb01"}
+    return "".join("\t".join(" ".join(f"{ord(c):X}" for c in text) for text in rule) + "\n"
+                   for rule in sorted(rules.items()))
+
+
+def character_map(model):
+    """The precompiled_charsmap in a model: field 2 of its field 3."""
+    def fields(message):
+        at = 0
+
+        def varint():
+            nonlocal at
+            value = shift = 0
+            while True:
+                byte = message[at]
+                at += 1
+                value |= (byte & 0x7F) << shift
+                shift += 7
+                if byte < 0x80:
+                    return value
+
+        while at < len(message):
+            key = varint()
+            if key & 7 == 0:
+                varint()
+                continue
+            size = {1: 8, 5: 4}.get(key & 7) or varint()
+            yield key >> 3, message[at : at + size]
+            at += size
+
+    normalizer = next(value for field, value in fields(model) if field == 3)
+    return next(value for field, value in fields(normalizer) if field == 2)
+
+
+def train_sentencepiece(model_type, **options):
     model = io.BytesIO()
     sentencepiece.SentencePieceTrainer.train(
         sentence_iterator=iter(" ".join(CORPUS).split("\n")),
@@ -402,7 +452,12 @@ def sentencepiece_model(name, model_type, all_texts, **options):
             "allow_whitespace_only_pieces": True,
         } | options),
     )
-    processor = sentencepiece.SentencePieceProcessor(model_proto=model.getvalue())
+    return model.getvalue()
+
+
+def sentencepiece_model(name, model_type, all_texts, **options):
+    model = train_sentencepiece(model_type, **options)
+    processor = sentencepiece.SentencePieceProcessor(model_proto=model)
     tokens = [processor.encode(t) for t in all_texts]
     # Unknown characters come back as " ⁇ ", which is no text, and marks of spaces that a text
     # itself begins with are dropped by some models: not compared.
@@ -412,11 +467,29 @@ def sentencepiece_model(name, model_type, all_texts, **options):
     ]
     return {
         "name": name,
-        "model": base64.b64encode(model.getvalue()).decode(),
+        "model": base64.b64encode(model).decode(),
         "tokens": tokens[: len(KEPT_TEXTS)],
         "token_digests": digests(tokens),
         "decoded_digests": digests([list(processor.decode(t).encode()) for t in known]),
     }
+
+
+def with_rules(all_texts, folder, **options):
+    path = pathlib.Path(folder) / "rules.tsv"
+    path.write_text(character_rules(all_texts), encoding="utf-8")
+    return {"normalization_rule_tsv": str(path), "remove_extra_whitespaces": True} | options
+
+
+def mapping_tokenizer(all_texts):
+    """As transformers makes one of a SentencePiece model with a map."""
+    with tempfile.TemporaryDirectory() as folder:
+        model = train_sentencepiece("unigram", **with_rules(all_texts, folder))
+    tokenizer = unigram(byte_fallback=True, scheme="always")
+    tokenizer.normalizer = normalizers.Sequence([
+        normalizers.Precompiled(character_map(model)), normalizers.Strip(left=False),
+        normalizers.Replace(tokenizers.Regex(" {2,}"), "▁"),
+    ])
+    return tokenizer
 
 
 def make_sentencepiece_models(all_texts):
@@ -433,6 +506,14 @@ def make_sentencepiece_models(all_texts):
     yield sentencepiece_model(
         "unigram with bytes", "unigram", all_texts, byte_fallback=True, add_dummy_prefix=False
     )
+    with tempfile.TemporaryDirectory() as folder:
+        yield sentencepiece_model(
+            "unigram that maps characters", "unigram", all_texts, **with_rules(all_texts, folder)
+        )
+        yield sentencepiece_model(
+            "bpe with bytes that maps characters", "bpe", all_texts,
+            **with_rules(all_texts, folder, byte_fallback=True),
+        )
 
 
 def main():
@@ -440,7 +521,10 @@ def main():
     write("tokenizer_json.json", ["tokenizers"], {
         "batch": BATCH,
         "texts": all_texts,
-        "models": [describe(name, t, all_texts) for name, t in make_models()],
+        "models": [
+            describe(name, t, all_texts)
+            for name, t in [*make_models(), ("unigram that maps characters", mapping_tokenizer(all_texts))]
+        ],
     })
     write("tokenizer_model.json", ["sentencepiece"], {
         "models": list(make_sentencepiece_models(all_texts)),

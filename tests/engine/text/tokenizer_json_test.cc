@@ -243,6 +243,16 @@ INSTANTIATE_TEST_SUITE_P(
     testing::Values(
         BrokenFile{"Array", [](Json& f) { f = Json::array(); }, kInvalid, "tokenizer.json"},
         BrokenFile{"NoModel", [](Json& f) { f.erase("model"); }, kInvalid, "model.vocab"},
+        BrokenFile{"CharacterMap",
+                   [](Json& f) {
+                     f["normalizer"] = {{"type", "Precompiled"}, {"precompiled_charsmap", "!"}};
+                   },
+                   kInvalid, "is no base64"},
+        BrokenFile{"CharacterMapWithoutATrie",
+                   [](Json& f) {
+                     f["normalizer"] = {{"type", "Precompiled"}, {"precompiled_charsmap", "AAAA"}};
+                   },
+                   kInvalid, "has a trie that does not fit"},
         BrokenFile{"UnknownModel", [](Json& f) { f["model"]["type"] = "WordPiece"; },
                    kUnimplemented, "'WordPiece'"},
         BrokenFile{"NoVocabulary", [](Json& f) { f["model"]["vocab"] = Json::array(); }, kInvalid,
