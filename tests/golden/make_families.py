@@ -26,7 +26,7 @@ VOCAB = family_tokenizers.VOCAB
 GREEDY_TOKENS = 64
 CANDIDATES = 24  # prompts of one length that are tried at once
 TRIES = 40
-CLOSE_EXPERT_MARGIN = 0.02  # rounding to bf16 may choose otherwise
+CLOSE_EXPERT_MARGIN = 0.03  # rounding to bf16 may choose otherwise
 LEAST_MARGIN = 0.01  # of a greedy choice, in deviations of its logits
 LEAST_EFFECT = 0.02  # of a trait, in deviations of the logits
 
