@@ -307,7 +307,17 @@ std::optional<int> ParseOrExitCode(FlagSet& flags, std::span<const std::string> 
 }
 
 int Fail(const FlagSet& flags, const absl::Status& status) {
-  std::fprintf(stderr, "%s: %s\n", flags.command().c_str(), std::string(status.message()).c_str());
+  // Messages quote files that others wrote.
+  std::string message;
+  for (const char c : status.message()) {
+    const auto byte = static_cast<unsigned char>(c);
+    if (absl::ascii_iscntrl(byte)) {
+      absl::StrAppend(&message, "\\x", absl::Hex(byte, absl::kZeroPad2));
+    } else {
+      message.push_back(c);
+    }
+  }
+  std::fprintf(stderr, "%s: %s\n", flags.command().c_str(), message.c_str());
   return 1;
 }
 

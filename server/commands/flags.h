@@ -95,7 +95,8 @@ class FlagSet {
 /// to exit with, or nothing when the command should go on.
 std::optional<int> ParseOrExitCode(FlagSet& flags, std::span<const std::string> arguments);
 
-/// Prints "<command>: <message>" to stderr and returns 1, for a subcommand that failed.
+/// Prints "<command>: <message>" to stderr, control characters escaped so that it is one line on
+/// any terminal, and returns 1, for a subcommand that failed.
 int Fail(const FlagSet& flags, const absl::Status& status);
 
 }  // namespace winnow

@@ -322,6 +322,12 @@ TEST(BrokenFolderTest, ServeEndsWithOneSentenceThatNamesTheFile) {
        second},
       {"no tokenizer", [](const ModelFolder& folder) { folder.Remove("tokenizer.json"); },
        "tokenizer.json"},
+      {"control characters in what is quoted",
+       [](const ModelFolder& folder) {
+         folder.Edit("tokenizer_config.json",
+                     [](Json& config) { config["bos_token"] = "a\x1b[2J\nb"; });
+       },
+       R"(bos_token ('a\x1b[2J\x0ab') is no token)"},
       {"sampling out of range",
        [](const ModelFolder& folder) {
          folder.Edit("generation_config.json", [](Json& config) { config["top_p"] = 1.5; });
