@@ -3,6 +3,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -63,6 +64,12 @@ struct StepLimits {
   int vocab = 0;
 };
 
+/// Bytes of a device's memory.
+struct DeviceMemory {
+  int64_t total = 0;
+  int64_t free = 0;  ///< of it, that nobody uses
+};
+
 /// Operators as a backend has recorded them (Backend::Replay); opaque to others.
 class Recordings {
  public:
@@ -95,6 +102,10 @@ class Backend {
   /// UNIMPLEMENTED when layers of experts with weights [2 ffn, hidden] and [hidden, ffn] can't be
   /// computed.
   virtual absl::Status CheckExperts(int64_t hidden, int64_t ffn) const = 0;
+
+  /// The device's own memory, now; nothing where it computes in the host's, which is there for
+  /// others, too.
+  virtual std::optional<DeviceMemory> OwnMemory() const = 0;
 
   /// Zeroed device memory. RESOURCE_EXHAUSTED names what was needed.
   virtual absl::StatusOr<std::unique_ptr<Buffer>> Allocate(int64_t bytes) = 0;

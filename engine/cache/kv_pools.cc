@@ -5,28 +5,42 @@
 
 namespace winnow {
 
-absl::StatusOr<std::unique_ptr<KvPools>> KvPools::Allocate(Backend& backend,
-                                                           std::span<const KvShape> layers) {
+std::unique_ptr<KvPools> KvPools::Plan(Backend& backend, std::span<const KvShape> layers) {
   std::unique_ptr<KvPools> pools(new KvPools(backend));
   for (const KvShape& shape : layers) pools->layers_.push_back({shape});
-  absl::StatusOr<std::unique_ptr<Buffer>> kv = backend.Allocate(pools->kv_bytes());
+  return pools;
+}
+
+absl::Status KvPools::TakeMemory() {
+  absl::StatusOr<std::unique_ptr<Buffer>> kv = backend_.Allocate(kv_bytes());
   if (!kv.ok()) return kv.status();
-  pools->kv_memory_ = *std::move(kv);
-  if (const int64_t bytes = pools->label_bytes(); bytes > 0) {
-    absl::StatusOr<std::unique_ptr<Buffer>> labels = backend.Allocate(bytes);
+  kv_memory_ = *std::move(kv);
+  if (const int64_t bytes = label_bytes(); bytes > 0) {
+    absl::StatusOr<std::unique_ptr<Buffer>> labels = backend_.Allocate(bytes);
     if (!labels.ok()) return labels.status();
-    pools->label_memory_ = *std::move(labels);
+    label_memory_ = *std::move(labels);
   }
-  std::byte* kv_next = pools->kv_memory_->data();
-  std::byte* label_next = pools->label_memory_ ? pools->label_memory_->data() : nullptr;
-  for (KvView& layer : pools->layers_) {
+  std::byte* kv_next = kv_memory_->data();
+  std::byte* label_next = label_memory_ ? label_memory_->data() : nullptr;
+  for (KvView& layer : layers_) {
     layer.data = kv_next;
     kv_next += layer.bytes();
     if (layer.label_width == 0) continue;
     layer.labels = label_next;
     label_next += layer.label_bytes();
   }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<std::unique_ptr<KvPools>> KvPools::Allocate(Backend& backend,
+                                                           std::span<const KvShape> layers) {
+  std::unique_ptr<KvPools> pools = Plan(backend, layers);
+  if (absl::Status status = pools->TakeMemory(); !status.ok()) return status;
   return pools;
+}
+
+void KvPools::SetBlocks(int blocks) {
+  for (KvView& layer : layers_) layer.blocks = blocks;
 }
 
 absl::Status KvPools::Copy(const BlockCopy& copy) {
@@ -44,6 +58,12 @@ absl::Status KvPools::Copy(const BlockCopy& copy) {
     }
   }
   return backend_.Synchronize();
+}
+
+int64_t KvPools::block_bytes() const {
+  int64_t bytes = 0;
+  for (const KvView& layer : layers_) bytes += layer.block_bytes() + layer.block_label_bytes();
+  return bytes;
 }
 
 int64_t KvPools::kv_bytes() const {

@@ -5,6 +5,7 @@
 #include <cstring>
 #include <memory>
 #include <new>
+#include <optional>
 #include <span>
 #include <utility>
 #include <vector>
@@ -64,6 +65,8 @@ class CpuBackend : public Backend {
   }
 
   absl::Status CheckExperts(int64_t, int64_t) const override { return absl::OkStatus(); }
+
+  std::optional<DeviceMemory> OwnMemory() const override { return std::nullopt; }
 
   absl::StatusOr<std::unique_ptr<Buffer>> Allocate(int64_t bytes) override {
     absl::StatusOr<std::unique_ptr<HostBuffer>> buffer = HostBuffer::Create(bytes);

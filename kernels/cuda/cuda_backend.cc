@@ -6,6 +6,7 @@
 #include <bit>
 #include <cassert>
 #include <cstring>
+#include <optional>
 #include <string>
 #include <utility>
 
@@ -100,6 +101,8 @@ class CudaBackend : public Backend {
         absl::StrCat("the CUDA backend computes experts whose widths are multiples of ",
                      kExpertMultiple, "; the model's are ", hidden, " and ", ffn));
   }
+
+  std::optional<DeviceMemory> OwnMemory() const override { return FreeAndTotalMemory(); }
 
   absl::StatusOr<std::unique_ptr<Buffer>> Allocate(int64_t bytes) override {
     absl::StatusOr<std::unique_ptr<DeviceBuffer>> buffer = DeviceBuffer::Create(bytes);

@@ -9,17 +9,22 @@
 
 namespace winnow::cuda {
 
+DeviceMemory FreeAndTotalMemory() {
+  size_t free = 0;
+  size_t total = 0;
+  cudaMemGetInfo(&free, &total);  // an error leaves nothing free
+  return {.total = static_cast<int64_t>(total), .free = static_cast<int64_t>(free)};
+}
+
 absl::StatusOr<std::unique_ptr<DeviceBuffer>> DeviceBuffer::Create(int64_t bytes) {
   void* data = nullptr;
   const int64_t size = std::max<int64_t>(bytes, 1);
   const cudaError_t error = cudaMalloc(&data, static_cast<size_t>(size));
   if (error == cudaErrorMemoryAllocation) {
     cudaGetLastError();  // not sticky: forget it
-    size_t free = 0;
-    size_t total = 0;
-    cudaMemGetInfo(&free, &total);
+    const DeviceMemory memory = FreeAndTotalMemory();
     return absl::ResourceExhaustedError(absl::StrCat("cudaMalloc: ", bytes, " bytes are needed, ",
-                                                     free, " of the device's ", total,
+                                                     memory.free, " of the device's ", memory.total,
                                                      " are free"));
   }
   if (absl::Status status = CudaStatus(error, "cudaMalloc"); !status.ok()) return status;

@@ -10,6 +10,9 @@
 
 namespace winnow::cuda {
 
+/// How much memory the current device has.
+DeviceMemory FreeAndTotalMemory();
+
 /// Memory of the current device.
 class DeviceBuffer : public Buffer {
  public:

@@ -128,6 +128,7 @@ void FlagSet::Add(std::string name, Target target, std::string unit, std::string
                     .help = std::move(help),
                     .range = range,
                     .choices = {},
+                    .zero_word = {},
                     .default_text = DefaultText(target)});
 }
 
@@ -136,6 +137,13 @@ void FlagSet::AddChoice(std::string name, std::string* target, std::vector<std::
   std::string unit = absl::StrJoin(choices, "|");
   Add(std::move(name), target, std::move(unit), std::move(help));
   flags_.back().choices = std::move(choices);
+}
+
+void FlagSet::AddNumberOr(std::string word, std::string name, int* target, std::string unit,
+                          std::string help, Range range) {
+  Add(std::move(name), target, absl::StrCat(word, "|", unit), std::move(help), range);
+  if (*target == 0) flags_.back().default_text = word;
+  flags_.back().zero_word = std::move(word);
 }
 
 void FlagSet::AddPositional(std::string name, std::string* target, std::string help) {
@@ -181,11 +189,14 @@ absl::Status FlagSet::Set(Flag& flag, const std::string& text) {
           *target = text == "true";
         } else {
           using Number = typename Unwrapped<T>::Type;
-          Number value;
-          if (!ParseNumber(text, &value) || static_cast<double>(value) < flag.range.min ||
-              static_cast<double>(value) > flag.range.max) {
+          Number value = 0;
+          const bool is_word = !flag.zero_word.empty() && text == flag.zero_word;
+          if (!is_word &&
+              (!ParseNumber(text, &value) || static_cast<double>(value) < flag.range.min ||
+               static_cast<double>(value) > flag.range.max)) {
             const char* kind = std::is_same_v<Number, double> ? "a number" : "a whole number";
-            return error(kind + RangeText(flag.range));
+            const std::string word = flag.zero_word.empty() ? "" : flag.zero_word + " or ";
+            return error(word + kind + RangeText(flag.range));
           }
           *target = value;
         }

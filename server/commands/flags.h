@@ -45,6 +45,10 @@ class FlagSet {
   void AddChoice(std::string name, std::string* target, std::vector<std::string> choices,
                  std::string help);
 
+  /// The same for a number that may be given as a word, such as "auto": then it is 0.
+  void AddNumberOr(std::string word, std::string name, int* target, std::string unit,
+                   std::string help, Range range);
+
   /// Declares a positional argument, all of which are required, in order.
   void AddPositional(std::string name, std::string* target, std::string help);
 
@@ -70,6 +74,7 @@ class FlagSet {
     std::string help;
     Range range;
     std::vector<std::string> choices;
+    std::string zero_word;  ///< empty: there is none
     std::string default_text;
     bool is_set = false;
   };

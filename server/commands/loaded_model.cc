@@ -7,6 +7,7 @@
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
 #include "engine/model/kv_layout.h"
+#include "server/commands/pool_size.h"
 #include "server/commands/progress.h"
 
 namespace winnow {
@@ -35,6 +36,21 @@ class WatchedWeights : public WeightSource {
   mutable ProgressBar bar_{"loading the weights"};
 };
 
+absl::Status TakePoolMemory(const LoadOptions& options, const Backend& backend, KvPools& pools) {
+  if (options.kv_blocks == 0) {
+    const absl::StatusOr<int> blocks =
+        BlocksThatFit(backend.OwnMemory().value_or(DeviceMemory{}), options.memory_fraction,
+                      pools.block_bytes(), options.block_tokens);
+    if (!blocks.ok()) return blocks.status();
+    pools.SetBlocks(*blocks);
+  }
+  const absl::Status status = pools.TakeMemory();
+  if (status.ok()) return status;
+  return absl::Status(status.code(),
+                      absl::StrCat("a KV pool of ", pools.blocks(), " blocks of ",
+                                   pools.block_tokens(), " tokens: ", status.message()));
+}
+
 }  // namespace
 
 absl::StatusOr<LoadedModel> LoadedModel::FromCheckpoint(const Checkpoint& checkpoint,
@@ -56,16 +72,10 @@ absl::StatusOr<LoadedModel> LoadedModel::FromWeights(const WeightSource& weights
   absl::StatusOr<std::unique_ptr<Backend>> backend = CreateBackend(options.backend);
   if (!backend.ok()) return backend.status();
   model.backend = *std::move(backend);
-  absl::StatusOr<std::unique_ptr<KvPools>> pools = KvPools::Allocate(
+  model.pools = KvPools::Plan(
       *model.backend, KvLayout(config, {.blocks = options.kv_blocks,
                                         .block_tokens = options.block_tokens,
                                         .label_width = labels != nullptr ? labels->width : 0}));
-  if (!pools.ok()) {
-    return absl::Status(pools.status().code(),
-                        absl::StrCat("a KV pool of ", options.kv_blocks, " blocks of ",
-                                     options.block_tokens, " tokens: ", pools.status().message()));
-  }
-  model.pools = *std::move(pools);
   absl::StatusOr<std::unique_ptr<Transformer>> transformer =
       Transformer::Load(weights, config, *model.backend, *model.pools,
                         {.max_step_tokens = options.max_step_tokens,
@@ -75,6 +85,10 @@ absl::StatusOr<LoadedModel> LoadedModel::FromWeights(const WeightSource& weights
                          .labels = labels});
   if (!transformer.ok()) return transformer.status();
   model.transformer = *std::move(transformer);
+  // Last, for it may take what is left.
+  if (absl::Status status = TakePoolMemory(options, *model.backend, *model.pools); !status.ok()) {
+    return status;
+  }
   return model;
 }
 

@@ -20,7 +20,10 @@ namespace winnow {
 /// What a model is loaded for.
 struct LoadOptions {
   BackendOptions backend;
+  /// 0: as many as the device's memory holds beside all else; `memory_fraction` of it is used.
+  /// REQUIRES then: it has memory of its own, and max_context is given.
   int kv_blocks = 0;
+  double memory_fraction = 0.9;
   int block_tokens = EngineOptions().block_tokens;
   int max_step_tokens = 0;  ///< rows of one step
   int max_sequences = 0;    ///< of one step; 0: as many as rows
@@ -39,7 +42,7 @@ struct LoadedModel {
   int calibrated_context = 0;
 
   /// The model of the checkpoint, with the label file of the options. Errors are those of
-  /// LabelFile::Read, CreateBackend, KvPools::Allocate and Transformer::Load.
+  /// LabelFile::Read, CreateBackend, Transformer::Load and KvPools::TakeMemory.
   static absl::StatusOr<LoadedModel> FromCheckpoint(const Checkpoint& checkpoint,
                                                     const LoadOptions& options);
 

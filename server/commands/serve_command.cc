@@ -69,8 +69,7 @@ absl::Status Serve(ServeFlags& flags, const Signals& signals) {
                      " would have tokens sent in plaintext: give --tls-cert and --tls-key, or "
                      "--auth-over-plaintext if a mesh or proxy encrypts"));
   }
-  const int longest = flags.max_context > 0 ? flags.max_context : kDefaultMaxContext;
-  absl::StatusOr<ModelFile> file = ModelFile::Open(flags.model, longest);
+  absl::StatusOr<ModelFile> file = ModelFile::Open(flags.model, LongestContext(flags));
   if (!file.ok()) return file.status();
   absl::StatusOr<EngineOptions> options = MakeEngineOptions(flags, file->config());
   if (!options.ok()) return options.status();
@@ -79,6 +78,7 @@ absl::Status Serve(ServeFlags& flags, const Signals& signals) {
   if (!attention.ok()) return attention.status();
   LoadOptions load = {.backend = {flags.device, flags.threads},
                       .kv_blocks = options->kv_blocks,
+                      .memory_fraction = flags.memory_fraction,
                       .block_tokens = options->block_tokens,
                       .max_step_tokens = options->max_step_tokens,
                       .max_sequences = options->max_running_sequences,
@@ -87,12 +87,14 @@ absl::Status Serve(ServeFlags& flags, const Signals& signals) {
                       .label_file = flags.label_file};
   load.selection.uniform_budgets = flags.budgets == "uniform";
   const absl::StatusOr<LoadedModel> loaded = LoadedModel::FromCheckpoint(*file->checkpoint, load);
-  if (absl::IsResourceExhausted(loaded.status())) {
+  absl::Status status = loaded.status();
+  if (status.ok()) status = FitToPool(flags, loaded->pools->blocks(), *options);
+  if (absl::IsResourceExhausted(status)) {
     return absl::ResourceExhaustedError(absl::StrCat(
-        loaded.status().message(), "; less is needed with lower --kv-tokens, --max-step-tokens, ",
+        status.message(), "; less is needed with lower --kv-tokens, --max-step-tokens, ",
         "--max-context or --max-running"));
   }
-  if (!loaded.ok()) return loaded.status();
+  if (!status.ok()) return status;
   if (loaded->calibrated_context < options->max_context) {
     Log(LogLevel::kWarning, "beyond_calibration",
         {{"label_file", flags.label_file},

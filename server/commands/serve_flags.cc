@@ -37,14 +37,21 @@ void DeclareServeFlags(FlagSet& set, ServeFlags& flags) {
   set.Add("threads", &flags.threads, "N", "Threads that compute; 0 is one per core.", {0, 1024});
   set.Add("max-context", &flags.max_context, "TOKENS",
           absl::StrCat("Most tokens of one sequence, prompt and continuation. 0 is what the model "
-                       "was trained for, at most ",
-                       kDefaultMaxContext, "."),
+                       "was trained for, at most what the KV pool holds, and ",
+                       kDefaultMaxContext, " on the CPU."),
           {0, 1 << 24});
-  set.Add("kv-tokens", &flags.kv_tokens, "TOKENS",
-          absl::StrCat("Size of the KV pool that all sequences share; `winnow inspect` tells the "
-                       "bytes per token. 0 is ",
-                       kDefaultKvTokens, " or one sequence of --max-context, if that is more."),
-          {0, 1 << 30});
+  set.AddNumberOr(
+      "auto", "kv-tokens", &flags.kv_tokens, "TOKENS",
+      absl::StrCat("Size of the KV pool that all sequences share; `winnow inspect` "
+                   "tells the bytes per token. auto, or 0, is what a GPU has room for; "
+                   "on the CPU ",
+                   kDefaultKvTokens, " or one sequence of --max-context, if that is more."),
+      {0, 1 << 30});
+  set.Add(
+      "memory-fraction", &flags.memory_fraction, "SHARE",
+      "How much of a GPU's memory may be used with --kv-tokens auto, by weights, steps and what "
+      "others use, too; the rest is for what the driver takes later.",
+      {0.01, 1});
   set.Add("max-step-tokens", &flags.max_step_tokens, "TOKENS",
           "Most tokens that one step computes. More speeds up long prompts; less lets running "
           "answers stall less while prompts are read.",

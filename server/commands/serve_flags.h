@@ -30,7 +30,8 @@ struct ServeFlags {
   std::string device = "cpu";
   int threads = 0;
   int max_context = 0;
-  int kv_tokens = 0;
+  int kv_tokens = 0;  ///< 0: auto
+  double memory_fraction = 0.9;
   int max_step_tokens = EngineOptions().max_step_tokens;
   int max_running = EngineOptions().max_running_sequences;
   int max_waiting = EngineOptions().max_waiting_requests;

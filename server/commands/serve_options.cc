@@ -8,31 +8,64 @@
 #include "engine/attention/policy.h"
 
 namespace winnow {
+namespace {
+
+// The host's memory is there for others, too; a device's is the server's.
+bool HasOwnMemory(const ServeFlags& flags) { return flags.device != "cpu"; }
+
+bool TakesWhatIsLeft(const ServeFlags& flags) {
+  return HasOwnMemory(flags) && flags.kv_tokens == 0;
+}
+
+}  // namespace
+
+int LongestContext(const ServeFlags& flags) {
+  if (flags.max_context > 0) return flags.max_context;
+  return HasOwnMemory(flags) ? flags.kv_tokens : kDefaultMaxContext;
+}
 
 absl::StatusOr<EngineOptions> MakeEngineOptions(const ServeFlags& flags,
                                                 const ModelConfig& config) {
   EngineOptions options;
-  options.max_context =
-      flags.max_context > 0 ? flags.max_context : std::min(config.max_context, kDefaultMaxContext);
+  options.max_context = flags.max_context;
+  if (options.max_context == 0) {
+    const int longest = LongestContext(flags);
+    options.max_context = longest > 0 ? std::min(longest, config.max_context) : config.max_context;
+  }
   if (options.max_context > config.max_context) {
     return absl::InvalidArgumentError(absl::StrCat("--max-context ", options.max_context,
                                                    " is beyond the ", config.max_context,
                                                    " tokens that the model was trained for"));
   }
-  const int kv_tokens =
-      flags.kv_tokens > 0 ? flags.kv_tokens : std::max(kDefaultKvTokens, options.max_context);
-  if (kv_tokens < options.max_context) {
-    return absl::InvalidArgumentError(absl::StrCat("--kv-tokens ", kv_tokens,
-                                                   " can't hold one sequence of --max-context ",
-                                                   options.max_context, " tokens"));
+  if (!TakesWhatIsLeft(flags)) {
+    const int kv_tokens =
+        flags.kv_tokens > 0 ? flags.kv_tokens : std::max(kDefaultKvTokens, options.max_context);
+    if (kv_tokens < options.max_context) {
+      return absl::InvalidArgumentError(absl::StrCat("--kv-tokens ", kv_tokens,
+                                                     " can't hold one sequence of --max-context ",
+                                                     options.max_context, " tokens"));
+    }
+    options.kv_blocks = (kv_tokens + options.block_tokens - 1) / options.block_tokens;
   }
-  options.kv_blocks = (kv_tokens + options.block_tokens - 1) / options.block_tokens;
   options.max_step_tokens = flags.max_step_tokens;
   options.max_running_sequences = flags.max_running;
   options.max_waiting_requests = flags.max_waiting;
   options.max_waiting_tokens = flags.max_waiting_tokens;
   options.recall = flags.recall;
   return options;
+}
+
+absl::Status FitToPool(const ServeFlags& flags, int kv_blocks, EngineOptions& options) {
+  options.kv_blocks = kv_blocks;
+  const int tokens = kv_blocks * options.block_tokens;
+  if (tokens >= options.max_context) return absl::OkStatus();
+  if (flags.max_context > 0) {
+    return absl::ResourceExhaustedError(absl::StrCat(
+        "one sequence of --max-context ", flags.max_context,
+        " tokens does not fit into the device's memory, which holds a KV pool of ", tokens));
+  }
+  options.max_context = tokens;
+  return absl::OkStatus();
 }
 
 absl::StatusOr<AttentionLimits> MakeAttentionLimits(const ServeFlags& flags) {

@@ -135,6 +135,8 @@ TEST(ServeTest, RefusesBadFlagsWithOneLine) {
       {{"--model", model, "--max-context", "many"}, "--max-context takes a whole number"},
       {{"--model", model, "--max-context", "9000"}, "8192"},
       {{"--model", model, "--kv-tokens", "100"}, "--kv-tokens 100"},
+      {{"--model", model, "--kv-tokens", "all"}, "--kv-tokens takes auto or a whole number"},
+      {{"--model", model, "--memory-fraction", "2"}, "--memory-fraction takes a number"},
       {{"--model", model, "--device", "abacus"}, "--device takes cpu"},
       {{"--model", model, "--config", "/nowhere/config"}, "/nowhere/config"},
       {{"--model", model, "--config", config.path()}, ":2: unknown name \"max-contexts\""},

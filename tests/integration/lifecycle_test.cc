@@ -415,7 +415,7 @@ TEST_F(LifecycleTest, AStepBeyondItsTimeoutEndsTheServerForItsSupervisor) {
 
 TEST_F(LifecycleTest, AConfigFileTakesTheNamesOfTheFlagsAndTheCommandLineWins) {
   const std::filesystem::path path = std::filesystem::path(testing::TempDir()) / "winnow_test.yaml";
-  std::ofstream(path) << "# limits\nmodel-name: from-file\nmax-context = 512\nkv-tokens: 4096\n";
+  std::ofstream(path) << "# limits\nmodel-name: from-file\nmax-context = 512\nkv-tokens: auto\n";
   ASSERT_NO_FATAL_FAILURE(Start({"--config", path.string(), "--max-context", "256"}));
   std::filesystem::remove(path);
   const auto stub = v1::ModelService::NewStub(Connect(server_->address()));
@@ -424,7 +424,7 @@ TEST_F(LifecycleTest, AConfigFileTakesTheNamesOfTheFlagsAndTheCommandLineWins) {
   ASSERT_TRUE(stub->GetModel(&call, v1::GetModelRequest(), &model).ok());
   EXPECT_EQ(model.name(), "from-file");
   EXPECT_EQ(model.context_tokens(), 256);
-  EXPECT_TRUE(server_->MetricBecomes("winnow_kv_blocks{state=\"free\"}", 4096 / 32));
+  EXPECT_TRUE(server_->MetricBecomes("winnow_kv_blocks{state=\"free\"}", 16384 / 32));
 }
 
 }  // namespace

@@ -33,6 +33,8 @@ def property_of(name, unit):
         return {"type": "boolean"}
     if name == "device":
         return {"enum": ["cpu", "cuda"]}  # a build without CUDA lists less
+    if re.fullmatch(r"auto\|[A-Z]+", unit):
+        return {"anyOf": [{"const": "auto"}, property_of(name, unit.removeprefix("auto|"))]}
     if "|" in unit:
         return {"enum": unit.split("|")}
     if unit == "LEVEL":

@@ -69,8 +69,26 @@ TEST_F(KvPoolsTest, SaysHowManyBytesItHas) {
   EXPECT_EQ(pools_->kv_bytes(),
             5 * 3 * 16 * 2 * 32 * 2 + 2 * 1 * 16 * 2 * 64 * 2 + 7 * 2 * 16 * 2 * 16 * 2);
   EXPECT_EQ(pools_->label_bytes(), 5 * 3 * 16 * 8 / 2 + 7 * 2 * 16 * 24 / 2);
+  EXPECT_EQ(pools_->block_bytes(), 3 * 16 * 2 * 32 * 2 + 1 * 16 * 2 * 64 * 2 + 2 * 16 * 2 * 16 * 2 +
+                                       pools_->block_label_bytes());
   EXPECT_EQ(pools_->block_label_bytes(), 3 * 16 * 8 / 2 + 2 * 16 * 24 / 2);
   EXPECT_EQ(pools_->block_tokens(), 16);
+}
+
+TEST_F(KvPoolsTest, PlannedPoolsTakeTheMemoryOfTheirBlocksLater) {
+  const auto pools = KvPools::Plan(*backend_, kLayout);
+  EXPECT_EQ(pools->Layer(0).data, nullptr);
+  pools->SetBlocks(3);
+  EXPECT_EQ(pools->blocks(), 3);
+  ASSERT_TRUE(pools->TakeMemory().ok());
+  EXPECT_EQ(pools->kv_bytes() + pools->label_bytes(), 3 * pools->block_bytes());
+  for (int l = 0; l < pools->layers(); ++l) {
+    const KvView& layer = pools->Layer(l);
+    std::ranges::fill(Keys(layer), std::byte{1});
+    std::ranges::fill(Labels(layer), std::byte{2});
+  }
+  EXPECT_EQ(*pools->Layer(2).data, std::byte{1});
+  EXPECT_EQ(*pools->Layer(2).labels, std::byte{2});
 }
 
 TEST_F(KvPoolsTest, CopiesTheFirstTokensOfABlockInEveryLayerAndNothingElse) {

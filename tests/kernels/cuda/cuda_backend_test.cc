@@ -230,6 +230,17 @@ TEST_F(CudaBackendTest, EmbedAndGatherLogitRowsPickTheRowsOfTheBatch) {
   EXPECT_TRUE(std::equal(got_last.begin(), got_last.end(), got.begin() + 3 * kColumns));
 }
 
+TEST_F(CudaBackendTest, WhatIsAllocatedIsNoLongerFree) {
+  constexpr int64_t kBytes = int64_t{256} << 20;
+  const DeviceMemory before = backend_->OwnMemory().value();
+  const auto memory = backend_->Allocate(kBytes);
+  ASSERT_TRUE(memory.ok()) << memory.status();
+  const DeviceMemory after = backend_->OwnMemory().value();
+  EXPECT_EQ(after.total, before.total);
+  EXPECT_LE(after.free, before.free - kBytes);
+  EXPECT_LE(before.free, before.total);
+}
+
 TEST_F(CudaBackendTest, AllocatingMoreThanThereIsSaysWhatIsNeededAndFree) {
   const absl::Status status = backend_->Allocate(int64_t{1} << 50).status();
   EXPECT_EQ(status.code(), absl::StatusCode::kResourceExhausted);

@@ -16,6 +16,7 @@ using ::testing::HasSubstr;
 struct Flags {
   bool json = false;
   int threads = 4;
+  int tokens = 0;
   int64_t bytes = 1;
   double seconds = 2.5;
   std::string address = "localhost:1";
@@ -28,6 +29,7 @@ struct Flags {
   Flags() {
     set.Add("json", &json, "", "Print JSON.");
     set.Add("threads", &threads, "N", "Threads.", {1, 64});
+    set.AddNumberOr("auto", "tokens", &tokens, "TOKENS", "Tokens.", {0, 100});
     set.Add("bytes", &bytes, "BYTES", "Bytes.", {.min = 0});
     set.Add("seconds", &seconds, "SECONDS", "Seconds.", {0, 10});
     set.Add("address", &address, "HOST:PORT", "Where.");
@@ -45,6 +47,18 @@ std::string WriteFile(const std::string& name, const std::string& text) {
   const auto path = std::filesystem::path(testing::TempDir()) / name;
   std::ofstream(path) << text;
   return path.string();
+}
+
+TEST(FlagSet, AWordMayStandForANumber) {
+  Flags flags;
+  ASSERT_TRUE(flags.Parse({"--tokens", "7"}).ok());
+  EXPECT_EQ(flags.tokens, 7);
+  ASSERT_TRUE(flags.Parse({"--tokens", "auto"}).ok());
+  EXPECT_EQ(flags.tokens, 0);
+  EXPECT_EQ(flags.Parse({"--tokens", "all"}).message(),
+            "--tokens takes auto or a whole number from 0 to 100, not \"all\"");
+  EXPECT_THAT(flags.set.Help(), HasSubstr("--tokens auto|TOKENS"));
+  EXPECT_THAT(flags.set.Help(), HasSubstr("Tokens. Default: auto."));
 }
 
 TEST(FlagSet, TakesValuesAfterASpaceOrAnEqualsSign) {
