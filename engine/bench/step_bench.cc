@@ -32,6 +32,16 @@ StepBatchBuilder RandomRows(int sequences, int first, int count, int block_token
   return rows;
 }
 
+// Pairs of a token of a prompt and one that it sees, of all layers together.
+double SeenPairs(const ModelConfig& config, int context) {
+  double pairs = 0;
+  for (const LayerConfig& layer : config.layer) {
+    const int window = layer.sliding_window > 0 ? std::min(layer.sliding_window, context) : context;
+    pairs += 0.5 * window * (window + 1.0) + static_cast<double>(context - window) * window;
+  }
+  return pairs;
+}
+
 }  // namespace
 
 absl::StatusOr<DecodeBenchResult> BenchDecode(Transformer& transformer, Backend& backend, int batch,
@@ -100,8 +110,7 @@ absl::StatusOr<PrefillBenchResult> BenchPrefill(Transformer& transformer, Backen
 
   const double projections = static_cast<double>(transformer.layer_weights()) * context +
                              static_cast<double>(config.vocab) * config.hidden;
-  const double attention = static_cast<double>(config.layers) * config.heads * config.head_dim *
-                           (static_cast<double>(context) * (context + 1));
+  const double attention = 2.0 * config.heads * config.head_dim * SeenPairs(config, context);
   PrefillBenchResult result;
   const double median = Median(times);
   result.tokens_per_second = context / median;

@@ -21,6 +21,7 @@ struct Shape {
   std::string_view name;
   int layers, hidden, ffn, heads, kv_heads, vocab, max_context;
   double rope_base;
+  int sliding_window = 0;  ///< of all layers; 0: none
   int experts = 0;
   int chosen_experts = 0;
 };
@@ -30,8 +31,8 @@ constexpr Shape kShapes[] = {
     {"llama-2-7b", 32, 4096, 11008, 32, 32, 32000, 4096, 1e4},
     {"llama-2-70b", 80, 8192, 28672, 64, 8, 32000, 4096, 1e4},
     {"llama-3-8b", 32, 4096, 14336, 32, 8, 128256, 8192, 5e5},
-    {"mistral-7b", 32, 4096, 14336, 32, 8, 32768, 32768, 1e6},
-    {"mixtral-8x7b", 32, 4096, 14336, 32, 8, 32000, 32768, 1e6, 8, 2},
+    {"mistral-7b", 32, 4096, 14336, 32, 8, 32000, 32768, 1e4, 4096},
+    {"mixtral-8x7b", 32, 4096, 14336, 32, 8, 32000, 32768, 1e6, 0, 8, 2},
 };
 
 ModelConfig ConfigOf(const Shape& shape, int layers) {
@@ -49,6 +50,7 @@ ModelConfig ConfigOf(const Shape& shape, int layers) {
   config.norm_epsilon = 1e-5f;
   if (shape.experts > 0) config.mixture = {shape.experts, shape.chosen_experts, shape.ffn};
   config.layer.resize(static_cast<size_t>(config.layers));
+  for (LayerConfig& layer : config.layer) layer.sliding_window = shape.sliding_window;
   RopeConfig& rope = config.ropes.emplace_back();
   rope.dim = config.head_dim;
   for (int i = 0; i < rope.dim / 2; ++i) {
