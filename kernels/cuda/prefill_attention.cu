@@ -3,6 +3,7 @@
 
 #include <climits>
 
+#include "kernels/cuda/async_copy.cuh"
 #include "kernels/cuda/head_sizes.h"
 #include "kernels/cuda/math.cuh"
 #include "kernels/cuda/prefill_attention.h"
@@ -24,12 +25,6 @@ constexpr unsigned kFullWarp = 0xffffffff;
 // Where maxima of scores begin: below all, but a number, so that what is masked weighs nothing
 // beside it.
 constexpr float kLeastScore = -1e30f;
-
-__device__ __forceinline__ void LoadMatrices(uint32_t (&out)[4], uint32_t address) {
-  asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];\n"
-               : "=r"(out[0]), "=r"(out[1]), "=r"(out[2]), "=r"(out[3])
-               : "r"(address));
-}
 
 __device__ __forceinline__ void LoadTransposed(uint32_t (&out)[4], uint32_t address) {
   asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];\n"

@@ -4,6 +4,7 @@
 
 #include <cstdint>
 
+#include "kernels/cuda/async_copy.cuh"
 #include "kernels/cuda/prefill_attention.h"
 
 // What a block of threads keeps in shared memory, and how keys and values get there: see
@@ -32,18 +33,6 @@ __device__ __forceinline__ uint32_t Piece(int row, int piece) {
   constexpr uint32_t kSpread = 8 / kSwapped;
   const auto swap = static_cast<uint32_t>(row) / kSpread % kSwapped;
   return row * kDim * 2 + (static_cast<uint32_t>(piece) ^ swap) * 16;
-}
-
-__device__ __forceinline__ void CopyAsync(uint32_t to, const void* from, bool valid) {
-  const int bytes = valid ? 16 : 0;  // the rest is filled with zeros
-  asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;\n" ::"r"(to), "l"(from), "r"(bytes));
-}
-
-__device__ __forceinline__ void CommitCopies() { asm volatile("cp.async.commit_group;\n"); }
-
-template <int kPending>
-__device__ __forceinline__ void WaitForCopies() {
-  asm volatile("cp.async.wait_group %0;\n" ::"n"(kPending));
 }
 
 // Keys and values of one KV head of a sequence, in blocks.
