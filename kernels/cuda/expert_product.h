@@ -27,7 +27,7 @@ struct ExpertProduct {
 inline constexpr int kExpertMultiple = 8;
 
 /// Queues a product whose experts have a few pairs each, as in decoding: reads the weights of each
-/// chosen expert at the speed of memory, once for up to 24 pairs. Returns the launch's error.
+/// chosen expert at the speed of memory, once for up to 16 pairs. Returns the launch's error.
 cudaError_t LaunchThinExperts(const ExpertProduct& call, cudaStream_t stream);
 
 /// Queues a product whose experts have many pairs each, as in prompts: tiles on tensor cores.

@@ -2,6 +2,7 @@
 
 #include "kernels/cuda/decode_kernels.h"
 #include "kernels/cuda/launch.cuh"
+#include "kernels/cuda/read_once.cuh"
 #include "kernels/cuda/thin_product.h"
 
 // A block of threads takes 16 rows of w, whose columns its warps divide among them in chunks of 32.
@@ -30,14 +31,6 @@ struct ThinProduct {
   int outputs;
   bool accumulate;
 };
-
-__device__ __forceinline__ uint4 LoadOnce(const __nv_bfloat16* at) {
-  uint4 value;
-  asm volatile("ld.global.nc.L1::no_allocate.v4.u32 {%0, %1, %2, %3}, [%4];\n"
-               : "=r"(value.x), "=r"(value.y), "=r"(value.z), "=r"(value.w)
-               : "l"(at));
-  return value;
-}
 
 // sum += a b: 16 x 8, over 16.
 __device__ __forceinline__ void MultiplyAdd(float (&sum)[4], uint32_t a0, uint32_t a1, uint32_t a2,
@@ -83,7 +76,7 @@ __global__ void __launch_bounds__(kThreads, 2) Multiply(const __grid_constant__ 
       for (int half = 0; half < 2; ++half) {
         const int chunk = first + i;
         weights[i][half] =
-            inside(chunk) ? LoadOnce(w[half] + chunk * (kWarps * kChunk)) : uint4{0, 0, 0, 0};
+            inside(chunk) ? ReadOnce(w[half] + chunk * (kWarps * kChunk)) : uint4{0, 0, 0, 0};
       }
     }
   };
