@@ -14,6 +14,7 @@ struct KvShape {
   int head_dim = 0;
   /// Numbers of a label: a multiple of 8, at most kMaxLabelWidth; 0: no labels are kept.
   int label_width = 0;
+  int group = 0;  ///< whose block table of a step leads to the blocks (StepBatch::BlockTable)
 
   int64_t token_elements() const { return int64_t{2} * head_dim; }  ///< of one head
   int64_t head_block_elements() const { return block_tokens * token_elements(); }

@@ -23,8 +23,9 @@ struct StepBatch {
   std::span<const int32_t> positions;  ///< [rows] position of the row in its sequence, from 0
   std::span<const int32_t>
       query_begin;  ///< [sequences + 1] rows of sequence s: from [s] to [s + 1]
-  /// [sequences, max_blocks] KV block ids of each sequence, in the order of positions; entries past
-  /// those that the sequence's last row needs are not read.
+  /// [groups, sequences, max_blocks] KV block ids of each sequence, in the order of positions: one
+  /// table for each group of layers that keep the same (KvShape::group). Entries past those that
+  /// the sequence's last row needs are not read, nor those behind what a group's layers see.
   std::span<const int32_t> block_tables;
   int32_t max_blocks = 0;
   /// Rows whose logits are wanted, ascending.
@@ -34,6 +35,10 @@ struct StepBatch {
 
   int rows() const { return static_cast<int>(tokens.size()); }
   int sequences() const { return static_cast<int>(query_begin.size()) - 1; }
+  /// [max_blocks] of one sequence, for the layers of a group.
+  const int32_t* BlockTable(int group, int sequence) const {
+    return block_tables.data() + (int64_t{group} * sequences() + sequence) * max_blocks;
+  }
 };
 
 }  // namespace winnow

@@ -16,10 +16,22 @@ void StepBatchBuilder::Clear() {
   probes_.clear();
 }
 
+void StepBatchBuilder::BeginSequence(std::span<const std::vector<int32_t>> tables) {
+  query_begin_.push_back(static_cast<int32_t>(tokens_.size()));
+  for (const std::vector<int32_t>& table : tables) {
+    blocks_begin_.push_back(blocks_.size());
+    blocks_.insert(blocks_.end(), table.begin(), table.end());
+  }
+}
+
 void StepBatchBuilder::BeginSequence(std::span<const int32_t> blocks) {
   query_begin_.push_back(static_cast<int32_t>(tokens_.size()));
-  blocks_begin_.push_back(blocks_.size());
-  blocks_.insert(blocks_.end(), blocks.begin(), blocks.end());
+  for (size_t group = 0; group < groups_; ++group) {
+    blocks_begin_.push_back(blocks_.size());
+    for (const int32_t block : blocks) {
+      blocks_.push_back(block * static_cast<int32_t>(groups_) + static_cast<int32_t>(group));
+    }
+  }
 }
 
 int32_t StepBatchBuilder::AddRow(int32_t token, int32_t position, const Selection& selection,
@@ -33,19 +45,21 @@ int32_t StepBatchBuilder::AddRow(int32_t token, int32_t position, const Selectio
 }
 
 StepBatch StepBatchBuilder::Build() {
-  const size_t sequences = blocks_begin_.size();
+  const size_t tables = blocks_begin_.size();
+  const size_t sequences = tables / groups_;
   query_begin_.resize(sequences);  // Build may have been called before
   query_begin_.push_back(static_cast<int32_t>(tokens_.size()));
-  const auto blocks_of = [&](size_t s) {
-    const size_t end = s + 1 < sequences ? blocks_begin_[s + 1] : blocks_.size();
-    return std::span(blocks_).subspan(blocks_begin_[s], end - blocks_begin_[s]);
+  const auto blocks_of = [&](size_t table) {
+    const size_t end = table + 1 < tables ? blocks_begin_[table + 1] : blocks_.size();
+    return std::span(blocks_).subspan(blocks_begin_[table], end - blocks_begin_[table]);
   };
   size_t max_blocks = 0;
-  for (size_t s = 0; s < sequences; ++s) max_blocks = std::max(max_blocks, blocks_of(s).size());
-  block_tables_.assign(sequences * max_blocks, 0);
-  for (size_t s = 0; s < sequences; ++s) {
-    std::ranges::copy(blocks_of(s),
-                      block_tables_.begin() + static_cast<std::ptrdiff_t>(s * max_blocks));
+  for (size_t i = 0; i < tables; ++i) max_blocks = std::max(max_blocks, blocks_of(i).size());
+  block_tables_.assign(tables * max_blocks, 0);
+  for (size_t i = 0; i < tables; ++i) {
+    const size_t place = i % groups_ * sequences + i / groups_;  // tables come group by group
+    std::ranges::copy(blocks_of(i),
+                      block_tables_.begin() + static_cast<std::ptrdiff_t>(place * max_blocks));
   }
 
   probe_order_.resize(probes_.size());

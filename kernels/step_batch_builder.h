@@ -13,11 +13,18 @@ namespace winnow {
 /// reused from step to step.
 class StepBatchBuilder {
  public:
+  /// For models whose layers form so many groups (KvShape::group).
+  explicit StepBatchBuilder(int groups = 1) : groups_(static_cast<size_t>(groups)) {}
+
   /// Forgets all rows.
   void Clear();
 
-  /// Begins the rows of the next sequence, whose keys and values live in `blocks`, in the order of
-  /// positions.
+  /// Begins the rows of the next sequence, whose keys and values live in the blocks of these tables
+  /// [groups], each in the order of positions.
+  void BeginSequence(std::span<const std::vector<int32_t>> tables);
+
+  /// The same for sequences of which all layers keep everything: `blocks` count places in which
+  /// each group has a block, so that `block` stands for the group's block groups * block + group.
   void BeginSequence(std::span<const int32_t> blocks);
 
   /// Adds a row to the sequence that was begun last, at the position after that of its row before.
@@ -34,11 +41,12 @@ class StepBatchBuilder {
   std::span<const size_t> probe_order() const { return probe_order_; }
 
  private:
+  size_t groups_;
   std::vector<int32_t> tokens_;
   std::vector<int32_t> positions_;
   std::vector<int32_t> query_begin_;
-  std::vector<int32_t> blocks_;       ///< of all sequences, one after another
-  std::vector<size_t> blocks_begin_;  ///< [sequences]: in blocks_
+  std::vector<int32_t> blocks_;       ///< of all sequences' tables, one after another
+  std::vector<size_t> blocks_begin_;  ///< [sequences, groups]: in blocks_
   std::vector<int32_t> block_tables_;
   std::vector<int32_t> logit_rows_;
   std::vector<Selection> selections_;

@@ -279,7 +279,7 @@ class CpuBackend : public Backend {
   void StoreRow(const StepBatch& batch, int64_t t, const Tensor& qkv, int heads, const KvView& kv,
                 const LabelCodec& basis) const {
     const int position = batch.positions[t];
-    const int32_t* table = batch.block_tables.data() + row_sequence_[t] * batch.max_blocks;
+    const int32_t* table = batch.BlockTable(kv.group, row_sequence_[t]);
     const int32_t id = table[position / kv.block_tokens];
     const int slot = position % kv.block_tokens;
     const float* keys = qkv.Row(t) + heads * kv.head_dim;

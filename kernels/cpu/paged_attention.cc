@@ -101,10 +101,6 @@ void WriteOutput(const AttentionCall& call, int row, int head, const Partial& to
   for (int c = 0; c < head_dim; ++c) out[c] = total.out[c] * inverse;
 }
 
-const int32_t* BlockTable(const StepBatch& batch, int sequence) {
-  return batch.block_tables.data() + int64_t{sequence} * batch.max_blocks;
-}
-
 }  // namespace
 
 void PagedAttention::Reserve(const StepLimits& limits) {
@@ -147,7 +143,7 @@ void PagedAttention::Run(const AttentionCall& call) {
   for (int s = 0; s < batch.sequences(); ++s) {
     const int begin = batch.query_begin[s];
     const int end = batch.query_begin[s + 1];
-    const int32_t* table = BlockTable(batch, s);
+    const int32_t* table = batch.BlockTable(call.kv.group, s);
     const auto is_tiled = [&](int row) {
       return end - begin > 1 &&
              (batch.selections.empty() || batch.selections[row].kind == SelectionKind::kAll);
@@ -474,7 +470,7 @@ void PagedAttention::MeasureRecall(const AttentionCall& call, std::span<const Re
   const auto head_of = [&](const RecallProbe& probe) {
     const auto after = std::ranges::upper_bound(batch.query_begin, probe.row);
     const auto sequence = static_cast<int>(after - batch.query_begin.begin()) - 1;
-    return HeadOf(call, probe.row, probe.kv_head, BlockTable(batch, sequence));
+    return HeadOf(call, probe.row, probe.kv_head, batch.BlockTable(call.kv.group, sequence));
   };
   for (size_t begin = 0; begin < probes.size();) {
     ClearPlan();

@@ -83,7 +83,7 @@ absl::Status DecodeRows::Attend(const StepArrays& arrays, const Tensor& qkv, int
           .sequences = arrays.decode_sequences,
           .contexts = arrays.contexts,
           .selections = arrays.selections,
-          .block_tables = arrays.block_tables,
+          .block_tables = arrays.BlockTables(kv.group),
           .max_blocks = shape.max_blocks,
           .max_context = shape.max_context,
           .max_selected = shape.MaxSelected(attention, kv.kv_heads),

@@ -66,21 +66,24 @@ void StepArrays::Divide(const StepBatch& batch) {
   });
   shape_.tiles = static_cast<int>(tiles_.size());
   shape_.Round(batch.max_blocks);
-  tables_.assign(int64_t{shape_.sequences} * shape_.max_blocks, 0);
-  for (int s = 0; s < shape_.sequences; ++s) {
-    std::copy_n(batch.block_tables.begin() + int64_t{s} * batch.max_blocks, batch.max_blocks,
-                tables_.begin() + int64_t{s} * shape_.max_blocks);
+  const int64_t tables = std::ssize(batch.block_tables) / std::max(1, batch.max_blocks);
+  tables_.assign(tables * shape_.max_blocks, 0);
+  for (int64_t table = 0; table < tables; ++table) {
+    std::copy_n(batch.block_tables.begin() + table * batch.max_blocks, batch.max_blocks,
+                tables_.begin() + table * shape_.max_blocks);
   }
 }
 
 absl::Status StepArrays::Reserve(const StepLimits& limits) {
   const auto rows = static_cast<size_t>(limits.rows);
   int blocks = 0;
+  int groups = 1;
   for (const KvShape& layer : limits.layers) {
     blocks = std::max(blocks, (limits.context + layer.block_tokens - 1) / layer.block_tokens);
+    groups = std::max(groups, layer.group + 1);
   }
-  const size_t table_entries =
-      static_cast<size_t>(limits.sequences) * static_cast<size_t>(RoundBlocks(blocks));
+  const size_t table_entries = static_cast<size_t>(groups) * static_cast<size_t>(limits.sequences) *
+                               static_cast<size_t>(RoundBlocks(blocks));
   // As Upload lays them out: seven arrays of a number for each row, and the others.
   const size_t row_bytes = 7 * sizeof(int32_t) + sizeof(Selection) + sizeof(PrefillTile);
   const absl::Status status =

@@ -40,13 +40,18 @@ class StepArrays {
   const int32_t* tokens = nullptr;            ///< [rows]
   const int32_t* positions = nullptr;         ///< [rows]
   const int32_t* sequences = nullptr;         ///< [rows] sequence of each row
-  const int32_t* block_tables = nullptr;      ///< [sequences, shape().max_blocks]
+  const int32_t* block_tables = nullptr;      ///< [groups, sequences, shape().max_blocks]
   const int32_t* decode_rows = nullptr;       ///< [decode rows] their rows
   const int32_t* decode_sequences = nullptr;  ///< [decode rows]
   const int32_t* contexts = nullptr;          ///< [decode rows]
   const Selection* selections = nullptr;      ///< [decode rows]
   const PrefillTile* tiles = nullptr;         ///< [tiles], longest contexts first
   const int32_t* logit_rows = nullptr;        ///< as in the batch
+
+  /// [sequences, shape().max_blocks] for the layers of a group.
+  const int32_t* BlockTables(int group) const {
+    return block_tables + int64_t{group} * shape_.sequences * shape_.max_blocks;
+  }
 
   /// Index among the decoding rows, or -1.
   int DecodeRowOf(int row) const;
