@@ -18,7 +18,10 @@ EngineCore::EngineCore(const EngineOptions& options, ForwardPass& forward, Block
       tokenizer_(tokenizer),
       observer_(observer),
       clock_(std::move(clock)),
-      store_(options.kv_blocks, options.block_tokens, memory),
+      store_(
+          options.kv_blocks * forward.attention_shape().groups(), options.block_tokens,
+          {forward.attention_shape().group_windows, options.max_step_tokens, options.block_tokens},
+          memory),
       scheduler_(options, store_),
       bounds_(options),
       load_(options),

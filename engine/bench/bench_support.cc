@@ -45,7 +45,7 @@ void FillPools(const KvPools& pools, int blocks, Backend& backend) {
                first.block_bytes());
   for (int l = 0; l < pools.layers(); ++l) {
     const KvView& layer = pools.Layer(l);
-    for (int block = l == 0 ? 1 : 0; block < blocks; ++block) {
+    for (int block = layer.data == first.data ? 1 : 0; block < blocks; ++block) {
       backend.Copy(layer.block(block), first.block(0), layer.block_bytes());
     }
     if (layer.labels != nullptr)

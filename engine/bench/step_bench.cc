@@ -13,14 +13,14 @@ namespace winnow {
 namespace {
 
 // `count` rows of random tokens for each of `sequences` sequences, from `first` on; sequence s owns
-// consecutive blocks of the pool. The last row of each wants logits if `wants_logits`.
-StepBatchBuilder RandomRows(int sequences, int first, int count, int block_tokens, int vocab,
+// consecutive blocks of the pools. The last row of each wants logits if `wants_logits`.
+StepBatchBuilder RandomRows(int sequences, int first, int count, const KvPools& pools, int vocab,
                             const Selection& selection, bool wants_logits) {
-  const int max_blocks = (first + count + block_tokens - 1) / block_tokens;
+  const int max_blocks = (first + count + pools.block_tokens() - 1) / pools.block_tokens();
   std::vector<int32_t> blocks(static_cast<size_t>(max_blocks));
   std::iota(blocks.begin(), blocks.end(), 0);
   std::mt19937 random(1);
-  StepBatchBuilder rows;
+  StepBatchBuilder rows(pools.groups());
   for (int s = 0; s < sequences; ++s) {
     rows.BeginSequence(blocks);
     for (int i = 0; i < count; ++i) {
@@ -49,10 +49,9 @@ absl::StatusOr<DecodeBenchResult> BenchDecode(Transformer& transformer, Backend&
                                               double seconds) {
   const KvPools& pools = transformer.pools();
   const ModelConfig& config = transformer.config();
-  StepBatchBuilder rows =
-      RandomRows(batch, context, 1, pools.block_tokens(), config.vocab, selection, true);
+  StepBatchBuilder rows = RandomRows(batch, context, 1, pools, config.vocab, selection, true);
   const StepBatch step = rows.Build();
-  FillPools(pools, batch * step.max_blocks, backend);
+  FillPools(pools, batch * step.max_blocks * pools.groups(), backend);
   std::vector<TokenChoice> choices(static_cast<size_t>(batch));
   for (int row = 0; row < batch; ++row) choices[static_cast<size_t>(row)].row = row;
   std::vector<int32_t> tokens(choices.size());
@@ -87,12 +86,12 @@ absl::StatusOr<DecodeBenchResult> BenchDecode(Transformer& transformer, Backend&
 
 absl::StatusOr<PrefillBenchResult> BenchPrefill(Transformer& transformer, Backend& backend,
                                                 int context, int step_tokens, double seconds) {
-  const int block_tokens = transformer.pools().block_tokens();
   const ModelConfig& config = transformer.config();
   std::vector<StepBatchBuilder> chunks;
   for (int first = 0; first < context; first += step_tokens) {
-    chunks.push_back(RandomRows(1, first, std::min(step_tokens, context - first), block_tokens,
-                                config.vocab, {}, first + step_tokens >= context));
+    chunks.push_back(RandomRows(1, first, std::min(step_tokens, context - first),
+                                transformer.pools(), config.vocab, {},
+                                first + step_tokens >= context));
   }
   std::vector<float> logits(config.vocab);
   std::vector<double> times;

@@ -1,5 +1,6 @@
 #include "engine/cache/kv_pools.h"
 
+#include <algorithm>
 #include <cstddef>
 #include <utility>
 
@@ -7,7 +8,18 @@ namespace winnow {
 
 std::unique_ptr<KvPools> KvPools::Plan(Backend& backend, std::span<const KvShape> layers) {
   std::unique_ptr<KvPools> pools(new KvPools(backend));
-  for (const KvShape& shape : layers) pools->layers_.push_back({shape});
+  std::vector<size_t> layers_of_group;
+  for (const KvShape& shape : layers) {
+    const auto group = static_cast<size_t>(shape.group);
+    if (group >= layers_of_group.size()) layers_of_group.resize(group + 1);
+    const size_t pool = layers_of_group[group]++;
+    if (pool == pools->pools_.size()) pools->pools_.push_back({shape});
+    KvView& shared = pools->pools_[pool];
+    shared.label_width = std::max(shared.label_width, shape.label_width);
+    pools->layers_.push_back({shape});
+    pools->pool_of_layer_.push_back(pool);
+  }
+  pools->groups_ = static_cast<int>(layers_of_group.size());
   return pools;
 }
 
@@ -22,12 +34,17 @@ absl::Status KvPools::TakeMemory() {
   }
   std::byte* kv_next = kv_memory_->data();
   std::byte* label_next = label_memory_ ? label_memory_->data() : nullptr;
-  for (KvView& layer : layers_) {
-    layer.data = kv_next;
-    kv_next += layer.bytes();
-    if (layer.label_width == 0) continue;
-    layer.labels = label_next;
-    label_next += layer.label_bytes();
+  for (KvView& pool : pools_) {
+    pool.data = kv_next;
+    kv_next += pool.bytes();
+    if (pool.label_width == 0) continue;
+    pool.labels = label_next;
+    label_next += pool.label_bytes();
+  }
+  for (size_t layer = 0; layer < layers_.size(); ++layer) {
+    const KvView& pool = pools_[pool_of_layer_[layer]];
+    layers_[layer].data = pool.data;
+    if (layers_[layer].label_width > 0) layers_[layer].labels = pool.labels;
   }
   return absl::OkStatus();
 }
@@ -40,21 +57,22 @@ absl::StatusOr<std::unique_ptr<KvPools>> KvPools::Allocate(Backend& backend,
 }
 
 void KvPools::SetBlocks(int blocks) {
-  for (KvView& layer : layers_) layer.blocks = blocks;
+  for (KvView& pool : pools_) pool.blocks = blocks * groups_;
+  for (KvView& layer : layers_) layer.blocks = blocks * groups_;
 }
 
 absl::Status KvPools::Copy(const BlockCopy& copy) {
-  for (const KvView& layer : layers_) {
+  for (const KvView& pool : pools_) {
     const int64_t bytes =
-        copy.tokens * layer.token_elements() * static_cast<int64_t>(sizeof(uint16_t));
-    for (int g = 0; g < layer.kv_heads; ++g) {
-      backend_.Copy(reinterpret_cast<std::byte*>(layer.key(copy.to, g, 0)),
-                    reinterpret_cast<const std::byte*>(layer.key(copy.from, g, 0)), bytes);
+        copy.tokens * pool.token_elements() * static_cast<int64_t>(sizeof(uint16_t));
+    for (int g = 0; g < pool.kv_heads; ++g) {
+      backend_.Copy(reinterpret_cast<std::byte*>(pool.key(copy.to, g, 0)),
+                    reinterpret_cast<const std::byte*>(pool.key(copy.from, g, 0)), bytes);
     }
     // Labels of several tokens interleave; those past copy.tokens are overwritten later.
-    if (layer.labels != nullptr) {
-      backend_.Copy(layer.label_block(copy.to), layer.label_block(copy.from),
-                    layer.block_label_bytes());
+    if (pool.labels != nullptr) {
+      backend_.Copy(pool.label_block(copy.to), pool.label_block(copy.from),
+                    pool.block_label_bytes());
     }
   }
   return backend_.Synchronize();
@@ -62,25 +80,25 @@ absl::Status KvPools::Copy(const BlockCopy& copy) {
 
 int64_t KvPools::block_bytes() const {
   int64_t bytes = 0;
-  for (const KvView& layer : layers_) bytes += layer.block_bytes() + layer.block_label_bytes();
-  return bytes;
+  for (const KvView& pool : pools_) bytes += pool.block_bytes() + pool.block_label_bytes();
+  return groups_ * bytes;
 }
 
 int64_t KvPools::kv_bytes() const {
   int64_t bytes = 0;
-  for (const KvView& layer : layers_) bytes += layer.bytes();
+  for (const KvView& pool : pools_) bytes += pool.bytes();
   return bytes;
 }
 
 int64_t KvPools::label_bytes() const {
   int64_t bytes = 0;
-  for (const KvView& layer : layers_) bytes += layer.label_bytes();
+  for (const KvView& pool : pools_) bytes += pool.label_bytes();
   return bytes;
 }
 
 int64_t KvPools::block_label_bytes() const {
   int64_t bytes = 0;
-  for (const KvView& layer : layers_) bytes += layer.block_label_bytes();
+  for (const KvView& pool : pools_) bytes += pool.block_label_bytes();
   return bytes;
 }
 

@@ -15,10 +15,15 @@ namespace winnow {
 
 /// The device memory of all layers' keys, values and labels: the one owner of their addresses.
 /// Others ask for a layer's view, or have blocks copied.
+///
+/// A block belongs to one group of layers (KvShape::group) at a time, and holds what they keep of
+/// its tokens. So groups share memory: the first layers of all groups one pool, the second ones
+/// another, and so on.
 class KvPools : public BlockMemory {
  public:
-  /// Pools, one of each layer's shape, whose memory is still to be taken. REQUIRES: at least one
-  /// layer; all have the same block_tokens; `backend` outlives the pools.
+  /// Pools, each as large as the largest of the layers that share it, whose memory is still to be
+  /// taken. REQUIRES: at least one layer; all have the same block_tokens, and those that share a
+  /// pool are alike but for group and labels; `backend` outlives the pools.
   static std::unique_ptr<KvPools> Plan(Backend& backend, std::span<const KvShape> layers);
 
   /// Takes the memory, zeroed. RESOURCE_EXHAUSTED when it is short. REQUIRES: once.
@@ -28,7 +33,7 @@ class KvPools : public BlockMemory {
   static absl::StatusOr<std::unique_ptr<KvPools>> Allocate(Backend& backend,
                                                            std::span<const KvShape> layers);
 
-  /// Has each layer keep so many blocks. REQUIRES: before TakeMemory.
+  /// Has so many blocks for each group of layers. REQUIRES: before TakeMemory.
   void SetBlocks(int blocks);
 
   int layers() const { return static_cast<int>(layers_.size()); }
@@ -38,14 +43,17 @@ class KvPools : public BlockMemory {
   absl::Status Copy(const BlockCopy& copy) override;
 
   int block_tokens() const { return layers_[0].block_tokens; }
-  int blocks() const { return layers_[0].blocks; }
-  /// Bytes of a block's keys, values and labels in all layers together.
+  /// Groups of layers.
+  int groups() const { return groups_; }
+  /// Blocks for each group of layers.
+  int blocks() const { return layers_[0].blocks / groups_; }
+  /// Bytes of keys, values and labels of a block for each group.
   int64_t block_bytes() const;
-  /// Bytes of keys and values of all layers.
+  /// Bytes of keys and values of all blocks.
   int64_t kv_bytes() const;
-  /// Bytes of labels of all layers; 0 if none are kept.
+  /// Bytes of labels of all blocks; 0 if none are kept.
   int64_t label_bytes() const;
-  /// Bytes of a block's labels in all layers together.
+  /// Bytes of labels that there are for one block; of a group without labels, they lie idle.
   int64_t block_label_bytes() const;
 
  private:
@@ -54,7 +62,10 @@ class KvPools : public BlockMemory {
   Backend& backend_;
   std::unique_ptr<Buffer> kv_memory_;
   std::unique_ptr<Buffer> label_memory_;  ///< null: no layer keeps labels
+  std::vector<KvView> pools_;
   std::vector<KvView> layers_;
+  std::vector<size_t> pool_of_layer_;
+  int groups_ = 0;
 };
 
 }  // namespace winnow

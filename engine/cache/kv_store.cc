@@ -2,20 +2,40 @@
 
 #include <algorithm>
 #include <unordered_map>
+#include <utility>
 
 #include "engine/base/check.h"
 
 namespace winnow {
 
-KvStore::KvStore(int blocks, int block_tokens, BlockMemory& memory)
-    : pool_(blocks, block_tokens), prefix_cache_(pool_), memory_(memory) {}
+int BlockTable::held() const {
+  int held = 0;
+  for (size_t g = 0; g < groups_.size(); ++g) {
+    held += static_cast<int>(groups_[g].size()) - first_[g];
+  }
+  return held;
+}
+
+KvStore::KvStore(int blocks, int block_tokens, const KvWindows& windows, BlockMemory& memory)
+    : pool_(blocks, block_tokens),
+      windows_(windows),
+      prefix_cache_(pool_, windows_),
+      memory_(memory) {}
 
 int KvStore::TakePrefix(std::span<const int32_t> tokens, const std::string& salt,
                         BlockTable& table) {
   WINNOW_CHECK(table.empty());
-  table.blocks_ = prefix_cache_.Match(tokens, salt, &table.known_);
-  for (const int32_t block : table.blocks_) pool_.Share(block);
-  return table.known_.blocks * pool_.block_tokens();
+  std::vector<std::vector<int32_t>> blocks = prefix_cache_.Match(tokens, salt, &table.known_);
+  if (table.known_.blocks == 0) return 0;
+  table.groups_ = std::move(blocks);
+  const int computed = table.known_.blocks * pool_.block_tokens();
+  for (int g = 0; g < groups(); ++g) {
+    table.first_.push_back(windows_.FirstBlock(g, computed));
+    for (const int32_t block : table.groups_[static_cast<size_t>(g)]) {
+      if (block != kNoBlock) pool_.Share(block);
+    }
+  }
+  return computed;
 }
 
 int KvStore::KnownTokens(std::span<const int32_t> tokens, const std::string& salt) const {
@@ -24,18 +44,42 @@ int KvStore::KnownTokens(std::span<const int32_t> tokens, const std::string& sal
   return known.blocks * pool_.block_tokens();
 }
 
-bool KvStore::Extend(BlockTable& table, int tokens) {
-  const int missing = pool_.BlocksFor(tokens) - static_cast<int>(table.blocks_.size());
-  if (missing > pool_.free_blocks()) return false;
-  for (int i = 0; i < missing; ++i) table.blocks_.push_back(pool_.Allocate());
+int KvStore::Missing(const BlockTable& table, int computed, int tokens) const {
+  int missing = 0;
+  for (int g = 0; g < groups(); ++g) {
+    const int has = table.empty() ? 0 : static_cast<int>(table.blocks(g).size());
+    missing += std::max(0, windows_.EndBlock(g, computed, tokens) - has);
+  }
+  return missing;
+}
+
+bool KvStore::Extend(BlockTable& table, int computed, int tokens) {
+  if (Missing(table, computed, tokens) > pool_.free_blocks()) return false;
+  table.groups_.resize(static_cast<size_t>(groups()));
+  table.first_.resize(table.groups_.size());
+  for (int g = 0; g < groups(); ++g) {
+    std::vector<int32_t>& blocks = table.groups_[static_cast<size_t>(g)];
+    const int end = windows_.EndBlock(g, computed, tokens);
+    while (static_cast<int>(blocks.size()) < end) blocks.push_back(pool_.Allocate());
+  }
   return true;
 }
 
+void KvStore::FreeBehind(BlockTable& table, int computed) {
+  for (size_t g = 0; g < table.groups_.size(); ++g) {
+    const int first = windows_.FirstBlock(static_cast<int>(g), computed);
+    for (int& i = table.first_[g]; i < first; ++i) {
+      int32_t& block = table.groups_[g][static_cast<size_t>(i)];
+      pool_.Release(block);
+      block = kNoBlock;
+    }
+  }
+}
+
 void KvStore::Trim(BlockTable& table, int tokens) {
-  // The last ones first, so that of a prefix that is kept the end is overwritten before the start.
-  while (static_cast<int>(table.blocks_.size()) > pool_.BlocksFor(tokens)) {
-    pool_.Release(table.blocks_.back());
-    table.blocks_.pop_back();
+  const auto end = static_cast<size_t>(pool_.BlocksFor(tokens));
+  for (std::vector<int32_t>& blocks : table.groups_) {
+    for (; blocks.size() > end; blocks.pop_back()) pool_.Release(blocks.back());
   }
 }
 
@@ -43,7 +87,9 @@ void KvStore::Publish(BlockTable& table, std::span<const int32_t> tokens, const 
   const auto size = static_cast<size_t>(pool_.block_tokens());
   const size_t full = tokens.size() / size;
   for (auto i = static_cast<size_t>(table.known_.blocks); i < full; ++i) {
-    prefix_cache_.Add(tokens.subspan(i * size, size), salt, table.blocks_[i], &table.known_);
+    std::vector<int32_t> blocks;
+    for (const std::vector<int32_t>& group : table.groups_) blocks.push_back(group[i]);
+    prefix_cache_.Add(tokens.subspan(i * size, size), salt, blocks, &table.known_);
   }
 }
 
@@ -51,30 +97,43 @@ absl::StatusOr<bool> KvStore::Fork(const BlockTable& parent, int tokens, BlockTa
   WINNOW_CHECK(child.empty());
   const auto shared = static_cast<size_t>(tokens / pool_.block_tokens());
   const int last_tokens = tokens % pool_.block_tokens();
-  if (last_tokens > 0 && pool_.free_blocks() == 0) return false;
-  child.known_ = parent.known_;
-  child.blocks_.assign(parent.blocks_.begin(),
-                       parent.blocks_.begin() + static_cast<std::ptrdiff_t>(shared));
-  for (const int32_t block : child.blocks_) pool_.Share(block);
+  if (last_tokens > 0 && pool_.free_blocks() < groups()) return false;
+  child = parent;
+  for (size_t g = 0; g < child.groups_.size(); ++g) {
+    std::vector<int32_t>& blocks = child.groups_[g];
+    blocks.resize(shared);
+    for (auto i = static_cast<size_t>(child.first_[g]); i < shared; ++i) pool_.Share(blocks[i]);
+  }
   if (last_tokens == 0) return true;
-  child.blocks_.push_back(pool_.Allocate());
-  const absl::Status status =
-      memory_.Copy({parent.blocks_[shared], child.blocks_.back(), last_tokens});
-  if (!status.ok()) return status;
+  for (size_t g = 0; g < child.groups_.size(); ++g) {
+    child.groups_[g].push_back(pool_.Allocate());
+    const absl::Status status =
+        memory_.Copy({parent.groups_[g][shared], child.groups_[g].back(), last_tokens});
+    if (!status.ok()) return status;
+  }
   return true;
 }
 
 void KvStore::Release(BlockTable& table) {
-  Trim(table, 0);
-  table.known_ = {};
+  // The last ones first, so that of a prefix that is kept the end is overwritten before the start.
+  size_t most = 0;
+  for (const std::vector<int32_t>& blocks : table.groups_) most = std::max(most, blocks.size());
+  for (size_t i = most; i-- > 0;) {
+    for (const std::vector<int32_t>& blocks : table.groups_) {
+      if (i < blocks.size() && blocks[i] != kNoBlock) pool_.Release(blocks[i]);
+    }
+  }
+  table = {};
 }
 
 int KvStore::FreeWithout(std::span<const BlockTable* const> tables) const {
   int free = pool_.free_blocks();
   std::unordered_map<int32_t, int> owners;  // of blocks, among the tables
   for (const BlockTable* table : tables) {
-    for (const int32_t block : table->blocks_) {
-      if (++owners[block] == pool_.owners(block)) ++free;
+    for (const std::vector<int32_t>& blocks : table->groups_) {
+      for (const int32_t block : blocks) {
+        if (block != kNoBlock && ++owners[block] == pool_.owners(block)) ++free;
+      }
     }
   }
   return free;
@@ -82,17 +141,35 @@ int KvStore::FreeWithout(std::span<const BlockTable* const> tables) const {
 
 void KvStore::CheckInvariants(std::span<const Holding> holdings) const {
   std::vector<int> owners(static_cast<size_t>(pool_.total_blocks()), 0);
-  for (const auto& [table, computed] : holdings) {
-    for (int i = 0; i < static_cast<int>(table->blocks_.size()); ++i) {
-      const int32_t block = table->blocks_[static_cast<size_t>(i)];
-      ++owners[static_cast<size_t>(block)];
-      const bool full = (i + 1) * pool_.block_tokens() <= computed;
-      WINNOW_CHECK(full || pool_.owners(block) == 1);
+  for (const Holding& holding : holdings) {
+    for (int g = 0; g < groups(); ++g) {
+      CheckExtent(holding, g);
+      const std::span<const int32_t> blocks = holding.table->blocks(g);
+      for (size_t i = 0; i < blocks.size(); ++i) {
+        if (blocks[i] == kNoBlock) continue;
+        ++owners[static_cast<size_t>(blocks[i])];
+        const bool full = static_cast<int>(i + 1) * pool_.block_tokens() <= holding.computed;
+        WINNOW_CHECK(full || pool_.owners(blocks[i]) == 1);
+      }
     }
   }
   for (int32_t block = 0; block < pool_.total_blocks(); ++block) {
     WINNOW_CHECK(owners[static_cast<size_t>(block)] == pool_.owners(block));
   }
+}
+
+void KvStore::CheckExtent(const Holding& holding, int group) const {
+  const auto& [table, computed, least, most] = holding;
+  const std::span<const int32_t> blocks = table->blocks(group);
+  const int first = windows_.FirstBlock(group, computed);
+  WINNOW_CHECK(table->first_[static_cast<size_t>(group)] == first);
+  for (int i = 0; i < static_cast<int>(blocks.size()); ++i) {
+    WINNOW_CHECK((blocks[static_cast<size_t>(i)] == kNoBlock) == (i < first));
+  }
+  // Those ahead of a window may be missing until the next step, if others share what it gave back.
+  const int end = static_cast<int>(blocks.size());
+  const int needed = pool_.BlocksFor(windows_.has_window(group) ? computed : least);
+  WINNOW_CHECK(end >= needed && end <= windows_.EndBlock(group, computed, most));
 }
 
 }  // namespace winnow

@@ -9,6 +9,7 @@
 #include "absl/status/statusor.h"
 #include "engine/cache/block_memory.h"
 #include "engine/cache/block_pool.h"
+#include "engine/cache/kv_windows.h"
 #include "engine/cache/prefix_cache.h"
 
 namespace winnow {
@@ -16,32 +17,45 @@ namespace winnow {
 /// Where one sequence's keys and values are: what the KvStore has given it. Empty at first.
 class BlockTable {
  public:
-  /// Block ids in the order of positions.
-  std::span<const int32_t> blocks() const { return blocks_; }
-  bool empty() const { return blocks_.empty(); }
+  /// Of each group of layers: block ids in the order of positions, kNoBlock where they lie behind
+  /// the group's windows.
+  std::span<const std::vector<int32_t>> groups() const { return groups_; }
+  /// Those of one group. REQUIRES: not empty.
+  std::span<const int32_t> blocks(int group = 0) const {
+    return groups_[static_cast<size_t>(group)];
+  }
+  bool empty() const { return groups_.empty(); }
+  /// Blocks that it has, of all groups.
+  int held() const;
 
  private:
   friend class KvStore;
-  std::vector<int32_t> blocks_;
-  PrefixPosition known_;  ///< what the prefix cache knows of the blocks
+  std::vector<std::vector<int32_t>> groups_;
+  std::vector<int> first_;  ///< [groups]: those before are kNoBlock
+  PrefixPosition known_;    ///< what the prefix cache knows of the blocks
 };
 
 /// Which sequence's keys and values lie in which blocks: room, common prefixes, copies. It deals in
 /// ids; the memory behind them, which the forward pass reads, is a BlockMemory's.
 ///
+/// All groups of layers (KvWindows) take their blocks from one pool, so that room is one number
+/// whatever a sequence's layers keep of it. A sequence has `computed` tokens when the next row that
+/// is computed of it stands at that position.
+///
 /// Only blocks of which a sequence is the only owner may be written: those that TakePrefix and Fork
 /// share are full.
 class KvStore {
  public:
-  /// REQUIRES: `memory`, which has so many blocks, outlives the store.
-  KvStore(int blocks, int block_tokens, BlockMemory& memory);
+  /// A pool of so many blocks. REQUIRES: `memory`, which has them, outlives the store; `windows`
+  /// are of the same block_tokens.
+  KvStore(int blocks, int block_tokens, const KvWindows& windows, BlockMemory& memory);
 
   int block_tokens() const { return pool_.block_tokens(); }
+  /// Groups of layers: so many blocks hold a block's tokens.
+  int groups() const { return windows_.groups(); }
   int total_blocks() const { return pool_.total_blocks(); }
   int free_blocks() const { return pool_.free_blocks(); }
   int used_blocks() const { return pool_.used_blocks(); }
-  /// Blocks that hold `tokens` tokens.
-  int BlocksFor(int tokens) const { return pool_.BlocksFor(tokens); }
 
   /// Gives the empty table the blocks that are known to hold the first tokens of `tokens`, under
   /// the salt (see PrefixCache). Returns how many tokens they hold.
@@ -50,18 +64,26 @@ class KvStore {
   /// How many tokens TakePrefix would find.
   int KnownTokens(std::span<const int32_t> tokens, const std::string& salt) const;
 
-  /// Makes the table hold `tokens` tokens. False, and nothing changes, if there is no room.
-  bool Extend(BlockTable& table, int tokens);
+  /// Blocks that Extend would take from the pool.
+  int Missing(const BlockTable& table, int computed, int tokens) const;
+
+  /// Makes the table hold `tokens` tokens: groups with windows those that the next step may compute
+  /// (KvWindows::EndBlock). False, and nothing changes, if there is no room.
+  bool Extend(BlockTable& table, int computed, int tokens);
+
+  /// Takes back the blocks that lie behind the windows of all rows to come.
+  void FreeBehind(BlockTable& table, int computed);
 
   /// Takes back the blocks that `tokens` tokens do not need.
   void Trim(BlockTable& table, int tokens);
 
-  /// Lets others find the table's full blocks, which hold `tokens`.
+  /// Lets others find the table's full blocks, which hold `tokens`. REQUIRES: it was called for all
+  /// full blocks that FreeBehind has taken back, as long as it is at all.
   void Publish(BlockTable& table, std::span<const int32_t> tokens, const std::string& salt);
 
-  /// Gives the empty `child` what `parent` holds of its first `tokens` tokens: they share the full
-  /// blocks and a partly filled one is copied. False, and nothing changes, if there is no room for
-  /// the copy. An error means that the device failed.
+  /// Gives the empty `child` what `parent` holds of its first `tokens` tokens, which are all that
+  /// it has computed: they share the full blocks and partly filled ones are copied. False, and
+  /// nothing changes, if there is no room for the copies. An error means that the device failed.
   absl::StatusOr<bool> Fork(const BlockTable& parent, int tokens, BlockTable& child);
 
   /// Takes everything back. What is published outlives its owners until the room is needed.
@@ -73,16 +95,22 @@ class KvStore {
   /// For tests, which watch accesses to blocks.
   const BlockPool& pool() const { return pool_; }
 
-  /// Ends the process unless these tables, of which each holds `computed` tokens, own all used
-  /// blocks, and share none that may still be written.
+  /// Ends the process unless these tables own all used blocks, share none that may still be
+  /// written, have given back what lies behind their windows, and hold from `least` to `most`
+  /// tokens.
   struct Holding {
     const BlockTable* table;
     int computed;
+    int least;
+    int most;
   };
   void CheckInvariants(std::span<const Holding> holdings) const;
 
  private:
+  void CheckExtent(const Holding& holding, int group) const;
+
   BlockPool pool_;
+  const KvWindows windows_;
   PrefixCache prefix_cache_;
   BlockMemory& memory_;
 };

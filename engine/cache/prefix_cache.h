@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "engine/cache/block_pool.h"
+#include "engine/cache/kv_windows.h"
 
 namespace winnow {
 
@@ -14,32 +15,36 @@ namespace winnow {
 /// the last of them.
 struct PrefixPosition {
   int blocks = 0;
-  int64_t last = 0;  ///< the cache's own; 0 before the first block
+  int64_t last = 0;  ///< the cache's own; 0 before the first block, -1 if that is forgotten
 };
 
 /// Finds full KV blocks by what they hold: the tokens of the block and all tokens before it.
-/// Sequences whose prompts begin alike share those blocks, which are computed once.
+/// Sequences whose prompts begin alike share those blocks, which are computed once. There is a
+/// block for each group of layers (KvWindows); of groups with windows those that the windows still
+/// reach are enough.
 ///
 /// Blocks are compared by their tokens, not by hashes alone: no two prefixes are ever taken for one
 /// another. Prefixes with different salts never meet, so that nobody can tell from the time to a
 /// first token what others have asked. Blocks that nobody owns stay until the pool needs them.
 class PrefixCache {
  public:
-  /// REQUIRES: `pool` outlives the cache, and has no other eviction observer.
-  explicit PrefixCache(BlockPool& pool);
+  /// REQUIRES: `pool` and `windows` outlive the cache, and the pool has no other eviction observer.
+  PrefixCache(BlockPool& pool, const KvWindows& windows);
   ~PrefixCache();
   PrefixCache(const PrefixCache&) = delete;
   PrefixCache& operator=(const PrefixCache&) = delete;
 
-  /// The blocks that hold the first tokens of `tokens`, in order: as many full blocks as are known.
-  /// Sets where a sequence stands that takes them. They have no new owner yet.
-  std::vector<int32_t> Match(std::span<const int32_t> tokens, const std::string& salt,
-                             PrefixPosition* position) const;
+  /// [groups]: the blocks that hold the first tokens of `tokens`, in order: of as many full blocks
+  /// as are known, so that the rows behind them find all that they see; kNoBlock where they see
+  /// nothing. Sets where a sequence stands that takes them. They have no new owner yet.
+  std::vector<std::vector<int32_t>> Match(std::span<const int32_t> tokens, const std::string& salt,
+                                          PrefixPosition* position) const;
 
-  /// Takes note of a block that is full now: the one after `position`, with the keys and values of
-  /// `block_tokens`. Moves the position on. A second block with the same contents is not kept.
-  void Add(std::span<const int32_t> block_tokens, const std::string& salt, int32_t block,
-           PrefixPosition* position);
+  /// Takes note of blocks [groups] that are full now: those after `position`, with the keys and
+  /// values of `block_tokens`. Moves the position on. Second blocks with the same contents are not
+  /// kept.
+  void Add(std::span<const int32_t> block_tokens, const std::string& salt,
+           std::span<const int32_t> blocks, PrefixPosition* position);
 
  private:
   struct Key {
@@ -52,15 +57,26 @@ class PrefixCache {
     size_t operator()(const Key& key) const;
   };
   struct Entry {
-    int64_t id;  ///< never used twice, so that what followed an evicted block is not found
-    int32_t block;
+    int64_t id = 0;               ///< never used twice
+    std::vector<int32_t> blocks;  ///< [groups]; kNoBlock: lost, or never known
+    int known = 0;                ///< of the blocks
+    int followers = 0;            ///< entries whose parent this is
+  };
+  using Entries = std::unordered_map<Key, Entry, KeyHash>;
+  struct Place {
+    Entries::value_type* entry;
+    size_t group;
   };
 
   Key KeyOf(std::span<const int32_t> block_tokens, const std::string& salt, int64_t parent) const;
+  Entries::value_type* EntryOf(Key key);
+  void Forget(int32_t block);
 
   BlockPool& pool_;
-  std::unordered_map<Key, Entry, KeyHash> entries_;
-  std::unordered_map<int32_t, Key> keys_;  ///< of blocks
+  const KvWindows& windows_;
+  Entries entries_;  ///< those with a block, and all before them
+  std::unordered_map<int64_t, Entries::value_type*> by_id_;
+  std::unordered_map<int32_t, Place> places_;  ///< of blocks
   int64_t last_id_ = 0;
 };
 

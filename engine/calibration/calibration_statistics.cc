@@ -309,7 +309,7 @@ absl::Status RunWindow(Transformer& transformer, std::span<const int32_t> tokens
   const int block_tokens = transformer.pools().block_tokens();
   std::vector<int32_t> blocks((count + block_tokens - 1) / block_tokens);
   std::iota(blocks.begin(), blocks.end(), 0);
-  StepBatchBuilder rows;
+  StepBatchBuilder rows(transformer.pools().groups());
   rows.BeginSequence(blocks);
   for (int32_t position = 0; position < count; ++position) {
     rows.AddRow(tokens[position], position, Selection{}, /*wants_logits=*/false);

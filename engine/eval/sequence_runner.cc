@@ -7,7 +7,10 @@
 namespace winnow {
 
 SequenceRunner::SequenceRunner(ForwardPass& model, std::vector<int32_t> blocks, int step_rows)
-    : model_(model), blocks_(std::move(blocks)), step_rows_(step_rows) {}
+    : model_(model),
+      blocks_(std::move(blocks)),
+      step_rows_(step_rows),
+      batch_(model.attention_shape().groups()) {}
 
 absl::Status SequenceRunner::Compute(const SequenceRows& rows) {
   const int length = static_cast<int>(rows.tokens.size());

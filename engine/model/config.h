@@ -79,11 +79,6 @@ struct ModelConfig {
   /// INVALID_ARGUMENT names the key or the tensor that is missing or otherwise
   /// wrong; UNIMPLEMENTED names a feature of the family that Winnow lacks.
   static absl::StatusOr<ModelConfig> FromGguf(const GgufFile& file, int context = 0);
-
-  /// Bytes of keys and values, fp16, that one token keeps in the KV cache.
-  int64_t kv_bytes_per_token() const {
-    return int64_t{2} * layers * kv_heads * head_dim * static_cast<int64_t>(sizeof(uint16_t));
-  }
 };
 
 }  // namespace winnow

@@ -16,6 +16,10 @@ struct AttentionShape {
   int layers = 0;
   int kv_heads = 0;
   std::vector<int> windowed = {};  ///< layers that are dense whatever rows select, ascending
+  /// [groups of layers that keep the same (KvShape::group)]: positions that their rows see, 0: all.
+  std::vector<int> group_windows = {0};
+
+  int groups() const { return static_cast<int>(group_windows.size()); }
 };
 
 /// What the engine needs of a model: one step's rows in, logits out, keys and values kept in the

@@ -72,7 +72,7 @@ absl::Status Transformer::LoadRopes() {
 absl::Status Transformer::TakeStepMemory(const TransformerOptions& options) {
   std::vector<KvShape> layers;
   for (int layer = 0; layer < pools_.layers(); ++layer) layers.push_back(pools_.Layer(layer));
-  const int pool_tokens = layers[0].blocks * layers[0].block_tokens;
+  const int pool_tokens = layers[0].blocks / pools_.groups() * layers[0].block_tokens;
   const int rows = options.max_step_tokens;
   const StepLimits limits = {
       .rows = rows,
@@ -160,10 +160,11 @@ void Transformer::RunBlocks(const StepContext& context) {
 
 AttentionShape Transformer::attention_shape() const {
   AttentionShape shape = {.layers = config_.layers, .kv_heads = config_.kv_heads};
+  shape.group_windows.resize(static_cast<size_t>(pools_.groups()));
   for (int layer = 0; layer < config_.layers; ++layer) {
-    if (config_.layer[static_cast<size_t>(layer)].sliding_window > 0) {
-      shape.windowed.push_back(layer);
-    }
+    const int window = config_.layer[static_cast<size_t>(layer)].sliding_window;
+    if (window > 0) shape.windowed.push_back(layer);
+    shape.group_windows[static_cast<size_t>(pools_.Layer(layer).group)] = window;
   }
   return shape;
 }

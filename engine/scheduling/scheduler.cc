@@ -21,10 +21,19 @@ void Scheduler::Add(Sequence& sequence) {
 Schedule Scheduler::Form(const Forecast& forecast, absl::Time now) {
   Schedule step;
   step.rows_left = options_.max_step_tokens;
+  MakeRoomForPrompts(step);
   ScheduleDecodes(step);
   StartWaiting({forecast, now}, step);
   SchedulePrompts(step);
   return step;
+}
+
+void Scheduler::MakeRoomForPrompts(Schedule& step) {
+  for (auto it = running_.begin(); it != running_.end();) {
+    Sequence& sequence = **it;
+    if (!sequence.decoding()) MakeRoomToGoOn(sequence, step);
+    it = running_.After(sequence);
+  }
 }
 
 void Scheduler::ScheduleDecodes(Schedule& step) {
@@ -33,7 +42,7 @@ void Scheduler::ScheduleDecodes(Schedule& step) {
   // Making room may preempt any later sequence: look for the next one only afterwards.
   for (auto it = running_.begin(); it != running_.end() && step.rows_left > 0;) {
     Sequence& sequence = **it;
-    if (decodes(&sequence) && MakeRoomToDecode(sequence, step)) {
+    if (decodes(&sequence) && MakeRoomToGoOn(sequence, step)) {
       ScheduleDecode(sequence, --to_come, step);
     }
     it = running_.After(sequence);
@@ -44,10 +53,12 @@ void Scheduler::ScheduleDecodes(Schedule& step) {
 void Scheduler::ScheduleDecode(Sequence& sequence, int decodes_to_come, Schedule& step) {
   int drafts = static_cast<int>(sequence.drafts().size());
   drafts = std::clamp(step.rows_left - sequence.pending() - decodes_to_come, 0, drafts);
-  const int held = static_cast<int>(sequence.kv().blocks().size());
-  const int blocks = held + std::max(0, store_.free_blocks() - decodes_to_come);
-  drafts = std::min(drafts, blocks * store_.block_tokens() - sequence.length());
-  store_.Extend(sequence.mutable_kv(), sequence.length() + drafts);
+  const int blocks = std::max(0, store_.free_blocks() - decodes_to_come * store_.groups());
+  const auto missing = [&] {
+    return store_.Missing(sequence.kv(), sequence.computed(), sequence.length() + drafts);
+  };
+  while (drafts > 0 && missing() > blocks) --drafts;
+  store_.Extend(sequence.mutable_kv(), sequence.computed(), sequence.length() + drafts);
   ScheduleSpan(sequence, sequence.pending() + drafts, step);
   waiting_.Serve(sequence.request().client, kDecodeTokenService);
 }
@@ -122,7 +133,7 @@ void Scheduler::Start(Sequence& sequence, Schedule& step) {
   sequence.set_started();
   sequence.set_state(State::kRunning);
   sequence.SetPast();
-  WINNOW_CHECK(store_.Extend(sequence.mutable_kv(), sequence.length()));
+  WINNOW_CHECK(store_.Extend(sequence.mutable_kv(), sequence.computed(), sequence.length()));
 }
 
 void Scheduler::ScheduleSpan(Sequence& sequence, int rows, Schedule& step) {
@@ -130,10 +141,10 @@ void Scheduler::ScheduleSpan(Sequence& sequence, int rows, Schedule& step) {
   step.rows_left -= step.spans.back().rows();
 }
 
-// Gives a decoding sequence the block that its next token needs, if it needs one. False if it was
+// Gives a running sequence the blocks that its next rows need, if they need any. False if it was
 // itself the one to give way.
-bool Scheduler::MakeRoomToDecode(Sequence& sequence, Schedule& step) {
-  while (!store_.Extend(sequence.mutable_kv(), sequence.length())) {
+bool Scheduler::MakeRoomToGoOn(Sequence& sequence, Schedule& step) {
+  while (!store_.Extend(sequence.mutable_kv(), sequence.computed(), sequence.length())) {
     Sequence& last = running_.NextToGiveWay();
     Preempt(last, step);
     if (&last == &sequence) return false;
@@ -149,8 +160,9 @@ bool Scheduler::MakeRoomToStart(const Sequence& sequence, const Gate& gate, Sche
   // One more block than its tokens take, for each continuation, so that it is not preempted at
   // once.
   const int blocks =
-      std::min(store_.BlocksFor(sequence.length()) + sequence.slots(), store_.total_blocks()) -
-      static_cast<int>(sequence.kv().blocks().size());
+      std::min(store_.Missing(sequence.kv(), sequence.computed(), sequence.length()) +
+                   sequence.slots() * store_.groups(),
+               store_.total_blocks() - sequence.kv().held());
   int slots_without = running_.slots();
   std::vector<const BlockTable*> tables;
   for (const Sequence* other : running_.ThoseWhoGiveWayTo(sequence)) {

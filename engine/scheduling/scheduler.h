@@ -29,9 +29,10 @@ struct Schedule {
 
 /// Decides what each step computes, and which sequences own KV blocks.
 ///
-/// Sequences wait or run. A running one owns the blocks of all its tokens, a waiting one owns none.
-/// RunningSet orders those that run and says who gives way, WaitingQueue says who of those that
-/// wait is next, KvStore has the blocks.
+/// Sequences wait or run. A running one owns the blocks of all its tokens, but of layers with
+/// windows only those that the windows still reach and the next rows need (KvWindows); a waiting
+/// one owns none. RunningSet orders those that run and says who gives way, WaitingQueue says who of
+/// those that wait is next, KvStore has the blocks.
 ///   - A step takes the running sequences' decode tokens first, in order, then prompts, which share
 ///     the rest of its max_step_tokens rows (SharePromptRows). Drafts get rows and blocks that no
 ///     decode token needs.
@@ -41,7 +42,8 @@ struct Schedule {
 ///     keeps it from being started and not the other, not even if both ran, and that at most
 ///     kMaxPasses times. Where one of a client's finds no place, its later ones wait, too.
 ///   - A decode that needs a block when none is free takes one from the last running sequence
-///     (perhaps itself), which gives up all its blocks and waits again, to be recomputed.
+///     (perhaps itself), which gives up all its blocks and waits again, to be recomputed. So does a
+///     prompt whose windows move on, if others share the blocks that it leaves behind.
 /// So the first sequence always goes on. Every sequence gets to be the first, because those of the
 /// highest priority do as they get older, and others are promoted to it: none starves.
 ///
@@ -95,6 +97,7 @@ class Scheduler {
     absl::Time now;
   };
 
+  void MakeRoomForPrompts(Schedule& step);
   void ScheduleDecodes(Schedule& step);
   void ScheduleDecode(Sequence& sequence, int decodes_to_come, Schedule& step);
   void SchedulePrompts(Schedule& step);
@@ -103,7 +106,7 @@ class Scheduler {
                 const Gate& gate) const;
   void Start(Sequence& sequence, Schedule& step);
   void ScheduleSpan(Sequence& sequence, int rows, Schedule& step);
-  bool MakeRoomToDecode(Sequence& sequence, Schedule& step);
+  bool MakeRoomToGoOn(Sequence& sequence, Schedule& step);
   bool MakeRoomToStart(const Sequence& sequence, const Gate& gate, Schedule& step);
   void TakePrefix(Sequence& sequence);
   void Publish(Sequence& sequence);

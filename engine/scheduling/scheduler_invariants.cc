@@ -13,12 +13,9 @@ void Scheduler::CheckInvariants() const {
     WINNOW_CHECK(sequence->state() == State::kRunning);
     WINNOW_CHECK(!sequence->decoding() || sequence->pending() == 1);
     // The block for the token chosen last is assigned when that is scheduled, with those of drafts.
-    const auto blocks = static_cast<int>(sequence->kv().blocks().size());
     const auto drafts = static_cast<int>(sequence->drafts().size());
     const int least = sequence->decoding() ? sequence->computed() : sequence->length();
-    WINNOW_CHECK(blocks >= store_.BlocksFor(least) &&
-                 blocks <= store_.BlocksFor(sequence->length() + drafts));
-    holdings.push_back({&sequence->kv(), sequence->computed()});
+    holdings.push_back({&sequence->kv(), sequence->computed(), least, sequence->length() + drafts});
   }
   store_.CheckInvariants(holdings);
   waiting_.ForEach([](const Sequence& sequence) {

@@ -14,6 +14,10 @@ void Scheduler::NoteComputed(const Span& span) {
   WINNOW_CHECK(sequence.state() == State::kRunning);
   sequence.set_computed(std::min(span.end(), sequence.length()));
   Publish(sequence);
+  // What lies behind the windows of a prompt is what lies before them needs. Where others share it,
+  // room is made when the next step is formed.
+  store_.FreeBehind(sequence.mutable_kv(), sequence.computed());
+  store_.Extend(sequence.mutable_kv(), sequence.computed(), sequence.length());
 }
 
 void Scheduler::Publish(Sequence& sequence) {
@@ -48,6 +52,7 @@ absl::Status Scheduler::Fork(Sequence& parent) {
 void Scheduler::NoteAccepted(Sequence& sequence, int tokens) {
   if (sequence.state() != State::kRunning) return;  // a fork without room
   Publish(sequence);
+  store_.FreeBehind(sequence.mutable_kv(), sequence.computed());
   store_.Trim(sequence.mutable_kv(), sequence.length());
   waiting_.Serve(sequence.request().client, kDecodeTokenService * (tokens - 1));
 }

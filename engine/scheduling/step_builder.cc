@@ -7,7 +7,8 @@
 
 namespace winnow {
 
-StepBuilder::StepBuilder(const AttentionShape& shape) : kv_heads_(shape.kv_heads) {
+StepBuilder::StepBuilder(const AttentionShape& shape)
+    : kv_heads_(shape.kv_heads), rows_(shape.groups()) {
   for (int layer = 0; layer < shape.layers; ++layer) {
     if (!std::ranges::binary_search(shape.windowed, layer)) probed_layers_.push_back(layer);
   }
@@ -28,7 +29,7 @@ void StepBuilder::Build(std::span<const Span> spans) {
 
 void StepBuilder::AddRows(const Span& span) {
   const SequenceAttention& attention = span.sequence->attention();
-  rows_.BeginSequence(span.sequence->kv().blocks());
+  rows_.BeginSequence(span.sequence->kv().groups());
   for (int i = 0; i < span.rows(); ++i) {
     const int position = span.begin + i;
     const int32_t row = rows_.AddRow(span.tokens[static_cast<size_t>(i)], position, span.selection,

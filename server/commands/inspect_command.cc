@@ -11,6 +11,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "absl/strings/str_replace.h"
+#include "engine/model/kv_layout.h"
 #include "server/commands/commands.h"
 #include "server/commands/flags.h"
 #include "server/commands/inspect_report.h"
@@ -117,7 +118,7 @@ Json ToJson(const InspectReport& report) {
            {{"context_tokens", report.context_tokens},
             {"weight_bytes", report.weight_bytes},
             {"embedding_bytes", report.embedding_bytes},
-            {"kv_bytes_per_token", config.kv_bytes_per_token()},
+            {"kv_bytes_per_token", KvBytesPerToken(config)},
             {"kv_bytes", report.kv_bytes()},
             {"total_bytes", report.total_bytes()}}}};
 }
@@ -196,7 +197,7 @@ void PrintTable(const InspectReport& report) {
                                report.context_tokens, " tokens"));
   print("  weights", absl::StrCat(Megabytes(report.weight_bytes), " as loaded"));
   print("  embeddings", absl::StrCat(Megabytes(report.embedding_bytes), " read in the file"));
-  print("  KV", absl::StrCat(Megabytes(report.kv_bytes()), ", ", config.kv_bytes_per_token(),
+  print("  KV", absl::StrCat(Megabytes(report.kv_bytes()), ", ", KvBytesPerToken(config),
                              " bytes per token"));
 }
 

@@ -7,6 +7,7 @@
 
 #include "absl/status/statusor.h"
 #include "engine/model/config.h"
+#include "engine/model/kv_layout.h"
 #include "engine/text/sampling_defaults.h"
 #include "kernels/data_type.h"
 
@@ -49,7 +50,7 @@ struct InspectReport {
   int context_tokens = 0;
   int64_t weight_bytes = 0;     ///< of weights as the CPU backend keeps them
   int64_t embedding_bytes = 0;  ///< of the embedding table, which is read in the mapped file
-  int64_t kv_bytes() const { return context_tokens * config.kv_bytes_per_token(); }
+  int64_t kv_bytes() const { return context_tokens * KvBytesPerToken(config); }
   int64_t total_bytes() const { return weight_bytes + embedding_bytes + kv_bytes(); }
 };
 

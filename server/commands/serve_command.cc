@@ -137,7 +137,7 @@ absl::Status Serve(ServeFlags& flags, const Signals& signals) {
        {"architecture", model.architecture},
        {"device", flags.device},
        {"context_tokens", options->max_context},
-       {"kv_blocks", options->kv_blocks},
+       {"kv_blocks", options->kv_blocks * loaded->pools->groups()},
        {"kv_bytes", loaded->pools->kv_bytes()},
        {"label_bytes", loaded->pools->label_bytes()},
        {"policy", std::string(PolicyName(attention->default_policy.kind))},

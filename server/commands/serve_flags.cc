@@ -42,9 +42,9 @@ void DeclareServeFlags(FlagSet& set, ServeFlags& flags) {
           {0, 1 << 24});
   set.AddNumberOr(
       "auto", "kv-tokens", &flags.kv_tokens, "TOKENS",
-      absl::StrCat("Size of the KV pool that all sequences share; `winnow inspect` "
-                   "tells the bytes per token. auto, or 0, is what a GPU has room for; "
-                   "on the CPU ",
+      absl::StrCat("Size of the KV pool that all sequences share, in tokens that all layers keep "
+                   "(those behind a sliding window cost less); `winnow inspect` tells the bytes "
+                   "per token. auto, or 0, is what a GPU has room for; on the CPU ",
                    kDefaultKvTokens, " or one sequence of --max-context, if that is more."),
       {0, 1 << 30});
   set.Add(

@@ -117,7 +117,8 @@ MetricsExporter::MetricsExporter(const std::string& model, const std::string& ar
                                 "Budgets that were doubled because recall fell below the floor.")
                            .Add({});
   label_cache_bytes_ =
-      &Gauges(r, "winnow_label_cache_bytes", "Labels of the KV blocks in use.").Add({});
+      &Gauges(r, "winnow_label_cache_bytes", "Memory for labels beside the KV blocks in use.")
+           .Add({});
 
   auto& steps = Histograms(r, "winnow_step_duration_seconds",
                            "Duration of the phases of an engine step, by what the step computed.");

@@ -147,7 +147,7 @@ TEST(EngineCoreTest, CancelFreesBlocksAtOnceAndLeavesOthersAlone) {
   bench.core.Cancel(1);
   EXPECT_EQ(first.summary->status.code(), absl::StatusCode::kCancelled);
   EXPECT_EQ(first.continuations[1].finish_reason, FinishReason::kCancelled);
-  EXPECT_LE(bench.core.store().used_blocks(), bench.core.store().BlocksFor(6 + 4));
+  EXPECT_LE(bench.core.store().used_blocks(), bench.core.store().pool().BlocksFor(6 + 4));
   bench.core.Cancel(1);
   bench.core.Cancel(77);
   bench.RunToEnd();

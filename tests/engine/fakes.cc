@@ -25,10 +25,9 @@ void FillLogits(uint64_t history, std::span<float> logits) {
   }
 }
 
-uint64_t HashHistory(std::span<const int32_t> history) {
-  uint64_t hash = 1;
-  for (const int32_t token : history) hash = HashStep(hash, static_cast<uint64_t>(token) + 1);
-  return hash;
+// The first position that a row sees.
+int FirstSeen(int window, int position) {
+  return window > 0 ? std::max(0, position + 1 - window) : 0;
 }
 
 }  // namespace
@@ -47,13 +46,14 @@ std::string LetterTokenizer::TokenBytes(int32_t token, bool render_special) cons
   return std::string(1, static_cast<char>('a' + token));
 }
 
-HistoryModel::HistoryModel(int blocks, int block_tokens, int vocab)
+HistoryModel::HistoryModel(int blocks, int block_tokens, int vocab, std::vector<int> windows)
     : block_tokens_(block_tokens),
       vocab_(vocab),
-      slots_(static_cast<size_t>(blocks) * static_cast<size_t>(block_tokens)) {}
+      windows_(std::move(windows)),
+      slots_(windows_.size() * static_cast<size_t>(blocks * block_tokens)) {}
 
-HistoryModel::Slot& HistoryModel::SlotOf(std::span<const int32_t> table, int32_t position) {
-  const int32_t block = table[static_cast<size_t>(position / block_tokens_)];
+HistoryModel::Slot& HistoryModel::SlotOf(const int32_t* table, int32_t position) {
+  const int32_t block = table[position / block_tokens_];
   return slots_.at(static_cast<size_t>(block * block_tokens_ + position % block_tokens_));
 }
 
@@ -95,48 +95,58 @@ absl::Status HistoryModel::Forward(const StepBatch& batch, std::span<float> logi
     if (absl::Status status = before_forward(batch); !status.ok()) return status;
   }
   EXPECT_EQ(logits.size(), batch.logit_rows.size() * static_cast<size_t>(vocab_));
-  const auto max_blocks = static_cast<size_t>(batch.max_blocks);
-  const auto table_of = [&](int s) {
-    return batch.block_tables.subspan(static_cast<size_t>(s) * max_blocks, max_blocks);
-  };
   tokens_computed_ += batch.rows();
   max_rows_ = std::max(max_rows_, batch.rows());
-
+  const auto for_rows = [&](const auto& visit) {
+    for (int s = 0; s < batch.sequences(); ++s) {
+      for (int32_t row = batch.query_begin[static_cast<size_t>(s)];
+           row < batch.query_begin[static_cast<size_t>(s) + 1]; ++row) {
+        visit(s, row);
+      }
+    }
+  };
   // All sequences write before any reads, as a layer does it.
-  for (int s = 0; s < batch.sequences(); ++s) {
-    for (int32_t row = batch.query_begin[static_cast<size_t>(s)];
-         row < batch.query_begin[static_cast<size_t>(s) + 1]; ++row) {
-      const int32_t position = batch.positions[static_cast<size_t>(row)];
-      SlotOf(table_of(s), position) = {batch.tokens[static_cast<size_t>(row)], position};
-      const int32_t block = table_of(s)[static_cast<size_t>(position / block_tokens_)];
-      if (pool_ != nullptr && pool_->owners(block) != 1) ++corruptions_;
-    }
-  }
+  for_rows([&](int s, int32_t row) { Store(batch, s, row); });
   auto wanted = batch.logit_rows.begin();
-  for (int s = 0; s < batch.sequences(); ++s) {
-    for (int32_t row = batch.query_begin[static_cast<size_t>(s)];
-         row < batch.query_begin[static_cast<size_t>(s) + 1]; ++row) {
-      if (wanted == batch.logit_rows.end() || *wanted != row) continue;
-      ++wanted;
-      std::vector<int32_t> history;
-      for (int32_t position = 0; position <= batch.positions[static_cast<size_t>(row)];
-           ++position) {
-        const Slot& slot = SlotOf(table_of(s), position);
-        const int32_t block = table_of(s)[static_cast<size_t>(position / block_tokens_)];
-        if (slot.position != position || (pool_ != nullptr && pool_->owners(block) == 0)) {
-          ++corruptions_;
-        }
-        history.push_back(slot.token);
-      }
-      FillLogits(HashHistory(history), logits.first(static_cast<size_t>(vocab_)));
-      if (nan_after_token == batch.tokens[static_cast<size_t>(row)]) {
-        logits[static_cast<size_t>(vocab_ / 2)] = std::numeric_limits<float>::quiet_NaN();
-      }
-      logits = logits.subspan(static_cast<size_t>(vocab_));
+  for_rows([&](int s, int32_t row) {
+    const uint64_t history = ReadHistory(batch, s, row);
+    if (wanted == batch.logit_rows.end() || *wanted != row) return;
+    ++wanted;
+    FillLogits(history, logits.first(static_cast<size_t>(vocab_)));
+    if (nan_after_token == batch.tokens[static_cast<size_t>(row)]) {
+      logits[static_cast<size_t>(vocab_ / 2)] = std::numeric_limits<float>::quiet_NaN();
     }
-  }
+    logits = logits.subspan(static_cast<size_t>(vocab_));
+  });
   EXPECT_TRUE(wanted == batch.logit_rows.end()) << "logit rows are not ascending rows";
   return absl::OkStatus();
+}
+
+void HistoryModel::Store(const StepBatch& batch, int sequence, int32_t row) {
+  const int32_t position = batch.positions[static_cast<size_t>(row)];
+  for (int g = 0; g < static_cast<int>(windows_.size()); ++g) {
+    const int32_t* table = batch.BlockTable(g, sequence);
+    SlotOf(table, position) = {batch.tokens[static_cast<size_t>(row)], position};
+    if (pool_ != nullptr && pool_->owners(table[position / block_tokens_]) != 1) ++corruptions_;
+  }
+}
+
+// A hash of what the row sees in each group.
+uint64_t HistoryModel::ReadHistory(const StepBatch& batch, int sequence, int32_t row) {
+  const int32_t last = batch.positions[static_cast<size_t>(row)];
+  uint64_t hash = 1;
+  for (size_t g = 0; g < windows_.size(); ++g) {
+    const int32_t* table = batch.BlockTable(static_cast<int>(g), sequence);
+    for (int32_t position = FirstSeen(windows_[g], last); position <= last; ++position) {
+      const Slot& slot = SlotOf(table, position);
+      const int32_t block = table[position / block_tokens_];
+      if (slot.position != position || (pool_ != nullptr && pool_->owners(block) == 0)) {
+        ++corruptions_;
+      }
+      hash = HashStep(hash, static_cast<uint64_t>(slot.token) + 1);
+    }
+  }
+  return hash;
 }
 
 absl::Status HistoryModel::Copy(const BlockCopy& copy) {
@@ -151,7 +161,14 @@ absl::Status HistoryModel::Copy(const BlockCopy& copy) {
 
 std::vector<float> HistoryModel::LogitsAfter(std::span<const int32_t> history) const {
   std::vector<float> logits(static_cast<size_t>(vocab_));
-  FillLogits(HashHistory(history), logits);
+  uint64_t hash = 1;
+  for (const int window : windows_) {
+    const auto first = static_cast<size_t>(FirstSeen(window, static_cast<int>(history.size()) - 1));
+    for (const int32_t token : history.subspan(first)) {
+      hash = HashStep(hash, static_cast<uint64_t>(token) + 1);
+    }
+  }
+  FillLogits(hash, logits);
   return logits;
 }
 
@@ -208,7 +225,7 @@ void RecordingSink::OnFinished(RequestSummary finished) {
 
 CoreBench::~CoreBench() {
   core.CheckInvariants();
-  EXPECT_EQ(core.store().free_blocks(), options.kv_blocks);
+  EXPECT_EQ(core.store().free_blocks(), core.store().total_blocks());
   EXPECT_EQ(model.corruptions(), 0);
   EXPECT_LE(model.max_rows(), options.max_step_tokens);
 }

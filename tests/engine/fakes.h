@@ -40,12 +40,14 @@ class LetterTokenizer : public Tokenizer {
   int32_t vocab_;
 };
 
-/// A model whose logits are a hash of the whole history as it lies in the KV blocks: what a row's
-/// tokens were is read back through the block table. A block that is wrongly shared, freed,
-/// overwritten or not written changes the output, and is counted.
+/// A model whose logits are a hash of the history as it lies in the KV blocks: what a row's tokens
+/// were is read back through the block table of each group of layers, as far as its window reaches.
+/// A block that is wrongly shared, freed, overwritten or not written changes the output, and is
+/// counted.
 class HistoryModel : public ForwardPass, public BlockMemory {
  public:
-  HistoryModel(int blocks, int block_tokens, int vocab);
+  /// With so many blocks for each of the groups, whose windows are AttentionShape::group_windows.
+  HistoryModel(int blocks, int block_tokens, int vocab, std::vector<int> windows = {0});
 
   absl::Status Forward(const StepBatch& batch, std::span<float> logits,
                        std::span<float> recalls) override;
@@ -54,7 +56,9 @@ class HistoryModel : public ForwardPass, public BlockMemory {
                                 std::span<float> recalls) override;
   absl::Status Copy(const BlockCopy& copy) override;
   int vocab() const override { return vocab_; }
-  AttentionShape attention_shape() const override { return {2, 3}; }
+  AttentionShape attention_shape() const override {
+    return {.layers = 2, .kv_heads = 3, .group_windows = windows_};
+  }
   /// 100 bytes a token.
   KvTraffic Traffic(const Selection& selection, int context) const override;
 
@@ -84,10 +88,13 @@ class HistoryModel : public ForwardPass, public BlockMemory {
     int32_t token = -1;
     int32_t position = -1;
   };
-  Slot& SlotOf(std::span<const int32_t> table, int32_t position);
+  Slot& SlotOf(const int32_t* table, int32_t position);
+  void Store(const StepBatch& batch, int sequence, int32_t row);
+  uint64_t ReadHistory(const StepBatch& batch, int sequence, int32_t row);
 
   int block_tokens_;
   int vocab_;
+  std::vector<int> windows_;
   std::vector<Slot> slots_;  ///< [blocks, block_tokens]
   const BlockPool* pool_ = nullptr;
   int corruptions_ = 0;
@@ -157,9 +164,9 @@ class RecordingObserver : public EngineObserver {
 struct CoreBench {
   static constexpr int kVocab = 16;
 
-  explicit CoreBench(const EngineOptions& options)
+  explicit CoreBench(const EngineOptions& options, const std::vector<int>& windows = {0})
       : options(options),
-        model(options.kv_blocks, options.block_tokens, kVocab),
+        model(options.kv_blocks, options.block_tokens, kVocab, windows),
         core(options, model, model, tokenizer, observer, [this] { return now; }) {
     model.Watch(core.store().pool());
   }

@@ -130,6 +130,26 @@ TEST_F(KvPoolsTest, CopiesTheFirstTokensOfABlockInEveryLayerAndNothingElse) {
   }
 }
 
+TEST(KvPoolsGroupsTest, TheFirstLayersOfAllGroupsShareMemoryAndSoTheSecond) {
+  const auto backend = CreateCpuBackend({.threads = 1});
+  const KvShape full{
+      .blocks = 4, .kv_heads = 2, .block_tokens = 16, .head_dim = 32, .label_width = 8};
+  KvShape windowed = full;
+  windowed.label_width = 0;
+  windowed.group = 1;
+  const KvShape layers[] = {windowed, full, full, windowed};
+  const auto pools = KvPools::Allocate(*backend, layers);
+  ASSERT_TRUE(pools.ok()) << pools.status();
+  EXPECT_EQ((*pools)->groups(), 2);
+  EXPECT_EQ((*pools)->Layer(0).data, (*pools)->Layer(1).data);
+  EXPECT_EQ((*pools)->Layer(2).data, (*pools)->Layer(3).data);
+  EXPECT_EQ((*pools)->Layer(2).data, (*pools)->Layer(1).data + full.bytes());
+  EXPECT_EQ((*pools)->Layer(0).labels, nullptr);
+  EXPECT_EQ((*pools)->Layer(2).labels, (*pools)->Layer(1).labels + full.label_bytes());
+  EXPECT_EQ((*pools)->kv_bytes(), 2 * full.bytes());
+  EXPECT_EQ((*pools)->label_bytes(), 2 * full.label_bytes());
+}
+
 TEST(KvPoolsAllocationTest, MemoryThatThereIsNotIsAnError) {
   const auto backend = CreateCpuBackend({.threads = 1});
   const KvShape huge{.blocks = 1 << 30, .kv_heads = 1 << 10, .block_tokens = 32, .head_dim = 128};

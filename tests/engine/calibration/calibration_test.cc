@@ -16,6 +16,7 @@
 #include "gtest/gtest.h"
 #include "kernels/cpu/cpu_backend.h"
 #include "kernels/float16.h"
+#include "kernels/step_batch_builder.h"
 #include "tests/engine/calibration/random_tiny_model.h"
 
 namespace winnow {
@@ -80,12 +81,12 @@ class Calibrated {
     transformer_->SetLayerObserver([&](int layer, const Tensor& qkv, const Tensor& residual) {
       seen[layer] = {ToEigen(qkv), ToEigen(residual)};
     });
-    std::vector<int32_t> positions(tokens.size());
-    std::iota(positions.begin(), positions.end(), 0);
-    const std::vector<int32_t> blocks = {7, 6, 5, 4, 3, 2, 1, 0};
-    const int32_t begin[] = {0, static_cast<int32_t>(tokens.size())};
-    const StepBatch batch{tokens, positions, begin, blocks, 8, {}};
-    EXPECT_TRUE(transformer_->Forward(batch, {}, {}).ok());
+    StepBatchBuilder rows(pools_->groups());
+    rows.BeginSequence(std::vector<int32_t>{7, 6, 5, 4, 3, 2, 1, 0});
+    for (size_t t = 0; t < tokens.size(); ++t) {
+      rows.AddRow(tokens[t], static_cast<int32_t>(t), {}, /*wants_logits=*/false);
+    }
+    EXPECT_TRUE(transformer_->Forward(rows.Build(), {}, {}).ok());
     transformer_->SetLayerObserver(nullptr);
     return seen;
   }

@@ -6,6 +6,7 @@
 #include <string>
 
 #include "engine/model/gguf.h"
+#include "engine/model/kv_layout.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "tests/engine/model/tiny_model.h"
@@ -55,7 +56,7 @@ TEST(ModelConfigTest, LlamaRotatesAdjacentPairsWithoutBiases) {
   EXPECT_FALSE(config->qkv_bias);
   EXPECT_TRUE(config->tied_embeddings);
   // 2 layers, keys and values, 1 head of 16, 2 bytes each.
-  EXPECT_EQ(config->kv_bytes_per_token(), 128);
+  EXPECT_EQ(KvBytesPerToken(*config), 128);
 }
 
 TEST(ModelConfigTest, Qwen2RotatesHalvesAndHasBiases) {

@@ -3,6 +3,7 @@
 
 #include "engine/model/config.h"
 #include "engine/model/gguf.h"
+#include "engine/model/kv_layout.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 
@@ -63,7 +64,7 @@ TEST(DemoModelTest, ConfigIsTheModelsPublishedOne) {
   EXPECT_EQ(config->ropes[0].frequencies[0], 1);
   EXPECT_NEAR(config->ropes[0].frequencies[16], 1 / std::sqrt(100000.0), 1e-12);
   EXPECT_TRUE(config->tied_embeddings);
-  EXPECT_EQ(config->kv_bytes_per_token(), 23040);
+  EXPECT_EQ(KvBytesPerToken(*config), 23040);
 }
 
 }  // namespace

@@ -17,6 +17,7 @@
 #include <vector>
 
 #include "engine/cache/kv_pools.h"
+#include "engine/cache/kv_store.h"
 #include "engine/model/checkpoint.h"
 #include "engine/model/config.h"
 #include "engine/model/kv_layout.h"
@@ -151,13 +152,69 @@ double Compare(const GoldenPrompt& prompt, size_t position, std::span<const floa
   return worst;
 }
 
+/// Overwrites blocks that were given back: who still read them would get no number.
+void Poison(Transformer& model, Backend& backend, std::span<const int32_t> blocks) {
+  for (int layer = 0; layer < model.config().layers; ++layer) {
+    const KvView& kv = model.pools().Layer(layer);
+    const std::vector<uint16_t> nan(static_cast<size_t>(kv.block_bytes()) / sizeof(uint16_t),
+                                    0x7e00);
+    for (const int32_t block : blocks) {
+      backend.Copy(kv.block(block), reinterpret_cast<const std::byte*>(nan.data()),
+                   kv.block_bytes());
+    }
+  }
+}
+
+class NoCopies : public BlockMemory {
+ public:
+  absl::Status Copy(const BlockCopy&) override { return absl::UnimplementedError("no forks"); }
+};
+
+/// Sequences whose blocks come and go as they do when they are served: those behind windows are
+/// given back, and poisoned.
+class ServedSequences {
+ public:
+  ServedSequences(Transformer& model, Backend& backend, size_t count, size_t step_rows)
+      : model_(model),
+        backend_(backend),
+        store_(kMaxSequences * kSequenceBlocks * model.pools().groups(), kBlockTokens,
+               {model.attention_shape().group_windows, static_cast<int>(step_rows), kBlockTokens},
+               memory_),
+        tables_(count) {}
+  ~ServedSequences() {
+    for (BlockTable& table : tables_) store_.Release(table);
+  }
+
+  /// The tables for rows up to `end`. `computed` tokens have been computed.
+  std::span<const std::vector<int32_t>> Extend(size_t s, size_t computed, size_t end) {
+    BlockTable& table = tables_[s];
+    std::vector<int32_t> held;
+    for (const auto& blocks : table.groups()) held.insert(held.end(), blocks.begin(), blocks.end());
+    store_.FreeBehind(table, static_cast<int>(computed));
+    std::erase_if(
+        held, [&](int32_t block) { return block == kNoBlock || store_.pool().owners(block) > 0; });
+    Poison(model_, backend_, held);
+    EXPECT_TRUE(store_.Extend(table, static_cast<int>(computed), static_cast<int>(end)));
+    return table.groups();
+  }
+
+ private:
+  Transformer& model_;
+  Backend& backend_;
+  NoCopies memory_;
+  KvStore store_;
+  std::vector<BlockTable> tables_;
+};
+
 /// Computes prompts beside each other, at most `piece` rows of a prompt a step and then token by
 /// token, and returns the largest difference in deviations.
-double LargestDifference(Transformer& model, std::span<const GoldenPrompt* const> prompts,
-                         size_t piece, const Tolerance& tolerance) {
+double LargestDifference(Transformer& model, Backend& backend,
+                         std::span<const GoldenPrompt* const> prompts, size_t piece,
+                         const Tolerance& tolerance) {
   const auto vocab = static_cast<size_t>(model.vocab());
   std::vector<size_t> done(prompts.size());
-  StepBatchBuilder builder;
+  StepBatchBuilder builder(model.pools().groups());
+  ServedSequences sequences(model, backend, prompts.size(), piece);
   double worst = 0;
   while (true) {
     builder.Clear();
@@ -165,14 +222,9 @@ double LargestDifference(Transformer& model, std::span<const GoldenPrompt* const
     for (size_t s = 0; s < prompts.size(); ++s) {
       const GoldenPrompt& prompt = *prompts[s];
       if (done[s] == prompt.tokens.size()) continue;
-      // Blocks of the sequences take turns, so that a sequence's are not beside each other.
-      std::vector<int32_t> blocks;
-      for (int b = 0; b < kSequenceBlocks; ++b) {
-        blocks.push_back(b * kMaxSequences + static_cast<int32_t>(s));
-      }
-      builder.BeginSequence(blocks);
       const size_t end =
           done[s] < prompt.prompt ? std::min(done[s] + piece, prompt.prompt) : done[s] + 1;
+      builder.BeginSequence(sequences.Extend(s, done[s], end));
       for (; done[s] < end; ++done[s]) {
         builder.AddRow(prompt.tokens[done[s]], static_cast<int32_t>(done[s]), {}, true);
         rows.emplace_back(s, done[s]);
@@ -203,7 +255,8 @@ void ExpectGolden(const std::string& model, const std::string& file, Backend& ba
     if (testing::Test::HasFatalFailure()) return;
     const auto compute = [&](std::span<const GoldenPrompt* const> together, size_t piece) {
       SCOPED_TRACE("pieces of " + std::to_string(piece));
-      worst = std::max(worst, LargestDifference(loaded.transformer(), together, piece, tolerance));
+      worst = std::max(
+          worst, LargestDifference(loaded.transformer(), backend, together, piece, tolerance));
     };
     for (size_t i = 0; i < prompts.size(); ++i) {
       const auto alone = std::span(prompts).subspan(i, 1);

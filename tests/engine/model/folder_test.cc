@@ -107,7 +107,8 @@ std::vector<float> Logits(const Checkpoint& checkpoint) {
   std::vector<int32_t> positions(kTokens);
   std::iota(positions.begin(), positions.end(), 0);
   const std::vector<int32_t> query_begin = {0, kTokens};
-  const std::vector<int32_t> blocks = {0};
+  std::vector<int32_t> blocks(static_cast<size_t>((*pools)->groups()));  // one of each
+  std::iota(blocks.begin(), blocks.end(), 0);
   std::vector<float> logits(static_cast<size_t>(kTokens * checkpoint.config().vocab));
   const absl::Status status = (*transformer)
                                   ->Forward({.tokens = tokens,

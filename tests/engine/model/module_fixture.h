@@ -87,7 +87,7 @@ class ModuleFixture {
   Matrix64 Run(const Module& module, const Matrix64& x, int begin, const Selection& selection = {},
                std::span<const RecallProbe> probes = {}, std::span<float> recalls = {}) {
     const std::vector<int32_t> blocks = {1, 0};
-    StepBatchBuilder rows;
+    StepBatchBuilder rows(pools_->groups());
     rows.BeginSequence(blocks);
     for (int i = 0; i < static_cast<int>(x.size()); ++i) {
       rows.AddRow(0, begin + i, selection, /*wants_logits=*/false);

@@ -41,7 +41,7 @@ class Computed {
 
   /// Logits of tokens [begin, end) in one step: [end - begin][vocab].
   Matrix64 Step(int begin, int end) {
-    StepBatchBuilder rows;
+    StepBatchBuilder rows(pools_->groups());
     rows.BeginSequence(std::vector<int32_t>{1, 0});
     for (int t = begin; t < end; ++t) {
       rows.AddRow(kTokens[static_cast<size_t>(t)], t, Selection{}, /*wants_logits=*/true);

@@ -26,7 +26,8 @@ class NoMemory : public BlockMemory {
 class SchedulerTest : public testing::Test {
  protected:
   explicit SchedulerTest(int blocks = 16)
-      : store_(blocks, 4, memory_), scheduler_({.max_step_tokens = 10, .recall = {}}, store_) {}
+      : store_(blocks, 4, {{0}, 10, 4}, memory_),
+        scheduler_({.max_step_tokens = 10, .recall = {}}, store_) {}
 
   ~SchedulerTest() override {
     for (Sequence* sequence : added_) {

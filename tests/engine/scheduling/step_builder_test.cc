@@ -25,7 +25,7 @@ class StepBuilderTest : public testing::Test {
   Sequence& Make(const Sequences::Kind& kind) {
     Sequence& sequence = made_.Make(kind);
     sequence.SetPast();
-    EXPECT_TRUE(store_.Extend(sequence.mutable_kv(), 12));
+    EXPECT_TRUE(store_.Extend(sequence.mutable_kv(), 0, 12));
     return sequence;
   }
 
@@ -43,7 +43,7 @@ class StepBuilderTest : public testing::Test {
   }
 
   NoMemory memory_;
-  KvStore store_{32, 4, memory_};
+  KvStore store_{32, 4, {{0}, 32, 4}, memory_};
   Sequences made_;
   StepBuilder builder_{{.layers = 2, .kv_heads = 3}};
 };
@@ -63,6 +63,30 @@ TEST_F(StepBuilderTest, SpansBecomeRowsOfTheirSequencesAtTheirPositions) {
   EXPECT_TRUE(std::ranges::equal(batch.block_tables.subspan(3), b.kv().blocks()));
   EXPECT_THAT(batch.logit_rows, ElementsAre(5)) << "a's prompt does not end in this step";
   EXPECT_EQ(builder_.choices().size(), 1u);
+}
+
+TEST_F(StepBuilderTest, EachGroupOfLayersHasABlockTableOfEachSequence) {
+  KvStore store(32, 4, {{0, 4}, 6, 4}, memory_);
+  StepBuilder builder({.layers = 2, .kv_heads = 3, .group_windows = {0, 4}});
+  std::vector<Span> spans;
+  for (const int computed : {9, 2}) {
+    Sequence& sequence = made_.Make({.prompt = 12});
+    ASSERT_TRUE(store.Extend(sequence.mutable_kv(), 0, 12));
+    sequence.set_computed(computed);
+    store.FreeBehind(sequence.mutable_kv(), computed);
+    spans.push_back(sequence.NextSpan(3));
+  }
+  builder.Build(spans);
+  const StepBatch& batch = builder.batch();
+  ASSERT_EQ(batch.max_blocks, 3);
+  for (int group = 0; group < 2; ++group) {
+    for (int s = 0; s < 2; ++s) {
+      const BlockTable& kv = spans[static_cast<size_t>(s)].sequence->kv();
+      EXPECT_TRUE(std::ranges::equal(std::span(batch.BlockTable(group, s), 3), kv.blocks(group)));
+    }
+  }
+  EXPECT_EQ(batch.BlockTable(1, 0)[0], kNoBlock) << "positions 0 to 3, of which none is seen";
+  for (const Span& span : spans) store.Release(span.sequence->mutable_kv());
 }
 
 TEST_F(StepBuilderTest, EveryRowOfDraftsHasAChoiceWithTheNumberOfItsPosition) {
