@@ -9,10 +9,8 @@ namespace winnow {
 void NoteTraffic(std::span<const Span> spans, const ForwardPass& forward, StepStats& stats) {
   for (const Span& span : spans) {
     const int prompt_end = std::min(span.end(), span.sequence->prompt_length());
-    if (span.begin < prompt_end) {  // its rows share one pass over the context
-      const KvTraffic prompt = forward.Traffic(Selection{}, prompt_end);
-      stats.traffic.dense_bytes += prompt.dense_bytes;
-      stats.traffic.equivalent_bytes += prompt.equivalent_bytes;
+    if (span.begin < prompt_end) {
+      stats.traffic += forward.PromptTraffic(span.begin, prompt_end);
     }
     for (int position = std::max(span.begin, prompt_end); position < span.end(); ++position) {
       const KvTraffic row = forward.Traffic(span.selection, position + 1);

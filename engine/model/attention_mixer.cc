@@ -71,27 +71,37 @@ void AttentionMixer::MeasureRecall(const StepContext& context, const KvView& kv)
       probes.subspan(begin, static_cast<size_t>(last - first)), &context.recalls[begin]);
 }
 
+// Of a token's key and value in one KV head.
+int64_t AttentionMixer::token_bytes() const {
+  return int64_t{2} * settings_.head_dim * static_cast<int64_t>(sizeof(uint16_t));
+}
+
 void AttentionMixer::AddTraffic(const Selection& selection, int context, KvTraffic* traffic) const {
   const int64_t tokens = SeenTokens(selection_.attention(), context);
-  const int64_t token_bytes =
-      int64_t{2} * settings_.head_dim * static_cast<int64_t>(sizeof(uint16_t));
   for (int g = 0; g < settings_.kv_heads; ++g) {
     const int64_t budget = BudgetTokens(selection, selection_.attention(), g, context);
     traffic->attended_tokens += budget;
     if (budget == tokens) {
-      traffic->dense_bytes += tokens * token_bytes;
+      traffic->dense_bytes += tokens * token_bytes();
       continue;
     }
-    traffic->row_bytes += budget * token_bytes;
+    traffic->row_bytes += budget * token_bytes();
     if (selection.kind == SelectionKind::kLabels) {
       traffic->label_bytes += tokens * selection_.label_width() / 2;
     } else if (selection.kind == SelectionKind::kScores) {
-      traffic->dense_bytes += tokens * token_bytes / 2;  // all keys
+      traffic->dense_bytes += tokens * token_bytes() / 2;  // all keys
     }
   }
   traffic->heads += settings_.kv_heads;
   traffic->context_tokens += settings_.kv_heads * tokens;
-  traffic->equivalent_bytes += settings_.kv_heads * tokens * token_bytes;
+  traffic->equivalent_bytes += settings_.kv_heads * tokens * token_bytes();
+}
+
+void AttentionMixer::AddPromptTraffic(int begin, int end, KvTraffic* traffic) const {
+  const int first = begin + 1 - SeenTokens(selection_.attention(), begin + 1);
+  const int64_t bytes = settings_.kv_heads * (end - first) * token_bytes();
+  traffic->dense_bytes += bytes;
+  traffic->equivalent_bytes += bytes;
 }
 
 WeightTotals AttentionMixer::totals() const {

@@ -40,6 +40,7 @@ class AttentionMixer : public Mixer {
   void Run(const StepContext& context, Tensor x) const override;
 
   void AddTraffic(const Selection& selection, int context, KvTraffic* traffic) const override;
+  void AddPromptTraffic(int begin, int end, KvTraffic* traffic) const override;
 
   WeightTotals totals() const override;
 
@@ -47,6 +48,7 @@ class AttentionMixer : public Mixer {
   AttentionMixer(const AttentionSettings& settings, LayerSelection selection);
 
   void MeasureRecall(const StepContext& context, const KvView& kv) const;
+  int64_t token_bytes() const;
 
   const AttentionSettings settings_;
   const LayerSelection selection_;

@@ -23,6 +23,9 @@ class Mixer {
   /// Adds what a row with this selection reads of the `context` tokens up to its own.
   virtual void AddTraffic(const Selection& selection, int context, KvTraffic* traffic) const = 0;
 
+  /// Adds what a prompt's rows read: ForwardPass::PromptTraffic.
+  virtual void AddPromptTraffic(int begin, int end, KvTraffic* traffic) const = 0;
+
   virtual WeightTotals totals() const = 0;
 };
 

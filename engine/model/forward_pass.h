@@ -49,6 +49,10 @@ class ForwardPass {
 
   /// What the attention of a row with this selection reads, of the `context` up to its own token.
   virtual KvTraffic Traffic(const Selection& selection, int context) const = 0;
+
+  /// What the attention of a prompt's rows at positions from `begin` to `end` - 1 reads, which
+  /// share one pass over what any of them sees. Only bytes are counted.
+  virtual KvTraffic PromptTraffic(int begin, int end) const = 0;
 };
 
 }  // namespace winnow

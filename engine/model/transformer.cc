@@ -175,6 +175,12 @@ KvTraffic Transformer::Traffic(const Selection& selection, int context) const {
   return traffic;
 }
 
+KvTraffic Transformer::PromptTraffic(int begin, int end) const {
+  KvTraffic traffic;
+  for (const Block& block : blocks_) block.mixer->AddPromptTraffic(begin, end, &traffic);
+  return traffic;
+}
+
 WeightTotals Transformer::layer_totals() const {
   WeightTotals totals;
   for (const Block& block : blocks_) {

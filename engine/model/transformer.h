@@ -58,6 +58,7 @@ class Transformer : public ForwardPass {
   int vocab() const override { return config_.vocab; }
   AttentionShape attention_shape() const override;
   KvTraffic Traffic(const Selection& selection, int context) const override;
+  KvTraffic PromptTraffic(int begin, int end) const override;
 
   /// Sets what observes the layers, for calibration; null, as at first, for nothing.
   void SetLayerObserver(LayerObserver observer) { observer_ = std::move(observer); }

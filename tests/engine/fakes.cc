@@ -68,6 +68,10 @@ KvTraffic HistoryModel::Traffic(const Selection& selection, int context) const {
   return traffic;
 }
 
+KvTraffic HistoryModel::PromptTraffic(int /*begin*/, int end) const {
+  return {.dense_bytes = 100 * end, .equivalent_bytes = 100 * end};
+}
+
 absl::Status HistoryModel::ForwardAndChoose(const StepBatch& batch,
                                             std::span<const TokenChoice> choices,
                                             std::span<int32_t> tokens,

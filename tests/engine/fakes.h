@@ -61,6 +61,7 @@ class HistoryModel : public ForwardPass, public BlockMemory {
   }
   /// 100 bytes a token.
   KvTraffic Traffic(const Selection& selection, int context) const override;
+  KvTraffic PromptTraffic(int begin, int end) const override;
 
   /// What the model answers after `history`.
   std::vector<float> LogitsAfter(std::span<const int32_t> history) const;

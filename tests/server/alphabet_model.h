@@ -53,6 +53,7 @@ class AlphabetModel final : public ForwardPass, public BlockMemory {
   int vocab() const override { return FakeTokenizer::kVocabSize; }
   AttentionShape attention_shape() const override { return {1, 1}; }
   KvTraffic Traffic(const Selection&, int) const override { return {}; }
+  KvTraffic PromptTraffic(int, int) const override { return {}; }
 
   std::atomic<absl::Duration> step_time = absl::ZeroDuration();
   std::atomic<bool> fails = false;

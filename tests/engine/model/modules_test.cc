@@ -292,6 +292,14 @@ TEST(AttentionMixerTest, RowsOfALayerWithAWindowSeeAndReadItAlone) {
   EXPECT_EQ(traffic.attended_tokens, 6);
   EXPECT_EQ(traffic.context_tokens, 6);
   EXPECT_EQ(traffic.equivalent_bytes, 6 * token_bytes);
+
+  // A prompt's rows at 10 to 14 see what lies from 5 on, those at 2 to 4 all.
+  traffic = {};
+  mixer->AddPromptTraffic(10, 15, &traffic);
+  EXPECT_EQ(traffic.dense_bytes, 10 * token_bytes);
+  EXPECT_EQ(traffic.equivalent_bytes, 10 * token_bytes);
+  mixer->AddPromptTraffic(2, 5, &traffic);
+  EXPECT_EQ(traffic.dense_bytes, 15 * token_bytes);
 }
 
 TEST(AttentionMixerTest, ShowsQueriesKeysValuesAndItsInputToTheObserver) {

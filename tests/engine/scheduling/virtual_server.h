@@ -47,6 +47,7 @@ class TimedModel : public ForwardPass, public BlockMemory {
   int vocab() const override { return CoreBench::kVocab; }
   AttentionShape attention_shape() const override { return {1, 1}; }
   KvTraffic Traffic(const Selection&, int) const override { return {}; }
+  KvTraffic PromptTraffic(int, int) const override { return {}; }
 
  private:
   StepModel costs_;
