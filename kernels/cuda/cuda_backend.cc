@@ -46,7 +46,7 @@ constexpr int kLeastCapability = 8;  // bf16 on tensor cores, cp.async
 constexpr int kMaxRecordedRows = 256;
 // Pairs that an expert has on average, up to which its weights are read at the speed of memory.
 constexpr int64_t kThinExpertPairs = 8;
-// Rows that are copied to the host together.
+// What is copied between host and device together.
 constexpr int64_t kStagingBytes = int64_t{16} << 20;
 constexpr int64_t kReadBytes = int64_t{1} << 30;  // to measure bandwidth
 
@@ -115,7 +115,8 @@ class CudaBackend : public Backend {
   }
 
   absl::StatusOr<std::unique_ptr<Matrix>> LoadMatrix(std::span<const HostMatrix> parts) override {
-    absl::StatusOr<std::unique_ptr<DeviceMatrix>> matrix = DeviceMatrix::Load(parts, pool_);
+    absl::StatusOr<std::unique_ptr<DeviceMatrix>> matrix =
+        DeviceMatrix::Load(parts, pool_, *staging_, stream_);
     if (!matrix.ok()) return matrix.status();
     return std::unique_ptr<Matrix>(*std::move(matrix));
   }

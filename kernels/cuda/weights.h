@@ -1,5 +1,7 @@
 #pragma once
 
+#include <cuda_runtime_api.h>
+
 #include <cstdint>
 #include <memory>
 #include <span>
@@ -15,9 +17,12 @@ namespace winnow::cuda {
 class DeviceMatrix : public Matrix {
  public:
   /// Dequantises the parts, stacked along their rows, in the pool's threads and rounds them to
-  /// bf16. INVALID_ARGUMENT when their columns differ, RESOURCE_EXHAUSTED when memory is short.
+  /// bf16, by way of `staging`, which the stream's copies are done with when it returns.
+  /// INVALID_ARGUMENT when their columns differ, RESOURCE_EXHAUSTED when memory is short.
   static absl::StatusOr<std::unique_ptr<DeviceMatrix>> Load(std::span<const HostMatrix> parts,
-                                                            cpu::ThreadPool& pool);
+                                                            cpu::ThreadPool& pool,
+                                                            PinnedBuffer& staging,
+                                                            cudaStream_t stream);
 
   int64_t rows() const override { return rows_; }
   int64_t columns() const override { return columns_; }
