@@ -1,22 +1,33 @@
 #include "server/commands/loaded_model.h"
 
 #include <cstdint>
+#include <string>
 #include <string_view>
 #include <utility>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
 #include "engine/model/kv_layout.h"
+#include "engine/model/model_spec.h"
+#include "engine/model/weights_ahead.h"
 #include "server/commands/pool_size.h"
 #include "server/commands/progress.h"
 
 namespace winnow {
 namespace {
 
-/// A checkpoint's weights, which move a bar on a terminal as they are taken.
+std::vector<std::string> NamesToLoad(const ModelConfig& config) {
+  std::vector<std::string> names;
+  for (TensorSpec& tensor : ModelSpec::Of(config).tensors) names.push_back(std::move(tensor.name));
+  return names;
+}
+
+/// A checkpoint's weights, read ahead, which move a bar on a terminal as they are taken.
 class WatchedWeights : public WeightSource {
  public:
-  explicit WatchedWeights(const Checkpoint& checkpoint) : weights_(checkpoint.weights()) {
+  explicit WatchedWeights(const Checkpoint& checkpoint)
+      : weights_(checkpoint.weights(), NamesToLoad(checkpoint.config())) {
     for (const WeightInfo& tensor : checkpoint.tensors()) total_ += tensor.bytes;
   }
 
@@ -30,7 +41,7 @@ class WatchedWeights : public WeightSource {
   void ReleasePages() const override { weights_.ReleasePages(); }
 
  private:
-  const WeightSource& weights_;
+  const WeightsAhead weights_;
   int64_t total_ = 0;
   mutable int64_t taken_ = 0;
   mutable ProgressBar bar_{"loading the weights"};
