@@ -154,10 +154,14 @@ absl::Status FolderWeights::Add(const std::string& folder, const ModelConfig& co
 void FolderWeights::LeaveOutZeroBiases(const ModelConfig& config) {
   std::set<std::string> wanted;
   for (const TensorSpec& tensor : ModelSpec::Of(config).tensors) wanted.insert(tensor.name);
+  const auto is_zero = [](const Part& part) {
+    return !part.name.empty() &&
+           std::ranges::all_of(part.data, [](std::byte b) { return b == std::byte{0}; });
+  };
   std::erase_if(entries_, [&](const auto& named) {
     const auto& [name, entry] = named;
     return name.ends_with(".bias") && !wanted.contains(name) &&
-           std::ranges::all_of(entry.parts[0].data, [](std::byte b) { return b == std::byte{0}; });
+           std::ranges::all_of(entry.parts, is_zero);
   });
 }
 

@@ -9,15 +9,7 @@ namespace {
 
 constexpr size_t kLeastPageBytes = 4096;
 
-/// Has the kernel read all of this memory from the file that is mapped there.
-void Touch(std::span<const std::byte> mapped) {
-  const volatile std::byte* bytes = mapped.data();
-  for (size_t i = 0; i < mapped.size(); i += kLeastPageBytes) static_cast<void>(bytes[i]);
-}
-
-int64_t MadeBytes(const HostWeight& weight) {
-  return weight.memory == nullptr ? 0 : static_cast<int64_t>(weight.matrix.data.size());
-}
+int64_t Bytes(const HostWeight& weight) { return static_cast<int64_t>(weight.matrix.data.size()); }
 
 }  // namespace
 
@@ -37,18 +29,31 @@ void WeightsAhead::Run() {
   for (const std::string& name : names_) {
     {
       std::unique_lock<std::mutex> lock(mutex_);
-      changed_.wait(lock, [this] { return stopped_ || made_bytes_ < room_; });
+      changed_.wait(
+          lock, [this] { return stopped_ || (made_bytes_ < room_ && read_bytes_ < kReadBytes); });
       if (stopped_) return;
     }
     HostWeight weight = source_.Weight(name);
     if (weight.memory == nullptr) Touch(weight.matrix.data);
     {
       const std::lock_guard<std::mutex> lock(mutex_);
-      made_bytes_ += MadeBytes(weight);
+      ReadyBytes(weight) += Bytes(weight);
       ready_.push_back(std::move(weight));
     }
     changed_.notify_all();
   }
+}
+
+// Has the kernel read all of this memory from the file that is mapped there.
+void WeightsAhead::Touch(std::span<const std::byte> mapped) const {
+  const volatile std::byte* bytes = mapped.data();
+  for (size_t i = 0; i < mapped.size() && !stopped_; i += kLeastPageBytes) {
+    static_cast<void>(bytes[i]);
+  }
+}
+
+int64_t& WeightsAhead::ReadyBytes(const HostWeight& weight) const {
+  return weight.memory == nullptr ? read_bytes_ : made_bytes_;
 }
 
 HostWeight WeightsAhead::TakeNext(std::unique_lock<std::mutex>& lock) const {
@@ -56,7 +61,7 @@ HostWeight WeightsAhead::TakeNext(std::unique_lock<std::mutex>& lock) const {
   HostWeight weight = std::move(ready_.front());
   ready_.pop_front();
   ++taken_;
-  made_bytes_ -= MadeBytes(weight);
+  ReadyBytes(weight) -= Bytes(weight);
   changed_.notify_all();
   return weight;
 }

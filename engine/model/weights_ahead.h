@@ -1,10 +1,12 @@
 #pragma once
 
+#include <atomic>
 #include <condition_variable>
 #include <cstddef>
 #include <cstdint>
 #include <deque>
 #include <mutex>
+#include <span>
 #include <string>
 #include <string_view>
 #include <thread>
@@ -19,8 +21,12 @@ namespace winnow {
 /// are on their way to a device.
 class WeightsAhead : public WeightSource {
  public:
+  /// Of mapped weights, so many bytes are read before they are asked for, and one weight more: the
+  /// kernel should still have them then.
+  static constexpr int64_t kReadBytes = int64_t{2} << 30;
+
   /// Begins at once. `names` are in the order in which they will be asked for. Weights that had to
-  /// be made wait in memory of up to `room` bytes, or one of them does.
+  /// be made wait in memory until they take `room` bytes: so much, and one weight more.
   /// REQUIRES: the source has all of them, outlives this object and may be used by two threads.
   WeightsAhead(const WeightSource& source, std::vector<std::string> names,
                int64_t room = int64_t{256} << 20);
@@ -33,6 +39,9 @@ class WeightsAhead : public WeightSource {
 
  private:
   void Run();
+  void Touch(std::span<const std::byte> mapped) const;
+  /// The bytes that are ready, of the kind that the weight is of.
+  int64_t& ReadyBytes(const HostWeight& weight) const;
   HostWeight TakeNext(std::unique_lock<std::mutex>& lock) const;
 
   const WeightSource& source_;
@@ -44,8 +53,9 @@ class WeightsAhead : public WeightSource {
   mutable size_t taken_ = 0;              ///< of the names
   mutable std::deque<HostWeight> ready_;  ///< those of the names that come next
   mutable int64_t made_bytes_ = 0;        ///< of those ready
-  bool stopped_ = false;
-  std::thread thread_;  ///< last: it uses all the others
+  mutable int64_t read_bytes_ = 0;        ///< of those ready, the others
+  std::atomic<bool> stopped_ = false;     ///< changed under the mutex
+  std::thread thread_;                    ///< last: it uses all the others
 };
 
 }  // namespace winnow

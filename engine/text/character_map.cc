@@ -54,7 +54,7 @@ absl::Status CharacterMap::Check() {
   // Each node once, those of short spellings first: the shortest way to a node makes most of it.
   std::vector<bool> seen(units_.size());
   std::vector<uint32_t> nodes = {Offset(units_[0])};
-  for (size_t length = 1; !nodes.empty(); ++length) {
+  for (size_t length = 1; !nodes.empty() && length <= kMaxSpellingBytes; ++length) {
     std::vector<uint32_t> next;
     for (const uint32_t node : nodes) {
       for (uint32_t byte = 1; byte < 256; ++byte) {

@@ -1,5 +1,6 @@
 #include "engine/text/sampling_defaults.h"
 
+#include <algorithm>
 #include <string>
 
 #include "absl/strings/str_cat.h"
@@ -44,10 +45,10 @@ absl::StatusOr<GenerationConfig> ReadGenerationConfig(std::string_view text) {
       absl::StrCat("from ", kMinRepetitionPenalty, " to ", kMaxRepetitionPenalty));
   if (const JsonValue top_k = json["top_k"]; !top_k.IsNull()) {
     const int64_t value = top_k.Int();
-    if (value < 0 || value > INT32_MAX) {
+    if (value < -1 || value > INT32_MAX) {
       top_k.Fault(absl::StrCat("is ", value, ", which is not from 0 to ", INT32_MAX));
     }
-    sampling.top_k = static_cast<int32_t>(value);
+    sampling.top_k = static_cast<int32_t>(std::max<int64_t>(value, 0));  // -1: all, too
   }
   const JsonValue end = json["eos_token_id"];
   for (size_t i = 0; end.IsArray() && i < end.size(); ++i) {

@@ -97,10 +97,12 @@ void ReadReplaceMatches(const JsonValue& step, Growth& growth, Normalizer& norma
   }
 }
 
-/// A map that bounds itself by how much it makes a text longer. Models may have an empty one.
-void ReadCharacterMap(const JsonValue& json, Normalizer& normalizer) {
+/// One map bounds itself by how much it makes a text longer. Models may have an empty one.
+void ReadCharacterMap(const JsonValue& json, bool& has_one, Normalizer& normalizer) {
   std::string bytes;
-  if (json.IsNull()) return;
+  if (json.IsNull() || json.String().empty()) return;
+  if (has_one) return json.Fault("is a second map of characters; at most one is possible");
+  has_one = true;
   if (!absl::Base64Unescape(json.String(), &bytes)) return json.Fault("is no base64");
   absl::StatusOr<std::shared_ptr<const CharacterMap>> map = CharacterMap::Parse(bytes);
   if (!map.ok()) return json.Fault(std::string(map.status().message()));
@@ -195,6 +197,7 @@ void ReadSplitStep(const JsonValue& step, const std::string& type, JsonPretokeni
 
 void ReadNormalizer(const JsonValue& json, Normalizer& normalizer) {
   Growth growth;
+  bool has_map = false;
   Steps("normalizers").ForEach(json, [&](const JsonValue& step, const std::string& type) {
     if (const std::optional<UnicodeForm> form = FindForm(type)) {
       normalizer.Add(*form);
@@ -213,7 +216,7 @@ void ReadNormalizer(const JsonValue& json, Normalizer& normalizer) {
     } else if (type == "StripAccents") {
       normalizer.Add(Normalizer::StripAccents{});
     } else if (type == "Precompiled") {
-      ReadCharacterMap(step["precompiled_charsmap"], normalizer);
+      ReadCharacterMap(step["precompiled_charsmap"], has_map, normalizer);
     } else {
       NoteUnknown(step, type);
     }

@@ -111,6 +111,23 @@ std::string WithoutQuotes(const std::string& text) {
   return text;
 }
 
+/// Control characters escaped, C1's in UTF-8 (C2 80 to C2 9F), too: messages quote what others
+/// wrote.
+std::string OneLine(absl::string_view message) {
+  std::string line;
+  for (size_t i = 0; i < message.size(); ++i) {
+    const auto byte = static_cast<unsigned char>(message[i]);
+    const auto next = static_cast<unsigned char>(i + 1 < message.size() ? message[i + 1] : 0);
+    if (absl::ascii_iscntrl(byte) || (byte == 0xC2 && next >= 0x80 && next < 0xA0)) {
+      absl::StrAppend(&line, "\\x", absl::Hex(byte, absl::kZeroPad2));
+      if (byte == 0xC2) absl::StrAppend(&line, "\\x", absl::Hex(message[++i] & 0xFF));
+    } else {
+      line.push_back(message[i]);
+    }
+  }
+  return line;
+}
+
 }  // namespace
 
 FlagSet::FlagSet(std::string command, std::string summary)
@@ -307,7 +324,7 @@ std::string FlagSet::Help() const {
 std::optional<int> ParseOrExitCode(FlagSet& flags, std::span<const std::string> arguments) {
   if (absl::Status status = flags.Parse(arguments); !status.ok()) {
     std::fprintf(stderr, "%s: %s (see %s --help)\n", flags.command().c_str(),
-                 std::string(status.message()).c_str(), flags.command().c_str());
+                 OneLine(status.message()).c_str(), flags.command().c_str());
     return 2;
   }
   if (flags.help_requested()) {
@@ -318,17 +335,7 @@ std::optional<int> ParseOrExitCode(FlagSet& flags, std::span<const std::string> 
 }
 
 int Fail(const FlagSet& flags, const absl::Status& status) {
-  // Messages quote files that others wrote.
-  std::string message;
-  for (const char c : status.message()) {
-    const auto byte = static_cast<unsigned char>(c);
-    if (absl::ascii_iscntrl(byte)) {
-      absl::StrAppend(&message, "\\x", absl::Hex(byte, absl::kZeroPad2));
-    } else {
-      message.push_back(c);
-    }
-  }
-  std::fprintf(stderr, "%s: %s\n", flags.command().c_str(), message.c_str());
+  std::fprintf(stderr, "%s: %s\n", flags.command().c_str(), OneLine(status.message()).c_str());
   return 1;
 }
 

@@ -21,7 +21,8 @@ bool TakesWhatIsLeft(const ServeFlags& flags) {
 
 int LongestContext(const ServeFlags& flags) {
   if (flags.max_context > 0) return flags.max_context;
-  return HasOwnMemory(flags) ? flags.kv_tokens : kDefaultMaxContext;
+  if (HasOwnMemory(flags)) return flags.kv_tokens;
+  return flags.kv_tokens > 0 ? std::min(flags.kv_tokens, kDefaultMaxContext) : kDefaultMaxContext;
 }
 
 absl::StatusOr<EngineOptions> MakeEngineOptions(const ServeFlags& flags,

@@ -42,7 +42,7 @@ def property_of(name, unit):
     if unit == "TOKENS":
         return {"type": "integer", "minimum": 0}
     if unit == "SHARE":
-        return {"type": "number", "minimum": 0, "maximum": 1}
+        return {"type": "number", "minimum": 0.01 if name == "memory-fraction" else 0, "maximum": 1}
     if unit in ("N", "SECONDS"):
         return {"type": "number", "minimum": 0}
     return {"type": "string", "minLength": 1}

@@ -278,5 +278,37 @@ TEST(QuantizedFolderTest, BiasesOfZeroAreLeftOut) {
   EXPECT_TRUE(absl::IsUnimplemented(Fingerprint(tiny).status()));
 }
 
+/// Llama's tiny folder with two experts in each layer.
+TinyFolder ExpertsFolder() {
+  TinyFolder tiny("mixtral");
+  tiny.config["num_local_experts"] = 2;
+  tiny.config["num_experts_per_tok"] = 1;
+  std::erase_if(tiny.tensors,
+                [](const auto& tensor) { return tensor.first.find(".mlp.") != std::string::npos; });
+  for (const std::string layer : {"model.layers.0.", "model.layers.1."}) {
+    tiny.Add(layer + "block_sparse_moe.gate.weight", "F32", {2, 32});
+    for (const std::string expert : {"0", "1"}) {
+      const std::string prefix = layer + "block_sparse_moe.experts." + expert;
+      tiny.Add(prefix + ".w1.weight", "F32", {64, 32});
+      tiny.Add(prefix + ".w2.weight", "F32", {32, 64});
+      tiny.Add(prefix + ".w3.weight", "F32", {64, 32});
+    }
+  }
+  return tiny;
+}
+
+TEST(QuantizedFolderTest, BiasesOfExpertsAreLeftOutIfAllAreZero) {
+  TinyFolder tiny = ExpertsFolder();
+  const std::string first = "model.layers.0.block_sparse_moe.experts.0.w1.bias";
+  const std::string second = "model.layers.0.block_sparse_moe.experts.1.w1.bias";
+  tiny.tensors[first] = tiny.tensors[second] = Zeros("F16", {64});
+  EXPECT_TRUE(Fingerprint(tiny).ok()) << Fingerprint(tiny).status();
+  TinyFolder missing = tiny;
+  missing.tensors.erase(first);
+  EXPECT_FALSE(Fingerprint(missing).ok());
+  tiny.tensors[second].bytes[9] = 1;
+  EXPECT_FALSE(Fingerprint(tiny).ok());
+}
+
 }  // namespace
 }  // namespace winnow

@@ -229,11 +229,15 @@ INSTANTIATE_TEST_SUITE_P(
                      "temperature is 1e+300, which is not from 0 to 100."},
         BrokenFolder{"MinPOfOne", [](Files& f) { f.generation["min_p"] = 1; },
                      "min_p is 1, which is not at least 0 and below 1."},
-        BrokenFolder{"NegativeTopK", [](Files& f) { f.generation["top_k"] = -1; },
-                     "generation_config.json: top_k is -1"},
+        BrokenFolder{"NegativeTopK", [](Files& f) { f.generation["top_k"] = -2; },
+                     "generation_config.json: top_k is -2"},
         BrokenFolder{"PenaltyOfNothing", [](Files& f) { f.generation["repetition_penalty"] = 0; },
                      "repetition_penalty is 0, which is not from 0.01 to 10."}),
     [](const auto& info) { return info.param.name; });
+
+TEST(GenerationConfigTest, MinusOneIsAllTokens) {
+  EXPECT_EQ(ReadGenerationConfig(R"({"top_k": -1})")->sampling.top_k, 0);
+}
 
 TEST(CheckpointTextTest, AGgufFileGivesItsTemplates) {
   VocabularyFile file = ByteLevelVocabulary();

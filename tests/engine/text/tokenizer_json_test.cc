@@ -253,6 +253,16 @@ INSTANTIATE_TEST_SUITE_P(
                      f["normalizer"] = {{"type", "Precompiled"}, {"precompiled_charsmap", "AAAA"}};
                    },
                    kInvalid, "has a trie that does not fit"},
+        BrokenFile{
+            "TwoCharacterMaps",
+            [](Json& f) {
+              // A trie of one unit, which maps nothing, and an empty text. "" is no map.
+              const Json map = {{"type", "Precompiled"}, {"precompiled_charsmap", "BAAAAAAAAAAA"}};
+              const Json none = {{"type", "Precompiled"}, {"precompiled_charsmap", ""}};
+              f["normalizer"] = {{"type", "Sequence"},
+                                 {"normalizers", Json::array({none, map, map})}};
+            },
+            kInvalid, "normalizers[2].precompiled_charsmap is a second map"},
         BrokenFile{"UnknownModel", [](Json& f) { f["model"]["type"] = "WordPiece"; },
                    kUnimplemented, "'WordPiece'"},
         BrokenFile{"NoVocabulary", [](Json& f) { f["model"]["vocab"] = Json::array(); }, kInvalid,

@@ -200,5 +200,19 @@ TEST(ConfigFile, NamesTheLineAtFault) {
   }
 }
 
+TEST(FlagsTest, ErrorsAreOneLineOnAnyTerminal) {
+  Flags flags;
+  testing::internal::CaptureStderr();
+  EXPECT_EQ(Fail(flags.set, absl::InvalidArgumentError("a\x1b[2J\nb \xC2\x9B"
+                                                       "caf\u00e9")),
+            1);
+  EXPECT_THAT(testing::internal::GetCapturedStderr(),
+              testing::EndsWith(": a\\x1b[2J\\x0ab \\xc2\\x9bcaf\u00e9\n"));
+  testing::internal::CaptureStderr();
+  EXPECT_EQ(ParseOrExitCode(flags.set, std::vector<std::string>{"--format", "x\n\x1b"}), 2);
+  const std::string error = testing::internal::GetCapturedStderr();
+  EXPECT_EQ(error.find('\n'), error.size() - 1) << error;
+}
+
 }  // namespace
 }  // namespace winnow

@@ -42,6 +42,10 @@ TEST(PoolSize, OnTheCpuDefaultsAreModest) {
   EXPECT_EQ(MakeEngineOptions(flags, TrainedFor(2048))->max_context, 2048);
   flags.max_context = 32768;
   EXPECT_EQ(MakeEngineOptions(flags, TrainedFor(131072))->kv_blocks, 32768 / 32);
+  flags = {};
+  flags.kv_tokens = 4096;
+  EXPECT_EQ(MakeEngineOptions(flags, TrainedFor(131072))->max_context, 4096);
+  EXPECT_EQ(MakeEngineOptions(flags, TrainedFor(2048))->max_context, 2048);
 }
 
 TEST(PoolSize, OnADeviceThePoolDecidesHowLongSequencesMayGet) {
