@@ -38,6 +38,7 @@ struct FolderFamily {
   std::string_view model_type;
   std::string_view architecture;  ///< in GGUF files
   Windows windows = Windows::kNever;
+  bool default_window = false;  ///< of 4096, where sliding_window is neither given nor null
   bool gemma = false;
   bool attention_bias = false;    ///< files may ask for biases of attention's matrices
   bool mlp_bias = false;          ///< likewise of the feed-forward network's
@@ -47,20 +48,28 @@ struct FolderFamily {
 
 constexpr FolderFamily kFamilies[] = {
     {.model_type = "llama", .architecture = "llama", .attention_bias = true, .mlp_bias = true},
-    {.model_type = "mistral", .architecture = "llama", .windows = Windows::kAlways},
+    {.model_type = "mistral",
+     .architecture = "llama",
+     .windows = Windows::kAlways,
+     .default_window = true},
     {.model_type = "mixtral",
      .architecture = "llama",
      .windows = Windows::kAlways,
      .experts = "num_local_experts"},
-    {.model_type = "qwen2", .architecture = "qwen2", .windows = Windows::kWhenUsed},
+    {.model_type = "qwen2",
+     .architecture = "qwen2",
+     .windows = Windows::kWhenUsed,
+     .default_window = true},
     {.model_type = "qwen3",
      .architecture = "qwen3",
      .windows = Windows::kWhenUsed,
+     .default_window = true,
      .attention_bias = true,
      .head_dim = 128},
     {.model_type = "qwen3_moe",
      .architecture = "qwen3moe",
      .windows = Windows::kWhenUsed,
+     .default_window = true,
      .attention_bias = true,
      .experts = "num_experts"},
     {.model_type = "phi3", .architecture = "phi3", .windows = Windows::kAlways},
@@ -230,7 +239,10 @@ std::vector<bool> WindowedLayers(JsonFields& fields, const FolderFamily& family,
 void ReadWindows(JsonFields& fields, const FolderFamily& family, ModelConfig& config) {
   config.layer.resize(config.layers);
   if (family.windows == Windows::kNever) return;
-  if (!fields.Has("sliding_window") && !family.gemma) return;
+  if (!fields.Has("sliding_window") && !family.gemma &&
+      (fields.IsNull("sliding_window") || !family.default_window)) {
+    return;
+  }
   if (family.windows == Windows::kWhenUsed && !fields.Bool("use_sliding_window", false)) return;
   const int window = fields.Int("sliding_window", 1, kMaxContext, 4096);
   const std::vector<bool> windowed = WindowedLayers(fields, family, config);

@@ -18,6 +18,11 @@ const Json& EmptyObject() {
 
 bool JsonFields::Has(std::string_view key) const { return Find(key) != nullptr; }
 
+bool JsonFields::IsNull(std::string_view key) const {
+  const auto found = object_.find(std::string(key));
+  return found != object_.end() && found->is_null();
+}
+
 std::vector<std::string> JsonFields::Keys() const {
   std::vector<std::string> keys;
   for (const auto& [key, value] : object_.items()) {

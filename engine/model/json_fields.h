@@ -22,6 +22,8 @@ class JsonFields {
       : path_(std::move(path)), object_(object), status_(status) {}
 
   bool Has(std::string_view key) const;
+  /// Whether the member is there, and null: Has it is not, then.
+  bool IsNull(std::string_view key) const;
 
   /// Of all members that are there.
   std::vector<std::string> Keys() const;

@@ -46,9 +46,14 @@ std::string NumberText(T value) {
 std::string RangeText(const FlagSet::Range& range) {
   const FlagSet::Range open;
   if (range.min == open.min && range.max == open.max) return "";
-  if (range.max == open.max) return absl::StrCat(" of at least ", range.min);
-  if (range.min == open.min) return absl::StrCat(" of at most ", range.max);
-  return absl::StrCat(" from ", range.min, " to ", range.max);
+  const auto text = [](double limit) {
+    return limit == std::trunc(limit) && std::abs(limit) < 1e15
+               ? absl::StrCat(static_cast<int64_t>(limit))
+               : absl::StrCat(limit);
+  };
+  if (range.max == open.max) return absl::StrCat(" of at least ", text(range.min));
+  if (range.min == open.min) return absl::StrCat(" of at most ", text(range.max));
+  return absl::StrCat(" from ", text(range.min), " to ", text(range.max));
 }
 
 std::string DefaultText(const FlagSet::Target& target) {
@@ -224,7 +229,10 @@ absl::Status FlagSet::Set(Flag& flag, const std::string& text) {
 
 absl::Status FlagSet::ReadConfigFile(const std::string& path) {
   std::ifstream file(path);
-  if (!file) return absl::InvalidArgumentError("--config: can't read " + path);
+  // A folder can be opened, but nothing of it be read.
+  if (!file || (file.peek(), file.bad())) {
+    return absl::InvalidArgumentError("--config: can't read " + path);
+  }
   std::string line;
   for (int number = 1; std::getline(file, line); ++number) {
     const std::string where = absl::StrCat(path, ":", number, ": ");

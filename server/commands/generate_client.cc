@@ -179,6 +179,14 @@ absl::StatusOr<v1::ChatMessages> MakeChat(const GenerateFlags& flags) {
   return chat;
 }
 
+/// A flag that is given and means something with --chat only; empty: none.
+std::string ChatFlag(const GenerateFlags& flags) {
+  if (!flags.system.empty()) return "--system";
+  if (!flags.tools_file.empty()) return "--tools";
+  if (!flags.template_arguments.empty()) return "--template-argument";
+  return "";
+}
+
 absl::StatusOr<v1::GenerateRequest> MakeRequest(const GenerateFlags& flags) {
   v1::GenerateRequest request;
   request.set_model(flags.model);
@@ -186,6 +194,8 @@ absl::StatusOr<v1::GenerateRequest> MakeRequest(const GenerateFlags& flags) {
     absl::StatusOr<v1::ChatMessages> chat = MakeChat(flags);
     if (!chat.ok()) return chat.status();
     *request.mutable_chat() = *std::move(chat);
+  } else if (const std::string flag = ChatFlag(flags); !flag.empty()) {
+    return absl::InvalidArgumentError(absl::StrCat(flag, " is of a chat: it needs --chat"));
   } else {
     request.set_text(flags.prompt);
   }

@@ -134,7 +134,7 @@ TEST(ServeTest, RefusesBadFlagsWithOneLine) {
       {{"--model", model, "--modle", "x"}, "unknown flag --modle"},
       {{"--model", model, "--max-context", "many"}, "--max-context takes a whole number"},
       {{"--model", model, "--max-context", "9000"}, "8192"},
-      {{"--model", model, "--kv-tokens", "100"}, "--kv-tokens 100"},
+      {{"--model", model, "--max-context", "512", "--kv-tokens", "100"}, "--kv-tokens 100"},
       {{"--model", model, "--kv-tokens", "all"}, "--kv-tokens takes auto or a whole number"},
       {{"--model", model, "--memory-fraction", "2"}, "--memory-fraction takes a number"},
       {{"--model", model, "--device", "abacus"}, "--device takes cpu"},
@@ -224,6 +224,8 @@ TEST(ClientTest, GenerateAndHealthTalkToTheServer) {
                 "winnow generate: ", "--prompt is not UTF-8");
   ExpectOneLine(RunWinnow({"generate", "--address", "127.0.0.1:1", "--prompt", "x"}),
                 "winnow generate: ", "127.0.0.1:1");
+  ExpectOneLine(RunWinnow({"generate", "--prompt", "x", "--tools", "missing.json"}),
+                "winnow generate: ", "--tools is of a chat: it needs --chat");
   ExpectOneLine(RunWinnow({"health", "--address", "127.0.0.1:1"}),
                 "winnow health: ", "127.0.0.1:1");
 }

@@ -205,5 +205,26 @@ TEST(FolderTiedTest, ATableThatIsThereTwiceIsReadOnce) {
   EXPECT_EQ((*checkpoint)->FindTensor("output.weight"), nullptr);
 }
 
+TEST(FolderWindowTest, MissingIsTransformersDefaultAndNullIsNone) {
+  const auto window = [](const TinyFolder& tiny) {
+    const TemporaryFolder folder;
+    tiny.Write(folder);
+    const auto checkpoint = Checkpoint::Open(folder.path());
+    EXPECT_TRUE(checkpoint.ok()) << checkpoint.status();
+    return checkpoint.ok() ? (*checkpoint)->config().layer[1].sliding_window : -1;
+  };
+  for (const char* model_type : {"mistral", "qwen2"}) {
+    TinyFolder tiny(model_type);
+    tiny.config["max_position_embeddings"] = 8192;
+    tiny.config["use_sliding_window"] = true;
+    tiny.config["max_window_layers"] = 1;
+    EXPECT_EQ(window(tiny), 4096) << model_type;
+    tiny.config["sliding_window"] = nullptr;
+    EXPECT_EQ(window(tiny), 0) << model_type;
+    tiny.config["sliding_window"] = 64;
+    EXPECT_EQ(window(tiny), 64) << model_type;
+  }
+}
+
 }  // namespace
 }  // namespace winnow

@@ -200,6 +200,20 @@ TEST(ConfigFile, NamesTheLineAtFault) {
   }
 }
 
+TEST(FlagsTest, LimitsAreWrittenOut) {
+  int tokens = 0;
+  FlagSet set("test", "Tests.");
+  set.Add("tokens", &tokens, "N", "Tokens.", {0, 1 << 30});
+  EXPECT_THAT(std::string(set.Parse(std::vector<std::string>{"--tokens", "-1"}).message()),
+              testing::HasSubstr("from 0 to 1073741824"));
+}
+
+TEST(ConfigFile, IsNoFolder) {
+  Flags flags;
+  const absl::Status status = flags.Parse({"--config", testing::TempDir()});
+  EXPECT_THAT(std::string(status.message()), testing::HasSubstr("can't read"));
+}
+
 TEST(FlagsTest, ErrorsAreOneLineOnAnyTerminal) {
   Flags flags;
   testing::internal::CaptureStderr();
