@@ -1,6 +1,7 @@
 #include <cstdint>
 
 #include "kernels/cuda/choose_tokens.h"
+#include "kernels/cuda/math.cuh"
 
 // One block chooses one token. Nothing is sorted: in the order of probabilities, the first token at
 // which a sum (of tokens for top-k, of weights for top-p and for the draw) reaches some value is
@@ -43,11 +44,6 @@ struct Cut {
   uint32_t key;
   uint32_t ties;
 };
-
-__device__ Sum WarpSum(Sum value) {
-  for (int lane = 16; lane > 0; lane /= 2) value += __shfl_xor_sync(kFullWarp, value, lane);
-  return value;
-}
 
 __device__ Sum InclusiveScan(Sum value) {
   for (int step = 1; step < 32; step *= 2) {

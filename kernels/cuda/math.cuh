@@ -26,4 +26,11 @@ struct ScoreCap {
   }
 };
 
+/// The sum of all lanes' values, for all of them. All 32 lanes take part.
+template <typename T>
+__device__ __forceinline__ T WarpSum(T value) {
+  for (int lane = 16; lane > 0; lane /= 2) value += __shfl_xor_sync(~0u, value, lane);
+  return value;
+}
+
 }  // namespace winnow::cuda

@@ -2,6 +2,7 @@
 
 #include "kernels/cuda/decode_kernels.h"
 #include "kernels/cuda/launch.cuh"
+#include "kernels/cuda/math.cuh"
 #include "kernels/cuda/norms.h"
 
 namespace winnow::cuda {
@@ -11,12 +12,6 @@ using bf16 = __nv_bfloat16;
 
 // A row's norm: one block a row, so that few rows still have many loads in flight.
 constexpr int kThreads = 512;
-constexpr unsigned kFullWarp = 0xffffffff;
-
-__device__ float WarpSum(float value) {
-  for (int lane = 16; lane > 0; lane /= 2) value += __shfl_xor_sync(kFullWarp, value, lane);
-  return value;
-}
 
 __device__ float BlockSum(float value) {
   __shared__ float of_warps[kThreads / 32];

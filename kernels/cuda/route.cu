@@ -1,5 +1,6 @@
 #include "kernels/cuda/decode_kernels.h"
 #include "kernels/cuda/launch.cuh"
+#include "kernels/cuda/math.cuh"
 #include "kernels/cuda/route.h"
 
 // A warp chooses the experts of a row. One block then counts, for the whole step, the pairs of each
@@ -22,11 +23,6 @@ struct RouteCall {
   bool chooses;
   bool groups;  // one block only
 };
-
-__device__ float WarpSum(float value) {
-  for (int other = 16; other > 0; other /= 2) value += __shfl_xor_sync(kFullWarp, value, other);
-  return value;
-}
 
 __device__ void ChooseExperts(const RouteCall& call, int64_t row) {
   const int lane = threadIdx.x % 32;

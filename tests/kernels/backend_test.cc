@@ -14,11 +14,6 @@
 namespace winnow::test {
 namespace {
 
-constexpr DataType kAllTypes[] = {DataType::kF32,  DataType::kF16,  DataType::kBF16,
-                                  DataType::kQ4_0, DataType::kQ4_1, DataType::kQ5_0,
-                                  DataType::kQ5_1, DataType::kQ8_0, DataType::kQ4_K,
-                                  DataType::kQ5_K, DataType::kQ6_K};
-
 std::vector<float> Widen(DataType type, const std::vector<std::byte>& data, int64_t rows,
                          int64_t columns) {
   std::vector<float> weights(rows * columns);

@@ -7,14 +7,12 @@
 #include "gtest/gtest.h"
 #include "kernels/data_type.h"
 #include "nlohmann/json.hpp"
+#include "tests/kernels/reference.h"
 
 namespace winnow {
 namespace {
 
-constexpr DataType kAllTypes[] = {DataType::kF32,  DataType::kF16,  DataType::kBF16,
-                                  DataType::kQ4_0, DataType::kQ4_1, DataType::kQ5_0,
-                                  DataType::kQ5_1, DataType::kQ8_0, DataType::kQ4_K,
-                                  DataType::kQ5_K, DataType::kQ6_K};
+using test::kAllTypes;
 
 std::vector<std::byte> FromHex(const std::string& hex) {
   std::vector<std::byte> bytes;

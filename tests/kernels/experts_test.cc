@@ -12,11 +12,6 @@
 namespace winnow::test {
 namespace {
 
-constexpr DataType kAllTypes[] = {DataType::kF32,  DataType::kF16,  DataType::kBF16,
-                                  DataType::kQ4_0, DataType::kQ4_1, DataType::kQ5_0,
-                                  DataType::kQ5_1, DataType::kQ8_0, DataType::kQ4_K,
-                                  DataType::kQ5_K, DataType::kQ6_K};
-
 TEST(RouteTest, ChoosesTheLargestLogitsAndGroupsThePairs) {
   TestRoute(*CreateCpuBackend({.threads = 2}));
 }

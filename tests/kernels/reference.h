@@ -12,6 +12,12 @@
 
 namespace winnow::test {
 
+/// Types of stored weights.
+inline constexpr DataType kAllTypes[] = {DataType::kF32,  DataType::kF16,  DataType::kBF16,
+                                         DataType::kQ4_0, DataType::kQ4_1, DataType::kQ5_0,
+                                         DataType::kQ5_1, DataType::kQ8_0, DataType::kQ4_K,
+                                         DataType::kQ5_K, DataType::kQ6_K};
+
 /// `count` normally distributed numbers.
 inline std::vector<float> RandomFloats(int64_t count, std::mt19937& random, float deviation = 1) {
   std::normal_distribution<float> normal(0, deviation);
