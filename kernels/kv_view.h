@@ -3,6 +3,8 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "kernels/summary.h"
+
 namespace winnow {
 
 /// Sizes of what one layer keeps of the tokens of its KV blocks: keys and values, and labels beside
@@ -14,6 +16,8 @@ struct KvShape {
   int head_dim = 0;
   /// Numbers of a label: a multiple of 8, at most kMaxLabelWidth; 0: no labels are kept.
   int label_width = 0;
+  /// Slots for summaries of sequences, where labels are kept; 0: none are.
+  int summary_slots = 0;
   int group = 0;  ///< whose block table of a step leads to the blocks (StepBatch::BlockTable)
 
   int64_t token_elements() const { return int64_t{2} * head_dim; }  ///< of one head
@@ -25,6 +29,11 @@ struct KvShape {
   int64_t head_block_label_bytes() const { return int64_t{block_tokens} * label_width / 2; }
   int64_t block_label_bytes() const { return kv_heads * head_block_label_bytes(); }
   int64_t label_bytes() const { return blocks * block_label_bytes(); }
+  SummaryShape summary_shape() const { return {label_width, head_dim}; }
+  int64_t summary_bytes() const {
+    return summary_slots * kv_heads * summary_shape().floats() *
+           static_cast<int64_t>(sizeof(float));
+  }
 };
 
 /// The KV memory of one layer. Keys and values: [blocks, kv_heads, block_tokens, 2 (K then V),
@@ -34,6 +43,7 @@ struct KvShape {
 struct KvView : KvShape {
   std::byte* data = nullptr;
   std::byte* labels = nullptr;  ///< null: no labels are kept
+  float* summaries = nullptr;   ///< [summary_slots, kv_heads] of summary_shape(), or null
 
   std::byte* block(int id) const { return data + id * block_bytes(); }
   std::byte* label_block(int id) const { return labels + id * block_label_bytes(); }
@@ -41,6 +51,9 @@ struct KvView : KvShape {
   uint16_t* key(int id, int kv_head, int slot) const {
     return reinterpret_cast<uint16_t*>(block(id)) + kv_head * head_block_elements() +
            slot * token_elements();
+  }
+  float* summary(int slot, int kv_head) const {
+    return summaries + (int64_t{slot} * kv_heads + kv_head) * summary_shape().floats();
   }
   /// Where the labels of a head's tokens of the block begin.
   uint8_t* head_labels(int id, int kv_head) const {

@@ -52,6 +52,9 @@ struct LayerAttention {
   int32_t sinks = 4;                      ///< first tokens, always selected
   int32_t window = 16;                    ///< most recent tokens, always selected
   int32_t min_context = 0;                ///< shorter contexts stay dense
+  /// Weight of what a row does not choose by labels, as its sequence's summary estimates it
+  /// (Backend::Attention); 0: it is left out.
+  float tail = 0;
 };
 
 /// So much of a uniform budget, in tokens, every KV head gets whatever its weight; weights spread

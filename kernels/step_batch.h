@@ -4,6 +4,7 @@
 #include <span>
 
 #include "kernels/selection.h"
+#include "kernels/summary.h"
 
 namespace winnow {
 
@@ -32,6 +33,7 @@ struct StepBatch {
   std::span<const int32_t> logit_rows;
   std::span<const Selection> selections = {};       ///< [rows], or empty: all dense
   std::span<const RecallProbe> recall_probes = {};  ///< ordered by layer
+  std::span<const SummarySlot> summaries = {};      ///< [sequences], or empty: there are none
 
   int rows() const { return static_cast<int>(tokens.size()); }
   int sequences() const { return static_cast<int>(query_begin.size()) - 1; }

@@ -13,10 +13,13 @@ void StepBatchBuilder::Clear() {
   blocks_begin_.clear();
   logit_rows_.clear();
   selections_.clear();
+  summaries_.clear();
   probes_.clear();
 }
 
-void StepBatchBuilder::BeginSequence(std::span<const std::vector<int32_t>> tables) {
+void StepBatchBuilder::BeginSequence(std::span<const std::vector<int32_t>> tables,
+                                     const SummarySlot& summary) {
+  summaries_.push_back(summary);
   query_begin_.push_back(static_cast<int32_t>(tokens_.size()));
   for (const std::vector<int32_t>& table : tables) {
     blocks_begin_.push_back(blocks_.size());
@@ -24,7 +27,8 @@ void StepBatchBuilder::BeginSequence(std::span<const std::vector<int32_t>> table
   }
 }
 
-void StepBatchBuilder::BeginSequence(std::span<const int32_t> blocks) {
+void StepBatchBuilder::BeginSequence(std::span<const int32_t> blocks, const SummarySlot& summary) {
+  summaries_.push_back(summary);
   query_begin_.push_back(static_cast<int32_t>(tokens_.size()));
   for (size_t group = 0; group < groups_; ++group) {
     blocks_begin_.push_back(blocks_.size());
@@ -75,7 +79,8 @@ StepBatch StepBatchBuilder::Build() {
           .max_blocks = static_cast<int32_t>(max_blocks),
           .logit_rows = logit_rows_,
           .selections = selections_,
-          .recall_probes = ordered_probes_};
+          .recall_probes = ordered_probes_,
+          .summaries = summaries_};
 }
 
 }  // namespace winnow

@@ -20,12 +20,12 @@ class StepBatchBuilder {
   void Clear();
 
   /// Begins the rows of the next sequence, whose keys and values live in the blocks of these tables
-  /// [groups], each in the order of positions.
-  void BeginSequence(std::span<const std::vector<int32_t>> tables);
+  /// [groups], each in the order of positions, and which may have a summary.
+  void BeginSequence(std::span<const std::vector<int32_t>> tables, const SummarySlot& summary = {});
 
   /// The same for sequences of which all layers keep everything: `blocks` count places in which
   /// each group has a block, so that `block` stands for the group's block groups * block + group.
-  void BeginSequence(std::span<const int32_t> blocks);
+  void BeginSequence(std::span<const int32_t> blocks, const SummarySlot& summary = {});
 
   /// Adds a row to the sequence that was begun last, at the position after that of its row before.
   /// Returns which row of the step it is.
@@ -50,6 +50,7 @@ class StepBatchBuilder {
   std::vector<int32_t> block_tables_;
   std::vector<int32_t> logit_rows_;
   std::vector<Selection> selections_;
+  std::vector<SummarySlot> summaries_;
   std::vector<RecallProbe> probes_;
   std::vector<size_t> probe_order_;
   std::vector<RecallProbe> ordered_probes_;

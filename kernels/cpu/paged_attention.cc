@@ -30,6 +30,23 @@ int64_t PaddedScores(int context) {
 
 int Pieces(int count, int size) { return (count + size - 1) / size; }
 
+// Labels of positions [first, first + count) of a KV head, and of up to kLabelsAhead more.
+struct ListedLabels {
+  ListedLabels(const KvView& kv, const int32_t* block_table, int kv_head, int context, int first,
+               int count)
+      : labels{blocks, kv.block_tokens, kv.label_width, count,
+               std::min(count + kLabelsAhead, context - first)} {
+    for (int b = 0; b * kv.block_tokens < labels.listed; ++b) {
+      blocks[b] = kv.head_labels(block_table[first / kv.block_tokens + b], kv_head);
+    }
+  }
+  ListedLabels(const ListedLabels&) = delete;
+  ListedLabels& operator=(const ListedLabels&) = delete;
+
+  const uint8_t* blocks[(kPieceTokens + kLabelsAhead) / kPanelTokens];
+  LabelBlocks labels;
+};
+
 ScoreForm FormOf(const AttentionCall& call) {
   return {ScoreScale(call.attention, call.kv.head_dim), call.attention.soft_cap};
 }
@@ -101,25 +118,37 @@ void WriteOutput(const AttentionCall& call, int row, int head, const Partial& to
   for (int c = 0; c < head_dim; ++c) out[c] = total.out[c] * inverse;
 }
 
+// Whether rows of the layer that select by labels estimate the rest. Labels do not foresee what a
+// soft cap makes of scores.
+bool EstimatesTail(const LayerAttention& attention, const KvView& kv) {
+  return attention.tail > 0 && kv.summaries != nullptr && attention.soft_cap == 0;
+}
+
 }  // namespace
 
 void PagedAttention::Reserve(const StepLimits& limits) {
+  summaries_.Reserve(limits);
   for (const KvShape& layer : limits.layers) {
     const int64_t group = limits.heads / layer.kv_heads;
     const int64_t heads = int64_t{limits.rows} * layer.kv_heads;
     const int64_t context = limits.context;
     const int64_t tokens = std::min(heads * context, std::max(kPlannedTokens, context));
-    const int64_t chunks = tokens / kChunkTokens + heads;
+    const int64_t chunks = tokens / kChunkTokens + heads * (layer.summary_slots > 0 ? 2 : 1);
     const int64_t divided = std::min(heads, int64_t{kWholeHeads} * pool_.threads());
-    const int64_t head_scores = group * PaddedScores(limits.context);
+    const int64_t rows = group + (layer.summary_slots > 0 ? 1 : 0);  // of scores, as of ScoreRows
+    const int64_t head_scores = rows * PaddedScores(limits.context);
     tiles_.reserve(heads);
     heads_.reserve(heads);
     selecting_.reserve(heads);
     score_items_.reserve(divided * Pieces(limits.context, kPieceTokens));
     attend_items_.reserve(chunks);
     label_queries_.reserve(heads * group);
-    scores_.reserve(std::min(divided * head_scores, group * (tokens + heads * PaddedScores(1))));
+    scores_.reserve(std::min(divided * head_scores, rows * (tokens + heads * PaddedScores(1))));
     score_pieces_.reserve((tokens / kPieceTokens + heads) * group);
+    if (layer.summary_slots > 0) {
+      tail_items_.reserve(divided * Pieces(limits.context, kPieceTokens));
+      tail_codes_.reserve((tokens / kPieceTokens + heads) * group * (1 + layer.label_width));
+    }
     positions_.reserve(tokens);
     partials_.reserve(chunks * group);
     partial_outs_.reserve(chunks * group * layer.head_dim);
@@ -140,6 +169,8 @@ void PagedAttention::Run(const AttentionCall& call) {
   const StepBatch& batch = call.batch;
   const int kv_heads = call.kv.kv_heads;
   ClearPlan();
+  const bool estimates = EstimatesTail(call.attention, call.kv);
+  if (estimates) summaries_.Renew(batch, call.kv, call.attention.sinks);
   for (int s = 0; s < batch.sequences(); ++s) {
     const int begin = batch.query_begin[s];
     const int end = batch.query_begin[s + 1];
@@ -157,7 +188,10 @@ void PagedAttention::Run(const AttentionCall& call) {
         continue;
       }
       for (int g = 0; g < kv_heads; ++g) {
-        const Head head = HeadOf(call, row, g, table);
+        Head head = HeadOf(call, row, g, table);
+        if (estimates && head.kind == SelectionKind::kLabels && head.selects()) {
+          head.estimate = summaries_.Estimate(s, batch.positions[row], g);
+        }
         if (PlanHead(call, head)) continue;
         RunPlanned(call);
         ClearPlan();
@@ -188,11 +222,19 @@ void PagedAttention::ClearPlan() {
   tiles_.clear();
   heads_.clear();
   selecting_.clear();
+  tail_items_.clear();
+  tail_codes_.clear();
   attend_items_.clear();
   label_queries_.clear();
   score_pieces_.clear();
   positions_.clear();
   partials_.clear();
+}
+
+// Rows of scores that choosing and estimating need: one for each query head, and with an estimate
+// one more to choose by.
+int64_t PagedAttention::ScoreRows(const AttentionCall& call, const Head& head) {
+  return call.group() + (head.estimate != nullptr ? 1 : 0);
 }
 
 // False if there is no room left for it.
@@ -202,7 +244,8 @@ bool PagedAttention::PlanHead(const AttentionCall& call, Head head) {
   const int group = call.group();
   const auto index = static_cast<int32_t>(heads_.size());
   head.partials = std::ssize(partials_);
-  partials_.resize(partials_.size() + int64_t{head.chunks()} * group);
+  // What is not chosen is one more.
+  partials_.resize(partials_.size() + (head.chunks() + (head.estimate != nullptr ? 1 : 0)) * group);
   if (head.selects()) {
     selecting_.push_back(index);
     head.positions = std::ssize(positions_);
@@ -210,8 +253,12 @@ bool PagedAttention::PlanHead(const AttentionCall& call, Head head) {
     head.queries = std::ssize(label_queries_);
     label_queries_.resize(label_queries_.size() + group);
     head.pieces = std::ssize(score_pieces_);
-    score_pieces_.resize(score_pieces_.size() +
-                         int64_t{Pieces(head.context, kPieceTokens)} * group);
+    const int64_t pieces = int64_t{Pieces(head.context, kPieceTokens)} * group;
+    score_pieces_.resize(score_pieces_.size() + pieces);
+    if (head.estimate != nullptr) {
+      head.tail_codes = std::ssize(tail_codes_);
+      tail_codes_.resize(tail_codes_.size() + pieces * (1 + call.kv.label_width));
+    }
   } else {
     for (int chunk = 0; chunk < head.chunks(); ++chunk) attend_items_.push_back({index, chunk});
   }
@@ -230,14 +277,19 @@ void PagedAttention::RunPlanned(const AttentionCall& call) {
   if (!whole) ShareOut(call);
   const int64_t tiles = std::ssize(tiles_);
   const int64_t heads = whole ? std::ssize(selecting_) : 0;
-  pool_.ParallelFor(tiles + heads + std::ssize(attend_items_), [&](int64_t i, int worker) {
+  const int64_t tails = std::ssize(tail_items_);
+  pool_.ParallelFor(tiles + heads + tails + std::ssize(attend_items_), [&](int64_t i, int worker) {
     Scratch* scratch = &scratch_[worker];
     if (i < tiles) {
       AttendTile(call, tiles_[i], scratch);
     } else if (i < tiles + heads) {
       AttendSelecting(call, heads_[selecting_[i - tiles]], scratch);
+    } else if (i < tiles + heads + tails) {
+      const Item& item = tail_items_[i - tiles - heads];
+      const Head& head = heads_[item.head];
+      SumTail(call, head, item.index, scores_.data() + head.scores);
     } else {
-      const Item& item = attend_items_[i - tiles - heads];
+      const Item& item = attend_items_[i - tiles - heads - tails];
       AttendPart(call, heads_[item.head], item.index, scratch);
     }
   });
@@ -256,9 +308,10 @@ void PagedAttention::ShareOut(const AttentionCall& call) {
     for (int chunk = 0; chunk < head.chunks(); ++chunk) attend_items_.push_back({index, chunk});
     if (head.kind == SelectionKind::kWindow) continue;
     ProjectQueries(call, head);
-    floats += call.group() * PaddedScores(head.context);
+    floats += ScoreRows(call, head) * PaddedScores(head.context);
     for (int piece = 0; piece < Pieces(head.context, kPieceTokens); ++piece) {
       score_items_.push_back({index, piece});
+      if (head.estimate != nullptr) tail_items_.push_back({index, piece});
     }
   }
   if (std::ssize(scores_) < floats) scores_.resize(floats);
@@ -275,7 +328,7 @@ void PagedAttention::ShareOut(const AttentionCall& call) {
 // Chooses a head's positions by one worker.
 void PagedAttention::SelectAlone(const AttentionCall& call, const Head& head, Scratch* scratch) {
   if (head.kind != SelectionKind::kWindow) {
-    const int64_t floats = call.group() * PaddedScores(head.context);
+    const int64_t floats = ScoreRows(call, head) * PaddedScores(head.context);
     if (std::ssize(scratch->selection) < floats) scratch->selection.resize(floats);
     ProjectQueries(call, head);
     for (int piece = 0; piece < Pieces(head.context, kPieceTokens); ++piece) {
@@ -285,10 +338,15 @@ void PagedAttention::SelectAlone(const AttentionCall& call, const Head& head, Sc
   ChoosePositions(call, head, scratch->selection.data(), &scratch->top_tokens);
 }
 
-// All three rounds of a head, by one worker.
+// All rounds of a head, by one worker.
 void PagedAttention::AttendSelecting(const AttentionCall& call, const Head& head,
                                      Scratch* scratch) {
   SelectAlone(call, head, scratch);
+  if (head.estimate != nullptr) {
+    for (int piece = 0; piece < Pieces(head.context, kPieceTokens); ++piece) {
+      SumTail(call, head, piece, scratch->selection.data());
+    }
+  }
   for (int chunk = 0; chunk < head.chunks(); ++chunk) AttendPart(call, head, chunk, scratch);
   Merge(call, head);
 }
@@ -320,28 +378,23 @@ void PagedAttention::ScorePart(const AttentionCall& call, const Head& head, int 
   if (head.kind == SelectionKind::kScores) {
     ScoreExactly(call, head.row, head.kv_head, head.block_table, first, count, scores);
   } else {
-    const KvView& kv = call.kv;
-    const int listed = std::min(count + kLabelsAhead, head.context - first);
-    const uint8_t* blocks[(kPieceTokens + kLabelsAhead) / kPanelTokens];
-    for (int b = 0; b * kv.block_tokens < listed; ++b) {
-      blocks[b] = kv.head_labels(head.block_table[first / kv.block_tokens + b], head.kv_head);
-    }
-    const LabelBlocks of_head{blocks, kv.block_tokens, kv.label_width, count, listed};
+    const ListedLabels listed(call.kv, head.block_table, head.kv_head, head.context, first, count);
     const LabelQuery* queries = label_queries_.data() + head.queries;
     if (std::all_of(queries, queries + group, [](const LabelQuery& q) { return q.is_narrow; })) {
       float sums[kMaxGroup];
-      WeighLabels(of_head, queries, group, scores, sums);
+      WeighLabels(listed.labels, queries, group, scores, sums);
       for (int h = 0; h < group; ++h) state[h] = {-queries[h].bias, sums[h]};
       return;
     }
-    ScoreLabels(of_head, queries, group, scores);
+    ScoreLabels(listed.labels, queries, group, scores);
   }
   for (int h = 0; h < group; ++h) {
     state[h].sum = SoftmaxWeights2(count, scores[h], &state[h].reference);
   }
 }
 
-// Fills in the head's positions. `scores` holds what ScorePart left.
+// Fills in the head's positions. `scores` holds what ScorePart left; for the head's tail, weights
+// of chosen positions become 0.
 void PagedAttention::ChoosePositions(const AttentionCall& call, const Head& head, float* scores,
                                      TopTokensScratch* scratch) {
   const int group = call.group();
@@ -366,19 +419,71 @@ void PagedAttention::ChoosePositions(const AttentionCall& call, const Head& head
       sum[h] += state[p * group + h].sum * std::exp2(state[p * group + h].reference - max[h]);
     }
   }
+  const int64_t stride = PaddedScores(head.context);
+  float* ranks = scores + (ScoreRows(call, head) - 1) * stride;  // tails need all heads' weights
+  if (head.estimate == nullptr) ranks = scores;
   for (int p = 0; p < pieces; ++p) {
     const int first = p * kPieceTokens;
     const float* of_head[kMaxGroup];
     float factors[kMaxGroup];
     for (int h = 0; h < group; ++h) {
-      of_head[h] = scores + h * PaddedScores(head.context) + first;
+      of_head[h] = scores + h * stride + first;
       factors[h] = std::exp2(state[p * group + h].reference - max[h]) / sum[h];
     }
     WeightedSum(of_head, factors, group, std::min(kPieceTokens, head.context - first),
-                scores + first);
+                ranks + first);
   }
-  TopTokens(scores + sinks, head.context - sinks - window, head.budget - sinks - window, sinks,
+  TopTokens(ranks + sinks, head.context - sinks - window, head.budget - sinks - window, sinks,
             positions + sinks, scratch);
+  if (head.estimate == nullptr) return;
+  for (int h = 0; h < group; ++h) {
+    for (int j = 0; j < head.budget; ++j) scores[h * stride + positions[j]] = 0;
+  }
+}
+
+// Leaves the sum of the piece's weights, and of codes times weights, of every query head.
+void PagedAttention::SumTail(const AttentionCall& call, const Head& head, int piece,
+                             float* scores) {
+  const int group = call.group();
+  const int first = piece * kPieceTokens;
+  const int count = std::min(kPieceTokens, head.context - first);
+  const ListedLabels listed(call.kv, head.block_table, head.kv_head, head.context, first, count);
+  float* weights[kMaxGroup] = {};
+  float* sums[kMaxGroup] = {};
+  for (int h = 0; h < group; ++h) {
+    weights[h] = scores + h * PaddedScores(head.context) + first;
+    for (int j = count; j % kPanelTokens != 0; ++j) weights[h][j] = 0;
+    sums[h] = tail_codes_.data() + head.tail_codes +
+              (int64_t{piece} * group + h) * (1 + call.kv.label_width);
+  }
+  SumCodes(listed.labels, weights, group, sums);
+}
+
+// Merges what query head `h` of the head's group has not chosen into `total`.
+void PagedAttention::MergeTail(const AttentionCall& call, const Head& head, int h, Partial* total) {
+  const int group = call.group();
+  const int width = call.kv.label_width;
+  const int pieces = Pieces(head.context, kPieceTokens);
+  const ScorePiece* state = score_pieces_.data() + head.pieces;
+  float max = -INFINITY;
+  for (int p = 0; p < pieces; ++p) max = std::max(max, state[p * group + h].reference);
+  float sum = 0;
+  float codes[kMaxLabelWidth] = {};
+  for (int p = 0; p < pieces; ++p) {
+    const float factor = std::exp2(state[p * group + h].reference - max);
+    const float* of_piece =
+        tail_codes_.data() + head.tail_codes + (int64_t{p} * group + h) * (1 + width);
+    sum += factor * of_piece[0];
+    for (int i = 0; i < width; ++i) codes[i] += factor * of_piece[1 + i];
+  }
+  if (!(sum > 0)) return;
+  for (int i = 0; i < width; ++i) codes[i] /= sum;
+  Partial& tail = partials_[head.partials + int64_t{head.chunks()} * group + h];
+  EstimateTail(call.kv.summary_shape(), head.estimate,
+               call.query(head.row, head.kv_head * group + h), label_queries_[head.queries + h],
+               FormOf(call).scale, {max + std::log2(sum), codes}, &tail);
+  tail.max += std::log(call.attention.tail);
+  MergePartial(tail, call.kv.head_dim, total);
 }
 
 void PagedAttention::AttendTile(const AttentionCall& call, const Tile& tile, Scratch* scratch) {
@@ -460,6 +565,7 @@ void PagedAttention::Merge(const AttentionCall& call, const Head& head) {
     for (int c = 1; c < head.chunks(); ++c) {
       MergePartial(partials_[head.partials + int64_t{c} * group + h], call.kv.head_dim, total);
     }
+    if (head.estimate != nullptr) MergeTail(call, head, h, total);
     WriteOutput(call, head.row, head.kv_head * group + h, *total);
   }
 }

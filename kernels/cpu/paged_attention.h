@@ -7,6 +7,7 @@
 #include "kernels/backend.h"
 #include "kernels/cpu/attention.h"
 #include "kernels/cpu/label_scores.h"
+#include "kernels/cpu/step_summaries.h"
 #include "kernels/cpu/thread_pool.h"
 #include "kernels/cpu/top_tokens.h"
 
@@ -31,16 +32,18 @@ struct AttentionCall {
 /// items. Dense rows of a prefill are tiled by queries, each tile walking its context in chunks.
 /// Other dense rows have the chunks of each KV head spread over the workers.
 ///
-/// A KV head of a row that selects scores its context, chooses positions and attends to them. Where
-/// there are many, each stays with one worker, so that its scores stay in that processor's kv. A
-/// few heads share each of the three rounds out. A row's chunks are always merged in order, so that
-/// its numbers do not depend on how the work was divided.
+/// A KV head of a row that selects scores its context, chooses positions and attends to them. Of
+/// those that it does not choose it may sum labels up, which with the sequence's summary make one
+/// more piece of what it attends to. Where there are many, each stays with one worker, so that its
+/// scores stay in that processor's kv. A few heads share each of the rounds out. A row's chunks are
+/// always merged in order, so that its numbers do not depend on how the work was divided.
 ///
 /// Heads whose contexts come to too many tokens together are computed some after others, so that
 /// there is a bound to the memory that any step takes.
 class PagedAttention {
  public:
-  explicit PagedAttention(ThreadPool& pool) : pool_(pool), scratch_(pool.threads()) {}
+  explicit PagedAttention(ThreadPool& pool)
+      : pool_(pool), summaries_(pool), scratch_(pool.threads()) {}
 
   /// Makes room for any step within the limits.
   void Reserve(const StepLimits& limits);
@@ -66,14 +69,16 @@ class PagedAttention {
     int kv_head;
     const int32_t* block_table;
     SelectionKind kind;
-    int begin;              ///< the first position that the row sees; 0 if it selects
-    int context;            ///< behind the last one
-    int budget;             ///< selected positions, or all that the row sees
-    int64_t positions = 0;  ///< where they begin in positions_; unused if dense
-    int64_t queries = 0;    ///< where its queries begin in label_queries_, [group]
-    int64_t scores = 0;     ///< where its scores begin in scores_, if the rounds are shared out
-    int64_t pieces = 0;     ///< where its score pieces begin in score_pieces_
-    int64_t partials = 0;   ///< where its partials begin in partials_, [chunks, group]
+    int begin;                        ///< the first position that the row sees; 0 if it selects
+    int context;                      ///< behind the last one
+    int budget;                       ///< selected positions, or all that the row sees
+    const float* estimate = nullptr;  ///< of its summary; null: what is not chosen is left out
+    int64_t positions = 0;            ///< where they begin in positions_; unused if dense
+    int64_t queries = 0;              ///< where its queries begin in label_queries_, [group]
+    int64_t scores = 0;      ///< where its scores begin in scores_, if the rounds are shared out
+    int64_t pieces = 0;      ///< where its score pieces begin in score_pieces_
+    int64_t tail_codes = 0;  ///< where its sums begin in tail_codes_, [pieces, group, 1 + width]
+    int64_t partials = 0;    ///< where its partials begin in partials_, [chunks, group]
 
     bool selects() const { return budget < context - begin; }
     /// What is attended to comes in chunks: of selected positions, or of positions from 0 on.
@@ -105,6 +110,7 @@ class PagedAttention {
   };
 
   Head HeadOf(const AttentionCall& call, int row, int kv_head, const int32_t* block_table) const;
+  static int64_t ScoreRows(const AttentionCall& call, const Head& head);
   void ClearPlan();
   bool PlanHead(const AttentionCall& call, Head head);
   void RunPlanned(const AttentionCall& call);
@@ -114,6 +120,8 @@ class PagedAttention {
   void ChoosePositions(const AttentionCall& call, const Head& head, float* scores,
                        TopTokensScratch* scratch);
   void SelectAlone(const AttentionCall& call, const Head& head, Scratch* scratch);
+  void SumTail(const AttentionCall& call, const Head& head, int piece, float* scores);
+  void MergeTail(const AttentionCall& call, const Head& head, int h, Partial* total);
   void AttendSelecting(const AttentionCall& call, const Head& head, Scratch* scratch);
   void AttendTile(const AttentionCall& call, const Tile& tile, Scratch* scratch);
   void AttendPart(const AttentionCall& call, const Head& head, int chunk, Scratch* scratch);
@@ -121,16 +129,21 @@ class PagedAttention {
   float Recall(const AttentionCall& call, const Head& head, Scratch* scratch);
 
   ThreadPool& pool_;
+  StepSummaries summaries_;
   // What is planned but not computed.
   int64_t planned_tokens_ = 0;  ///< of the heads' contexts
   std::vector<Tile> tiles_;
   std::vector<Head> heads_;
   std::vector<int32_t> selecting_;  ///< of heads_
   std::vector<Item> score_items_;
+  std::vector<Item> tail_items_;
   std::vector<Item> attend_items_;
   std::vector<LabelQuery> label_queries_;
-  std::vector<float> scores_;  ///< [heads, group, padded context], if the rounds are shared out
+  /// [heads, group (and one that is chosen by, before tails), padded context], if the rounds are
+  /// shared out
+  std::vector<float> scores_;
   std::vector<ScorePiece> score_pieces_;
+  std::vector<float> tail_codes_;
   std::vector<int32_t> positions_;
   std::vector<Partial> partials_;
   std::vector<float> partial_outs_;

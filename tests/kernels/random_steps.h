@@ -34,6 +34,9 @@ class RandomSteps {
       KvView& kv = kv_.emplace_back(KvView{shape});
       kv.data = Take(shape.bytes());
       if (shape.label_width > 0) kv.labels = Take(shape.label_bytes());
+      if (shape.summary_slots > 0) {
+        kv.summaries = reinterpret_cast<float*>(Take(shape.summary_bytes()));
+      }
       LayerAttention& attention = attentions_.emplace_back();
       attention.min_context = 200;
       if (shape.label_width > 0) {
@@ -42,6 +45,7 @@ class RandomSteps {
         attention.basis.query = Random(basis);
         attention.basis.offset = Random(int64_t{shape.kv_heads} * shape.label_width);
         attention.budget_weights = weights_.data();
+        attention.tail = 1;
       }
       qkv_columns_ =
           std::max<int64_t>(qkv_columns_, int64_t{kHeads + 2 * shape.kv_heads} * shape.head_dim);
@@ -126,7 +130,7 @@ class RandomSteps {
       for (int32_t& block : blocks) block = static_cast<int32_t>(random() % kBlocks);
       const auto written = static_cast<size_t>((context - rows) / kBlockTokens);
       for (size_t i = written; i < blocks.size(); ++i) blocks[i] = own_blocks_[used++];
-      builder_.BeginSequence(blocks);
+      builder_.BeginSequence(blocks, RandomSummary(random, s, context - rows));
       const bool is_prompt = random() % 3 == 0;
       for (int i = 0; i < rows; ++i) {
         const int32_t row = builder_.AddRow(
@@ -196,8 +200,8 @@ class RandomSteps {
   static constexpr int kExpertOutputs = 96;
   static constexpr int kBlockTokens = 32;
   static constexpr int kBlocks = 80;
-  static constexpr KvShape kLayers[] = {{kBlocks, 2, kBlockTokens, 64, 16},
-                                        {kBlocks, 6, kBlockTokens, 128, 8}};
+  static constexpr KvShape kLayers[] = {{kBlocks, 2, kBlockTokens, 64, 16, kSequences},
+                                        {kBlocks, 6, kBlockTokens, 128, 8, kSequences}};
 
   // Each row's first numbers are its logits.
   void RunExperts(const Tensor& x, const Tensor& sum) {
@@ -234,6 +238,13 @@ class RandomSteps {
       selection.budget_tokens = 1 + static_cast<int>(random() % kContext);
     }
     return selection;
+  }
+
+  // None, or one of all that lies before the first row, or of a piece less.
+  static SummarySlot RandomSummary(std::mt19937& random, int slot, int first_position) {
+    if (random() % 4 == 0) return {};
+    const int32_t whole = SummarisedTokens(first_position);
+    return {.slot = slot, .tokens = random() % 2 == 0 ? whole : std::max(0, whole - kSummaryPiece)};
   }
 
   static std::vector<LogitEdit> RandomEdits(std::mt19937& random, bool all) {
