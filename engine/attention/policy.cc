@@ -50,6 +50,7 @@ KvTraffic& KvTraffic::operator+=(const KvTraffic& other) {
   dense_bytes += other.dense_bytes;
   row_bytes += other.row_bytes;
   label_bytes += other.label_bytes;
+  summary_bytes += other.summary_bytes;
   equivalent_bytes += other.equivalent_bytes;
   attended_tokens += other.attended_tokens;
   context_tokens += other.context_tokens;

@@ -33,6 +33,8 @@ struct SelectionOptions {
   int min_context = 0;           ///< shorter contexts stay dense
   int dense_layers = 0;          ///< first layers, that stay dense
   bool uniform_budgets = false;  ///< ignore the label file's spread of the budget over the heads
+  /// Weight of what is estimated of tokens that are not chosen by labels; 0: they are left out.
+  double tail = 0;
 };
 
 /// What the attention of some rows reads, over all layers and KV heads.
@@ -40,12 +42,13 @@ struct KvTraffic {
   int64_t dense_bytes = 0;       ///< keys and values of whole contexts
   int64_t row_bytes = 0;         ///< keys and values of selected tokens
   int64_t label_bytes = 0;       ///< labels of whole contexts
+  int64_t summary_bytes = 0;     ///< what estimates of tokens that are not chosen are made of
   int64_t equivalent_bytes = 0;  ///< what dense attention would have read
   int64_t attended_tokens = 0;   ///< summed over rows, layers and KV heads
   int64_t context_tokens = 0;    ///< likewise: what they chose from
   int64_t heads = 0;             ///< rows times layers times KV heads
 
-  int64_t bytes() const { return dense_bytes + row_bytes + label_bytes; }
+  int64_t bytes() const { return dense_bytes + row_bytes + label_bytes + summary_bytes; }
   KvTraffic& operator+=(const KvTraffic& other);
 };
 

@@ -32,6 +32,11 @@ absl::Status KvPools::TakeMemory() {
     if (!labels.ok()) return labels.status();
     label_memory_ = *std::move(labels);
   }
+  if (const int64_t bytes = summary_bytes(); bytes > 0) {
+    absl::StatusOr<std::unique_ptr<Buffer>> summaries = backend_.Allocate(bytes);
+    if (!summaries.ok()) return summaries.status();
+    summary_memory_ = *std::move(summaries);
+  }
   std::byte* kv_next = kv_memory_->data();
   std::byte* label_next = label_memory_ ? label_memory_->data() : nullptr;
   for (KvView& pool : pools_) {
@@ -41,10 +46,15 @@ absl::Status KvPools::TakeMemory() {
     pool.labels = label_next;
     label_next += pool.label_bytes();
   }
-  for (size_t layer = 0; layer < layers_.size(); ++layer) {
-    const KvView& pool = pools_[pool_of_layer_[layer]];
-    layers_[layer].data = pool.data;
-    if (layers_[layer].label_width > 0) layers_[layer].labels = pool.labels;
+  std::byte* summary_next = summary_memory_ ? summary_memory_->data() : nullptr;
+  for (size_t i = 0; i < layers_.size(); ++i) {
+    KvView& layer = layers_[i];
+    const KvView& pool = pools_[pool_of_layer_[i]];
+    layer.data = pool.data;
+    if (layer.label_width > 0) layer.labels = pool.labels;
+    if (layer.summary_slots == 0) continue;
+    layer.summaries = reinterpret_cast<float*>(summary_next);
+    summary_next += layer.summary_bytes();
   }
   return absl::OkStatus();
 }
@@ -93,6 +103,12 @@ int64_t KvPools::kv_bytes() const {
 int64_t KvPools::label_bytes() const {
   int64_t bytes = 0;
   for (const KvView& pool : pools_) bytes += pool.label_bytes();
+  return bytes;
+}
+
+int64_t KvPools::summary_bytes() const {
+  int64_t bytes = 0;
+  for (const KvView& layer : layers_) bytes += layer.summary_bytes();
   return bytes;
 }
 

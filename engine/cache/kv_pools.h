@@ -13,17 +13,17 @@
 
 namespace winnow {
 
-/// The device memory of all layers' keys, values and labels: the one owner of their addresses.
-/// Others ask for a layer's view, or have blocks copied.
+/// The device memory of all layers' keys, values, labels and summaries: the one owner of their
+/// addresses. Others ask for a layer's view, or have blocks copied.
 ///
 /// A block belongs to one group of layers (KvShape::group) at a time, and holds what they keep of
 /// its tokens. So groups share memory: the first layers of all groups one pool, the second ones
-/// another, and so on.
+/// another, and so on. Summaries are of sequences, not of blocks, and every layer has its own.
 class KvPools : public BlockMemory {
  public:
   /// Pools, each as large as the largest of the layers that share it, whose memory is still to be
   /// taken. REQUIRES: at least one layer; all have the same block_tokens, and those that share a
-  /// pool are alike but for group and labels; `backend` outlives the pools.
+  /// pool are alike but for group, labels and summaries; `backend` outlives the pools.
   static std::unique_ptr<KvPools> Plan(Backend& backend, std::span<const KvShape> layers);
 
   /// Takes the memory, zeroed. RESOURCE_EXHAUSTED when it is short. REQUIRES: once.
@@ -53,6 +53,8 @@ class KvPools : public BlockMemory {
   int64_t kv_bytes() const;
   /// Bytes of labels of all blocks; 0 if none are kept.
   int64_t label_bytes() const;
+  /// Bytes of summaries of all layers; 0 if none are kept.
+  int64_t summary_bytes() const;
   /// Bytes of labels that there are for one block; of a group without labels, they lie idle.
   int64_t block_label_bytes() const;
 
@@ -61,7 +63,8 @@ class KvPools : public BlockMemory {
 
   Backend& backend_;
   std::unique_ptr<Buffer> kv_memory_;
-  std::unique_ptr<Buffer> label_memory_;  ///< null: no layer keeps labels
+  std::unique_ptr<Buffer> label_memory_;    ///< null: no layer keeps labels
+  std::unique_ptr<Buffer> summary_memory_;  ///< null: no layer keeps summaries
   std::vector<KvView> pools_;
   std::vector<KvView> layers_;
   std::vector<size_t> pool_of_layer_;

@@ -20,7 +20,8 @@ absl::Status SequenceRunner::Compute(const SequenceRows& rows) {
     const int end = begin + count;
     const int first_logits = std::clamp(rows.logits_from, begin, end);
     batch_.Clear();
-    batch_.BeginSequence(blocks_);
+    summary_.Begin(begin);
+    batch_.BeginSequence(blocks_, summary_);
     for (int position = begin; position < end; ++position) {
       batch_.AddRow(rows.tokens[static_cast<size_t>(position)], position, rows.selection,
                     position >= first_logits);
@@ -39,6 +40,7 @@ absl::Status SequenceRunner::Compute(const SequenceRows& rows) {
     logits_.resize(std::max(logits_.size(), batch.logit_rows.size() * vocab));
     const std::span<float> logits = std::span(logits_).first(batch.logit_rows.size() * vocab);
     if (absl::Status status = model_.Forward(batch, logits, recalls); !status.ok()) return status;
+    summary_.End(begin);
 
     for (size_t i = 0; i < recalls.size(); ++i) {
       rows.recalls[probed[batch_.probe_order()[i]]] = recalls[i];

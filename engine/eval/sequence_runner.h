@@ -52,7 +52,8 @@ class SequenceRunner {
   int step_rows_;
   RowsObserver observer_;
   StepBatchBuilder batch_;
-  std::vector<float> logits_;  ///< [logit rows of a step, vocab]
+  SummarySlot summary_ = {.slot = 0};  ///< of pools that keep one
+  std::vector<float> logits_;          ///< [logit rows of a step, vocab]
 };
 
 /// The numbers 0 to `tokens` / `block_tokens`, rounded up: blocks for one sequence that has a pool

@@ -18,6 +18,8 @@ struct AttentionShape {
   std::vector<int> windowed = {};  ///< layers that are dense whatever rows select, ascending
   /// [groups of layers that keep the same (KvShape::group)]: positions that their rows see, 0: all.
   std::vector<int> group_windows = {0};
+  /// Slots for summaries of sequences that select by labels; 0: what is not chosen is left out.
+  int summary_slots = 0;
 
   int groups() const { return static_cast<int>(group_windows.size()); }
 };

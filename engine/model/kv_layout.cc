@@ -53,12 +53,13 @@ std::vector<KvShape> KvLayout(const ModelConfig& config, const KvOptions& option
   const KvGroups groups = KvGroups::Of(config);
   std::vector<KvShape> layers;
   for (size_t layer = 0; layer < config.layer.size(); ++layer) {
-    const bool has_window = config.layer[layer].sliding_window > 0;
+    const bool selects = config.layer[layer].sliding_window == 0 && options.label_width > 0;
     layers.push_back({.blocks = options.blocks * groups.count(),
                       .kv_heads = config.kv_heads,
                       .block_tokens = options.block_tokens,
                       .head_dim = config.head_dim,
-                      .label_width = has_window ? 0 : options.label_width,
+                      .label_width = selects ? options.label_width : 0,
+                      .summary_slots = selects ? options.summary_slots : 0,
                       .group = groups.of_layer[layer]});
   }
   return layers;

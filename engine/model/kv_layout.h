@@ -10,9 +10,10 @@ namespace winnow {
 
 /// How much of sequences a model's layers can keep.
 struct KvOptions {
-  int blocks = 0;        ///< of whole sequences: each of its groups of layers gets so many
-  int block_tokens = 0;  ///< divides 256
-  int label_width = 0;   ///< LabelFile::width if labels are kept beside all keys, else 0
+  int blocks = 0;         ///< of whole sequences: each of its groups of layers gets so many
+  int block_tokens = 0;   ///< divides 256
+  int label_width = 0;    ///< LabelFile::width if labels are kept beside all keys, else 0
+  int summary_slots = 0;  ///< sequences whose tokens are summarised at a time, beside labels
 };
 
 /// A model's layers in groups that keep the same of a sequence and are of about one size: so blocks
@@ -30,8 +31,8 @@ struct KvGroups {
   int count() const { return static_cast<int>(windows.size()); }
 };
 
-/// What each of the model's layers keeps, with labels only where rows may select: in layers without
-/// a sliding window. The pool has `blocks` for each group.
+/// What each of the model's layers keeps, with labels and summaries only where rows may select: in
+/// layers without a sliding window. The pool has `blocks` for each group.
 std::vector<KvShape> KvLayout(const ModelConfig& config, const KvOptions& options);
 
 /// Bytes of keys and values, fp16, that one token takes in the KV pool as long as it is within the

@@ -46,6 +46,9 @@ absl::StatusOr<LayerSelection> LayerSelection::WithLabels(const SelectionOptions
   if (!basis.ok()) return basis.status();
   selection.basis_ = *std::move(basis);
   selection.label_width_ = file.width;
+  // Labels do not foresee what a soft cap makes of scores.
+  const bool estimates = config.attention_soft_cap == 0;
+  selection.attention_.tail = estimates ? static_cast<float>(options.tail) : 0;
   const float* key = selection.basis_.data();
   const float* query = key + labels.key.size();
   selection.attention_.basis = {key, query, query + labels.query.size()};

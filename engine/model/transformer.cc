@@ -162,9 +162,11 @@ AttentionShape Transformer::attention_shape() const {
   AttentionShape shape = {.layers = config_.layers, .kv_heads = config_.kv_heads};
   shape.group_windows.resize(static_cast<size_t>(pools_.groups()));
   for (int layer = 0; layer < config_.layers; ++layer) {
+    const KvShape& kv = pools_.Layer(layer);
     const int window = config_.layer[static_cast<size_t>(layer)].sliding_window;
     if (window > 0) shape.windowed.push_back(layer);
-    shape.group_windows[static_cast<size_t>(pools_.Layer(layer).group)] = window;
+    shape.group_windows[static_cast<size_t>(kv.group)] = window;
+    shape.summary_slots = std::max(shape.summary_slots, kv.summary_slots);
   }
   return shape;
 }

@@ -8,7 +8,7 @@
 namespace winnow {
 
 StepBuilder::StepBuilder(const AttentionShape& shape)
-    : kv_heads_(shape.kv_heads), rows_(shape.groups()) {
+    : kv_heads_(shape.kv_heads), summaries_(shape.summary_slots), rows_(shape.groups()) {
   for (int layer = 0; layer < shape.layers; ++layer) {
     if (!std::ranges::binary_search(shape.windowed, layer)) probed_layers_.push_back(layer);
   }
@@ -29,7 +29,9 @@ void StepBuilder::Build(std::span<const Span> spans) {
 
 void StepBuilder::AddRows(const Span& span) {
   const SequenceAttention& attention = span.sequence->attention();
-  rows_.BeginSequence(span.sequence->kv().groups());
+  const bool by_labels = attention.policy().kind == SelectionKind::kLabels;
+  rows_.BeginSequence(span.sequence->kv().groups(),
+                      by_labels ? summaries_.Take(*span.sequence, span.begin) : SummarySlot());
   for (int i = 0; i < span.rows(); ++i) {
     const int position = span.begin + i;
     const int32_t row = rows_.AddRow(span.tokens[static_cast<size_t>(i)], position, span.selection,

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "engine/model/forward_pass.h"
+#include "engine/scheduling/summary_slots.h"
 #include "engine/sequence/sampling.h"
 #include "engine/sequence/span.h"
 #include "kernels/step_batch_builder.h"
@@ -40,6 +41,7 @@ class StepBuilder {
 
   const int kv_heads_;
   std::vector<int> probed_layers_;  ///< those whose rows may select
+  SummarySlots summaries_;
   StepBatchBuilder rows_;
   StepBatch batch_;
   std::vector<TokenChoice> choices_;

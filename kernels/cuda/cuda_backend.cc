@@ -64,7 +64,12 @@ class CudaBackend : public Backend {
   std::string_view name() const override { return "cuda"; }
   DataType activation_type() const override { return DataType::kBF16; }
 
-  absl::Status CheckAttention(int heads, const KvShape& kv, const LayerAttention&) const override {
+  absl::Status CheckAttention(int heads, const KvShape& kv,
+                              const LayerAttention& attention) const override {
+    if (attention.tail > 0) {
+      return absl::UnimplementedError(
+          "the CUDA backend does not estimate what is not chosen: set --tail 0");
+    }
     if (!IsHeadSize(kv.head_dim)) {
       return absl::UnimplementedError(
           absl::StrCat("the CUDA backend computes heads of 64, 80, 96, 128 or 256 dimensions; the "

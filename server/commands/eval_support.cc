@@ -49,6 +49,10 @@ void Declare(FlagSet& set, EvalFlags& flags) {
           {0, 65536});
   set.Add("window", &flags.selection.window, "TOKENS", "Most recent tokens, always attended to.",
           {1, 65536});
+  set.Add("tail", &flags.selection.tail, "SHARE",
+          "Estimate what double-sparsity does not choose, and count it with this weight; 0 leaves "
+          "it out.",
+          {0, 1});
   set.AddChoice("device", &flags.device, {"cpu", "cuda"}, "Where to compute.");
   set.Add("threads", &flags.threads, "N", "Threads that compute; 0 is one per core.", {0, 1024});
   set.Add("json", &flags.json, "", "Print one JSON object.");
@@ -107,6 +111,7 @@ absl::StatusOr<EvalModel> LoadModel(const EvalFlags& flags, ModelFile file, int 
   }
   LoadOptions options = {.backend = {flags.device, flags.threads},
                          .max_step_tokens = kEvalStepRows,
+                         .max_sequences = 1,
                          .selection = flags.selection,
                          .label_file = flags.label_file};
   options.kv_blocks = (tokens + options.block_tokens - 1) / options.block_tokens;

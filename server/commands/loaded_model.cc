@@ -49,9 +49,10 @@ class WatchedWeights : public WeightSource {
 
 absl::Status TakePoolMemory(const LoadOptions& options, const Backend& backend, KvPools& pools) {
   if (options.kv_blocks == 0) {
+    DeviceMemory memory = backend.OwnMemory().value_or(DeviceMemory{});
+    memory.free -= pools.summary_bytes();  // which are taken beside the blocks
     const absl::StatusOr<int> blocks =
-        BlocksThatFit(backend.OwnMemory().value_or(DeviceMemory{}), options.memory_fraction,
-                      pools.block_bytes(), options.block_tokens);
+        BlocksThatFit(memory, options.memory_fraction, pools.block_bytes(), options.block_tokens);
     if (!blocks.ok()) return blocks.status();
     pools.SetBlocks(*blocks);
   }
@@ -83,10 +84,12 @@ absl::StatusOr<LoadedModel> LoadedModel::FromWeights(const WeightSource& weights
   absl::StatusOr<std::unique_ptr<Backend>> backend = CreateBackend(options.backend);
   if (!backend.ok()) return backend.status();
   model.backend = *std::move(backend);
+  const bool summarises = labels != nullptr && options.selection.tail > 0;
   model.pools = KvPools::Plan(
       *model.backend, KvLayout(config, {.blocks = options.kv_blocks,
                                         .block_tokens = options.block_tokens,
-                                        .label_width = labels != nullptr ? labels->width : 0}));
+                                        .label_width = labels != nullptr ? labels->width : 0,
+                                        .summary_slots = summarises ? options.max_sequences : 0}));
   absl::StatusOr<std::unique_ptr<Transformer>> transformer =
       Transformer::Load(weights, config, *model.backend, *model.pools,
                         {.max_step_tokens = options.max_step_tokens,

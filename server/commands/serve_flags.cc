@@ -120,6 +120,10 @@ void DeclareServeFlags(FlagSet& set, ServeFlags& flags) {
                 "Spread the budget over the heads as the label file says, or evenly.");
   set.Add("dense-layers", &flags.selection.dense_layers, "N", "First layers that stay dense.",
           {0, 1024});
+  set.Add("tail", &flags.selection.tail, "SHARE",
+          "Estimate what double-sparsity does not choose, and count it with this weight; 0 leaves "
+          "it out.",
+          {0, 1});
   set.Add("sinks", &flags.selection.sinks, "TOKENS", "First tokens, always attended to.",
           {0, 65536});
   set.Add("window", &flags.selection.window, "TOKENS", "Most recent tokens, always attended to.",

@@ -96,10 +96,11 @@ MetricsExporter::MetricsExporter(const std::string& model, const std::string& ar
   auto& read =
       Counters(r, "winnow_kv_read_bytes_total",
                "Bytes that attention read: keys and values of whole contexts (dense) or of "
-               "selected tokens (rows), and labels.");
+               "selected tokens (rows), labels, and summaries of the other tokens.");
   kv_read_dense_bytes_ = &read.Add({{"kind", "dense"}});
   kv_read_row_bytes_ = &read.Add({{"kind", "rows"}});
   kv_read_label_bytes_ = &read.Add({{"kind", "labels"}});
+  kv_read_summary_bytes_ = &read.Add({{"kind", "summaries"}});
   kv_dense_equivalent_bytes_ = &Counters(r, "winnow_kv_dense_equivalent_bytes_total",
                                          "Bytes that attention would have read had it been dense.")
                                     .Add({});
@@ -190,6 +191,7 @@ void MetricsExporter::OnStep(const StepStats& stats) {
   add(kv_read_dense_bytes_, stats.traffic.dense_bytes);
   add(kv_read_row_bytes_, stats.traffic.row_bytes);
   add(kv_read_label_bytes_, stats.traffic.label_bytes);
+  add(kv_read_summary_bytes_, stats.traffic.summary_bytes);
   add(kv_dense_equivalent_bytes_, stats.traffic.equivalent_bytes);
   add(selected_tokens_, stats.traffic.attended_tokens);
   add(considered_tokens_, stats.traffic.context_tokens);

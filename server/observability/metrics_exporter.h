@@ -91,6 +91,7 @@ class MetricsExporter final : public EngineObserver {
   prometheus::Counter* kv_read_dense_bytes_;
   prometheus::Counter* kv_read_row_bytes_;
   prometheus::Counter* kv_read_label_bytes_;
+  prometheus::Counter* kv_read_summary_bytes_;
   prometheus::Counter* kv_dense_equivalent_bytes_;
   prometheus::Counter* selected_tokens_;
   prometheus::Counter* considered_tokens_;

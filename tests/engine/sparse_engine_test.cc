@@ -40,8 +40,8 @@ Request SparseRequest(uint64_t id, int shift, int n = 1) {
 
 // Requests run together in a pool of so many blocks.
 struct Generation {
-  Generation(const EngineOptions& options, std::vector<Request> requests)
-      : model(options.kv_blocks * options.block_tokens),
+  Generation(double tail, const EngineOptions& options, std::vector<Request> requests)
+      : model(options.kv_blocks * options.block_tokens, tail),
         core(options, model.transformer(), model.pools(), tokenizer, observer) {
     sinks.reserve(requests.size());
     for (Request& request : requests) {
@@ -58,45 +58,60 @@ struct Generation {
   std::vector<RecordingSink> sinks;
 };
 
-std::vector<int32_t> Alone(int shift) {
-  return Generation(Options(64), {SparseRequest(1, shift)}).sinks[0].continuations[0].token_ids();
-}
+/// With and without an estimate of what is not chosen.
+class SparseEngineTest : public testing::TestWithParam<double> {
+ protected:
+  static Generation Run(const EngineOptions& options, std::vector<Request> requests) {
+    return Generation(GetParam(), options, std::move(requests));
+  }
+  static std::vector<int32_t> Alone(int shift) {
+    return Run(Options(64), {SparseRequest(1, shift)}).sinks[0].continuations[0].token_ids();
+  }
+};
+INSTANTIATE_TEST_SUITE_P(Tail, SparseEngineTest, testing::Values(0.0, 1.0));
 
-TEST(SparseEngineTest, SelectingMatters) {
+TEST_P(SparseEngineTest, SelectingMatters) {
   Request dense = SparseRequest(1, 0);
   dense.attention = {};
-  const Generation run(Options(64), {dense});
+  const Generation run(GetParam(), Options(64), {dense});
   EXPECT_NE(run.sinks[0].continuations[0].token_ids(), Alone(0));
 }
 
-TEST(SparseEngineTest, BatchedSequencesSayTheSameAsAlone) {
+TEST(TailEngineTest, EstimatingMatters) {
+  const Generation with(1, Options(64), {SparseRequest(1, 0)});
+  const Generation without(0, Options(64), {SparseRequest(1, 0)});
+  EXPECT_NE(with.sinks[0].continuations[0].token_ids(),
+            without.sinks[0].continuations[0].token_ids());
+}
+
+TEST_P(SparseEngineTest, BatchedSequencesSayTheSameAsAlone) {
   std::vector<Request> requests;
   for (int i = 0; i < 5; ++i) requests.push_back(SparseRequest(i + 1, i));
-  const Generation run(Options(64), requests);
+  const Generation run(GetParam(), Options(64), requests);
   for (int i = 0; i < 5; ++i) {
     EXPECT_EQ(run.sinks[i].continuations[0].token_ids(), Alone(i)) << i;
   }
 }
 
-TEST(SparseEngineTest, PreemptedSequenceSelectsTheSameTokensAfterResume) {
+TEST_P(SparseEngineTest, PreemptedSequenceSelectsTheSameTokensAfterResume) {
   std::vector<Request> requests;
   for (int i = 0; i < 4; ++i) requests.push_back(SparseRequest(i + 1, i));
-  const Generation run(Options(16), requests);  // one sequence needs 7 blocks
+  const Generation run(GetParam(), Options(16), requests);  // one sequence needs 7 blocks
   EXPECT_GT(run.observer.preemptions, 0);
   for (int i = 0; i < 4; ++i) {
     EXPECT_EQ(run.sinks[i].continuations[0].token_ids(), Alone(i)) << i;
     const SparsitySummary& sparsity = run.sinks[i].summary->sparsity;
-    const Generation alone(Options(64), {SparseRequest(1, i)});
+    const Generation alone(GetParam(), Options(64), {SparseRequest(1, i)});
     EXPECT_EQ(sparsity.traffic.bytes(), alone.sinks[0].summary->sparsity.traffic.bytes());
     EXPECT_EQ(sparsity.recall_sum, alone.sinks[0].summary->sparsity.recall_sum);
   }
 }
 
-TEST(SparseEngineTest, ContinuationsShareThePromptsLabels) {
-  const Generation forked(Options(64), {SparseRequest(1, 0, 3)});
+TEST_P(SparseEngineTest, ContinuationsShareThePromptsLabels) {
+  const Generation forked(GetParam(), Options(64), {SparseRequest(1, 0, 3)});
   EXPECT_EQ(forked.sinks[0].continuations[0].token_ids(), Alone(0));
   // The same continuations when the prompt is computed for each: the pool has no block to fork to.
-  const Generation crowded(Options(8), {SparseRequest(1, 0, 3)});
+  const Generation crowded(GetParam(), Options(8), {SparseRequest(1, 0, 3)});
   for (int i = 0; i < 3; ++i) {
     EXPECT_EQ(forked.sinks[0].continuations[i].token_ids(),
               crowded.sinks[0].continuations[i].token_ids())
@@ -104,21 +119,21 @@ TEST(SparseEngineTest, ContinuationsShareThePromptsLabels) {
   }
 }
 
-TEST(SparseEngineTest, RecallFloorRaisesTheBudgetAlikeAloneAndPreempted) {
+TEST_P(SparseEngineTest, RecallFloorRaisesTheBudgetAlikeAloneAndPreempted) {
   EngineOptions options = Options(64);
   options.recall = {.interval_tokens = 1, .floor = 0.999, .floor_samples = 8};
-  const Generation alone(options, {SparseRequest(1, 0)});
+  const Generation alone(GetParam(), options, {SparseRequest(1, 0)});
   EXPECT_GT(alone.sinks[0].summary->sparsity.fallbacks, 0);
   EXPECT_NE(alone.sinks[0].continuations[0].token_ids(), Alone(0));
   options.kv_blocks = 10;
-  const Generation crowded(options, {SparseRequest(2, 3), SparseRequest(1, 0)});
+  const Generation crowded(GetParam(), options, {SparseRequest(2, 3), SparseRequest(1, 0)});
   EXPECT_GT(crowded.observer.preemptions, 0);
   EXPECT_EQ(crowded.sinks[1].continuations[0].token_ids(),
             alone.sinks[0].continuations[0].token_ids());
 }
 
-TEST(SparseEngineTest, SummaryCountsWhatGeneratedTokensRead) {
-  const Generation run(Options(64), {SparseRequest(1, 0)});
+TEST_P(SparseEngineTest, SummaryCountsWhatGeneratedTokensRead) {
+  const Generation run(GetParam(), Options(64), {SparseRequest(1, 0)});
   const RequestSummary& summary = *run.sinks[0].summary;
   const KvTraffic& traffic = summary.sparsity.traffic;
   // 2 layers, 1 KV head of 16, 1 sink, a window of 2, labels of 8; the token chosen last is not
@@ -133,6 +148,10 @@ TEST(SparseEngineTest, SummaryCountsWhatGeneratedTokensRead) {
   }
   EXPECT_EQ(traffic.row_bytes, rows);
   EXPECT_EQ(traffic.label_bytes, labels);
+  // Means of 8 codes, 16 numbers of keys and as many of values, and 8 x 16 slopes, in 2 layers: for
+  // tokens with 64 before them, of contexts up to kPrompt + 59.
+  const int64_t summaries = kPrompt + 59 - 64;
+  EXPECT_EQ(traffic.summary_bytes, GetParam() > 0 ? summaries * 2 * (8 + 2 * 16 + 8 * 16) * 4 : 0);
   EXPECT_EQ(traffic.dense_bytes, 0);
   EXPECT_EQ(traffic.equivalent_bytes, dense);
   EXPECT_EQ(summary.sparsity.recall_samples, 30);

@@ -16,9 +16,19 @@ namespace {
 
 /// Layers that differ in all that may differ, one without labels.
 const std::vector<KvShape> kLayout = {
-    {.blocks = 5, .kv_heads = 3, .block_tokens = 16, .head_dim = 32, .label_width = 8},
+    {.blocks = 5,
+     .kv_heads = 3,
+     .block_tokens = 16,
+     .head_dim = 32,
+     .label_width = 8,
+     .summary_slots = 2},
     {.blocks = 2, .kv_heads = 1, .block_tokens = 16, .head_dim = 64},
-    {.blocks = 7, .kv_heads = 2, .block_tokens = 16, .head_dim = 16, .label_width = 24},
+    {.blocks = 7,
+     .kv_heads = 2,
+     .block_tokens = 16,
+     .head_dim = 16,
+     .label_width = 24,
+     .summary_slots = 3},
 };
 
 class KvPoolsTest : public testing::Test {
@@ -35,6 +45,10 @@ class KvPoolsTest : public testing::Test {
   static std::span<std::byte> Labels(const KvView& layer) {
     return {layer.labels, static_cast<size_t>(layer.label_bytes())};
   }
+  static std::span<std::byte> Summaries(const KvView& layer) {
+    return {reinterpret_cast<std::byte*>(layer.summaries),
+            static_cast<size_t>(layer.summary_bytes())};
+  }
   static std::vector<std::byte> CopyOf(std::span<const std::byte> bytes) {
     return {bytes.begin(), bytes.end()};
   }
@@ -49,17 +63,21 @@ TEST_F(KvPoolsTest, EachLayerHasZeroedMemoryOfItsOwn) {
     const KvView& layer = pools_->Layer(l);
     EXPECT_EQ(layer.bytes(), kLayout[static_cast<size_t>(l)].bytes());
     EXPECT_EQ(layer.labels != nullptr, layer.label_width > 0);
-    for (const auto memory : {Keys(layer), Labels(layer)}) {
+    EXPECT_EQ(layer.summaries != nullptr, layer.summary_slots > 0);
+    for (const auto memory : {Keys(layer), Labels(layer), Summaries(layer)}) {
       EXPECT_EQ(std::ranges::count(memory, std::byte{0}), std::ssize(memory));
     }
-    std::ranges::fill(Keys(layer), static_cast<std::byte>(2 * l + 1));
-    std::ranges::fill(Labels(layer), static_cast<std::byte>(2 * l + 2));
+    std::ranges::fill(Keys(layer), static_cast<std::byte>(3 * l + 1));
+    std::ranges::fill(Labels(layer), static_cast<std::byte>(3 * l + 2));
+    std::ranges::fill(Summaries(layer), static_cast<std::byte>(3 * l + 3));
   }
   for (int l = 0; l < 3; ++l) {
     const KvView& layer = pools_->Layer(l);
-    EXPECT_EQ(std::ranges::count(Keys(layer), static_cast<std::byte>(2 * l + 1)), layer.bytes());
-    EXPECT_EQ(std::ranges::count(Labels(layer), static_cast<std::byte>(2 * l + 2)),
+    EXPECT_EQ(std::ranges::count(Keys(layer), static_cast<std::byte>(3 * l + 1)), layer.bytes());
+    EXPECT_EQ(std::ranges::count(Labels(layer), static_cast<std::byte>(3 * l + 2)),
               layer.label_bytes());
+    EXPECT_EQ(std::ranges::count(Summaries(layer), static_cast<std::byte>(3 * l + 3)),
+              layer.summary_bytes());
   }
 }
 
@@ -69,6 +87,10 @@ TEST_F(KvPoolsTest, SaysHowManyBytesItHas) {
   EXPECT_EQ(pools_->kv_bytes(),
             5 * 3 * 16 * 2 * 32 * 2 + 2 * 1 * 16 * 2 * 64 * 2 + 7 * 2 * 16 * 2 * 16 * 2);
   EXPECT_EQ(pools_->label_bytes(), 5 * 3 * 16 * 8 / 2 + 7 * 2 * 16 * 24 / 2);
+  // Of each slot and head: totals and means of codes, values and keys, moments and slopes.
+  const int narrow = 2 * (8 + 2 * 32) + 8 * (8 + 32) + 8 * 32;
+  const int wide = 2 * (24 + 2 * 16) + 24 * (24 + 16) + 24 * 16;
+  EXPECT_EQ(pools_->summary_bytes(), (2 * 3 * narrow + 3 * 2 * wide) * 4);
   EXPECT_EQ(pools_->block_bytes(), 3 * 16 * 2 * 32 * 2 + 1 * 16 * 2 * 64 * 2 + 2 * 16 * 2 * 16 * 2 +
                                        pools_->block_label_bytes());
   EXPECT_EQ(pools_->block_label_bytes(), 3 * 16 * 8 / 2 + 2 * 16 * 24 / 2);
@@ -132,10 +154,15 @@ TEST_F(KvPoolsTest, CopiesTheFirstTokensOfABlockInEveryLayerAndNothingElse) {
 
 TEST(KvPoolsGroupsTest, TheFirstLayersOfAllGroupsShareMemoryAndSoTheSecond) {
   const auto backend = CreateCpuBackend({.threads = 1});
-  const KvShape full{
-      .blocks = 4, .kv_heads = 2, .block_tokens = 16, .head_dim = 32, .label_width = 8};
+  const KvShape full{.blocks = 4,
+                     .kv_heads = 2,
+                     .block_tokens = 16,
+                     .head_dim = 32,
+                     .label_width = 8,
+                     .summary_slots = 2};
   KvShape windowed = full;
   windowed.label_width = 0;
+  windowed.summary_slots = 0;
   windowed.group = 1;
   const KvShape layers[] = {windowed, full, full, windowed};
   const auto pools = KvPools::Allocate(*backend, layers);
@@ -146,6 +173,9 @@ TEST(KvPoolsGroupsTest, TheFirstLayersOfAllGroupsShareMemoryAndSoTheSecond) {
   EXPECT_EQ((*pools)->Layer(2).data, (*pools)->Layer(1).data + full.bytes());
   EXPECT_EQ((*pools)->Layer(0).labels, nullptr);
   EXPECT_EQ((*pools)->Layer(2).labels, (*pools)->Layer(1).labels + full.label_bytes());
+  EXPECT_EQ((*pools)->Layer(0).summaries, nullptr);
+  EXPECT_EQ((*pools)->Layer(2).summaries, (*pools)->Layer(1).summaries + full.summary_bytes() / 4);
+  EXPECT_EQ((*pools)->summary_bytes(), 2 * full.summary_bytes());
   EXPECT_EQ((*pools)->kv_bytes(), 2 * full.bytes());
   EXPECT_EQ((*pools)->label_bytes(), 2 * full.label_bytes());
 }

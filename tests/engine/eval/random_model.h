@@ -26,9 +26,11 @@ class RandomModel {
   static constexpr int kVocab = 48;
   static constexpr int kBlockTokens = 16;
   static constexpr int kStepTokens = 64;
+  static constexpr int kSequences = 8;
 
-  /// A model whose KV pool holds `tokens`. The same weights every time.
-  explicit RandomModel(int tokens) {
+  /// A model whose KV pool holds `tokens`. The same weights every time. With a tail it estimates
+  /// what up to kSequences sequences do not choose.
+  explicit RandomModel(int tokens, double tail = 0) {
     TinyModel tiny("llama");
     tiny.shapes["token_embd.weight"] = {kVocab, 32};
     std::mt19937 random(7);
@@ -59,7 +61,8 @@ class RandomModel {
     auto pools = KvPools::Allocate(
         *backend_, KvLayout(*config, {.blocks = (tokens + kBlockTokens - 1) / kBlockTokens,
                                       .block_tokens = kBlockTokens,
-                                      .label_width = labels.width}));
+                                      .label_width = labels.width,
+                                      .summary_slots = tail > 0 ? kSequences : 0}));
     if (!pools.ok()) {
       ADD_FAILURE() << pools.status();
       return;
@@ -67,7 +70,7 @@ class RandomModel {
     pools_ = *std::move(pools);
     auto transformer = Transformer::Load(*gguf_, *config, *backend_, *pools_,
                                          {.max_step_tokens = kStepTokens,
-                                          .selection = {.sinks = 1, .window = 2},
+                                          .selection = {.sinks = 1, .window = 2, .tail = tail},
                                           .labels = &labels});
     if (!transformer.ok()) {
       ADD_FAILURE() << transformer.status();

@@ -36,11 +36,12 @@ TEST(KvLayoutTest, GroupsOfTwoKindsHaveTheSameNumberOfLayers) {
   const KvGroups groups = KvGroups::Of(Config(26, 2));
   EXPECT_THAT(groups.windows, ElementsAre(512, 0));
   EXPECT_EQ(groups.layers, 13);
-  const std::vector<KvShape> layout =
-      KvLayout(Config(26, 2), {.blocks = 5, .block_tokens = 16, .label_width = 8});
+  const std::vector<KvShape> layout = KvLayout(
+      Config(26, 2), {.blocks = 5, .block_tokens = 16, .label_width = 8, .summary_slots = 3});
   for (int i = 0; i < 26; ++i) {
     EXPECT_EQ(layout[static_cast<size_t>(i)].group, i % 2);
     EXPECT_EQ(layout[static_cast<size_t>(i)].label_width, i % 2 == 0 ? 0 : 8);
+    EXPECT_EQ(layout[static_cast<size_t>(i)].summary_slots, i % 2 == 0 ? 0 : 3);
     EXPECT_EQ(layout[static_cast<size_t>(i)].blocks, 2 * 5);
   }
 }

@@ -65,6 +65,16 @@ TEST_F(StepBuilderTest, SpansBecomeRowsOfTheirSequencesAtTheirPositions) {
   EXPECT_EQ(builder_.choices().size(), 1u);
 }
 
+TEST_F(StepBuilderTest, SequencesThatSelectByLabelsHaveSummaries) {
+  StepBuilder builder({.layers = 2, .kv_heads = 3, .summary_slots = 4});
+  const Span dense = Make(6).NextSpan(3);
+  std::vector<Span> spans = ProbedSpans(2);
+  spans.insert(spans.begin() + 1, dense);
+  builder.Build(spans);
+  EXPECT_THAT(builder.batch().summaries,
+              ElementsAre(SummarySlot{.slot = 0}, SummarySlot{}, SummarySlot{.slot = 1}));
+}
+
 TEST_F(StepBuilderTest, EachGroupOfLayersHasABlockTableOfEachSequence) {
   KvStore store(32, 4, {{0, 4}, 6, 4}, memory_);
   StepBuilder builder({.layers = 2, .kv_heads = 3, .group_windows = {0, 4}});

@@ -56,6 +56,7 @@ TEST(MetricsExporter, TellsStepsApartByWhatTheyComputed) {
   step.traffic = {.dense_bytes = 1000,
                   .row_bytes = 300,
                   .label_bytes = 20,
+                  .summary_bytes = 6,
                   .equivalent_bytes = 7000,
                   .attended_tokens = 30,
                   .context_tokens = 500,
@@ -75,6 +76,7 @@ TEST(MetricsExporter, TellsStepsApartByWhatTheyComputed) {
   EXPECT_THAT(text, HasSubstr("winnow_kv_read_bytes_total{kind=\"dense\"} 2000\n"));
   EXPECT_THAT(text, HasSubstr("winnow_kv_read_bytes_total{kind=\"rows\"} 600\n"));
   EXPECT_THAT(text, HasSubstr("winnow_kv_read_bytes_total{kind=\"labels\"} 40\n"));
+  EXPECT_THAT(text, HasSubstr("winnow_kv_read_bytes_total{kind=\"summaries\"} 12\n"));
   EXPECT_THAT(text, HasSubstr("winnow_kv_dense_equivalent_bytes_total 14000\n"));
   EXPECT_THAT(text, HasSubstr("winnow_attention_tokens_total{kind=\"selected\"} 60\n"));
   EXPECT_THAT(text, HasSubstr("winnow_attention_tokens_total{kind=\"considered\"} 1000\n"));
