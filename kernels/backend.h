@@ -177,12 +177,13 @@ class Backend {
   /// of as many). Else it holds BudgetTokens positions: sinks, window, and of the others those with
   /// the largest
   ///   mean over h in g of softmax_j(score[t, h, j]),
-  /// lower positions first among equals. With a tail (LayerAttention::tail) and labels, the others
-  /// U are one more term of the softmax for each query head, of value v' and weight E:
+  /// lower positions first among equals. Where what is not chosen counts (tail = TailWeight
+  /// above 0), the others U are one more term of the softmax for each query head, of value v' and
+  /// weight E:
   ///   e[j] = tail exp(score[t, h, j] - mean score[t, h, :] + scale q[t, h] . mean k[:, g])
   ///   E = sum_U e[j],  v' = mean v + slopes^T (sum_U e[j] code[j] / E - mean code)
   /// with means and slopes of what the sequence's summary holds for the row (kernels/summary.h);
-  /// not where it has none, or scores have a soft cap. Scores are approximate ones from labels
+  /// not where it has no slot. Scores are approximate ones from labels
   /// (LabelCodec; the query's side is rounded to 8 bits) or exact ones, as batch.selections says.
   /// `out` is of activation_type().
   virtual void Attention(const StepBatch& batch, Tensor qkv, int heads, const KvView& kv,

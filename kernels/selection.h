@@ -5,6 +5,8 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "kernels/summary.h"
+
 namespace winnow {
 
 /// Which of the past tokens a KV head of a row attends to.
@@ -52,9 +54,9 @@ struct LayerAttention {
   int32_t sinks = 4;                      ///< first tokens, always selected
   int32_t window = 16;                    ///< most recent tokens, always selected
   int32_t min_context = 0;                ///< shorter contexts stay dense
-  /// Weight of what a row does not choose by labels, as its sequence's summary estimates it
-  /// (Backend::Attention); 0: it is left out.
-  float tail = 0;
+  /// Host, [kv_heads], from 0 to 1: how much what a row does not choose by labels counts, as its
+  /// sequence's summary estimates it (Backend::Attention); null: it is left out, as with 0.
+  const float* tail_weights = nullptr;
 };
 
 /// So much of a uniform budget, in tokens, every KV head gets whatever its weight; weights spread
@@ -94,6 +96,22 @@ constexpr int32_t BudgetTokens(const Selection& selection, const LayerAttention&
   // The limit comes before the cast, which a larger number would overflow.
   const float wanted = std::min(std::ceil(tokens), static_cast<float>(context));
   return std::min(context, std::max(static_cast<int32_t>(wanted), layer.sinks + layer.window));
+}
+
+/// How much what KV head `kv_head` of a row does not choose of the `context` counts: 0 where the row
+/// does not choose by labels, where there is no summary yet, where scores have a soft cap, which
+/// labels do not foresee, and where the uniform budget is below kEvenBudget: heads that look single
+/// tokens up then lose more by a tail that is not exact than they gain (docs/accuracy.md).
+constexpr float TailWeight(const Selection& selection, const LayerAttention& layer, int kv_head,
+                           int32_t context) {
+  if (layer.tail_weights == nullptr || selection.kind != SelectionKind::kLabels ||
+      layer.soft_cap != 0 || !HasSummary(context - 1, layer.sinks)) {
+    return 0;
+  }
+  const float uniform = selection.budget_tokens > 0
+                            ? static_cast<float>(selection.budget_tokens)
+                            : selection.fraction * static_cast<float>(context);
+  return uniform < kEvenBudget ? 0 : layer.tail_weights[kv_head];
 }
 
 }  // namespace winnow

@@ -33,8 +33,7 @@ struct SelectionOptions {
   int min_context = 0;           ///< shorter contexts stay dense
   int dense_layers = 0;          ///< first layers, that stay dense
   bool uniform_budgets = false;  ///< ignore the label file's spread of the budget over the heads
-  /// Weight of what is estimated of tokens that are not chosen by labels; 0: they are left out.
-  double tail = 0;
+  bool tail = true;              ///< estimate what is not chosen, as the label file says
 };
 
 /// What the attention of some rows reads, over all layers and KV heads.

@@ -88,8 +88,7 @@ void AttentionMixer::AddTraffic(const Selection& selection, int context, KvTraff
     traffic->row_bytes += budget * token_bytes();
     if (selection.kind == SelectionKind::kLabels) {
       traffic->label_bytes += tokens * selection_.label_width() / 2;
-      const LayerAttention& attention = selection_.attention();
-      if (attention.tail > 0 && HasSummary(context - 1, attention.sinks)) {
+      if (TailWeight(selection, selection_.attention(), g, context) > 0) {
         const SummaryShape summary = {selection_.label_width(), settings_.head_dim};
         traffic->summary_bytes += summary.read_floats() * static_cast<int64_t>(sizeof(float));
       }

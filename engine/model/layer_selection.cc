@@ -46,9 +46,6 @@ absl::StatusOr<LayerSelection> LayerSelection::WithLabels(const SelectionOptions
   if (!basis.ok()) return basis.status();
   selection.basis_ = *std::move(basis);
   selection.label_width_ = file.width;
-  // Labels do not foresee what a soft cap makes of scores.
-  const bool estimates = config.attention_soft_cap == 0;
-  selection.attention_.tail = estimates ? static_cast<float>(options.tail) : 0;
   const float* key = selection.basis_.data();
   const float* query = key + labels.key.size();
   selection.attention_.basis = {key, query, query + labels.query.size()};
@@ -56,6 +53,11 @@ absl::StatusOr<LayerSelection> LayerSelection::WithLabels(const SelectionOptions
     const auto first = file.budget_weights.begin() + int64_t{layer} * file.kv_heads;
     selection.budget_weights_.assign(first, first + file.kv_heads);
     selection.attention_.budget_weights = selection.budget_weights_.data();
+  }
+  if (options.tail && !file.tail_weights.empty()) {
+    const auto first = file.tail_weights.begin() + int64_t{layer} * file.kv_heads;
+    selection.tail_weights_.assign(first, first + file.kv_heads);
+    selection.attention_.tail_weights = selection.tail_weights_.data();
   }
   return selection;
 }

@@ -36,6 +36,7 @@ class LayerSelection {
   int label_width_ = 0;
   DeviceFloats basis_;                 ///< of LabelCodec: key, query, offset
   std::vector<float> budget_weights_;  ///< [kv_heads]; empty: all 1
+  std::vector<float> tail_weights_;    ///< [kv_heads]; empty: what is not chosen is left out
 };
 
 }  // namespace winnow

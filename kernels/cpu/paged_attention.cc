@@ -118,12 +118,6 @@ void WriteOutput(const AttentionCall& call, int row, int head, const Partial& to
   for (int c = 0; c < head_dim; ++c) out[c] = total.out[c] * inverse;
 }
 
-// Whether rows of the layer that select by labels estimate the rest. Labels do not foresee what a
-// soft cap makes of scores.
-bool EstimatesTail(const LayerAttention& attention, const KvView& kv) {
-  return attention.tail > 0 && kv.summaries != nullptr && attention.soft_cap == 0;
-}
-
 }  // namespace
 
 void PagedAttention::Reserve(const StepLimits& limits) {
@@ -169,8 +163,8 @@ void PagedAttention::Run(const AttentionCall& call) {
   const StepBatch& batch = call.batch;
   const int kv_heads = call.kv.kv_heads;
   ClearPlan();
-  const bool estimates = EstimatesTail(call.attention, call.kv);
-  if (estimates) summaries_.Renew(batch, call.kv, call.attention.sinks);
+  const bool summarises = call.attention.tail_weights != nullptr && call.kv.summaries != nullptr;
+  if (summarises) summaries_.Renew(batch, call.kv, call.attention.sinks);
   for (int s = 0; s < batch.sequences(); ++s) {
     const int begin = batch.query_begin[s];
     const int end = batch.query_begin[s + 1];
@@ -189,7 +183,7 @@ void PagedAttention::Run(const AttentionCall& call) {
       }
       for (int g = 0; g < kv_heads; ++g) {
         Head head = HeadOf(call, row, g, table);
-        if (estimates && head.kind == SelectionKind::kLabels && head.selects()) {
+        if (summarises && head.tail > 0 && head.selects()) {
           head.estimate = summaries_.Estimate(s, batch.positions[row], g);
         }
         if (PlanHead(call, head)) continue;
@@ -214,7 +208,8 @@ PagedAttention::Head PagedAttention::HeadOf(const AttentionCall& call, int row, 
           .kind = selection.kind,
           .begin = call.FirstSeen(batch.positions[row]),
           .context = context,
-          .budget = BudgetTokens(selection, call.attention, kv_head, context)};
+          .budget = BudgetTokens(selection, call.attention, kv_head, context),
+          .tail = TailWeight(selection, call.attention, kv_head, context)};
 }
 
 void PagedAttention::ClearPlan() {
@@ -482,7 +477,7 @@ void PagedAttention::MergeTail(const AttentionCall& call, const Head& head, int 
   EstimateTail(call.kv.summary_shape(), head.estimate,
                call.query(head.row, head.kv_head * group + h), label_queries_[head.queries + h],
                FormOf(call).scale, {max + std::log2(sum), codes}, &tail);
-  tail.max += std::log(call.attention.tail);
+  tail.max += std::log(head.tail);
   MergePartial(tail, call.kv.head_dim, total);
 }
 

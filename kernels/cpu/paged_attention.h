@@ -72,6 +72,7 @@ class PagedAttention {
     int begin;                        ///< the first position that the row sees; 0 if it selects
     int context;                      ///< behind the last one
     int budget;                       ///< selected positions, or all that the row sees
+    float tail = 0;                   ///< how much what is not chosen counts (TailWeight)
     const float* estimate = nullptr;  ///< of its summary; null: what is not chosen is left out
     int64_t positions = 0;            ///< where they begin in positions_; unused if dense
     int64_t queries = 0;              ///< where its queries begin in label_queries_, [group]

@@ -66,9 +66,9 @@ class CudaBackend : public Backend {
 
   absl::Status CheckAttention(int heads, const KvShape& kv,
                               const LayerAttention& attention) const override {
-    if (attention.tail > 0) {
+    if (attention.tail_weights != nullptr) {
       return absl::UnimplementedError(
-          "the CUDA backend does not estimate what is not chosen: set --tail 0");
+          "the CUDA backend does not estimate what is not chosen: set --tail off");
     }
     if (!IsHeadSize(kv.head_dim)) {
       return absl::UnimplementedError(

@@ -49,10 +49,9 @@ void Declare(FlagSet& set, EvalFlags& flags) {
           {0, 65536});
   set.Add("window", &flags.selection.window, "TOKENS", "Most recent tokens, always attended to.",
           {1, 65536});
-  set.Add("tail", &flags.selection.tail, "SHARE",
-          "Estimate what double-sparsity does not choose, and count it with this weight; 0 leaves "
-          "it out.",
-          {0, 1});
+  set.AddChoice("tail", &flags.tail, {"by-head", "off"},
+                "Estimate what double-sparsity does not choose, and count it as the label file "
+                "says, or leave it out.");
   set.AddChoice("device", &flags.device, {"cpu", "cuda"}, "Where to compute.");
   set.Add("threads", &flags.threads, "N", "Threads that compute; 0 is one per core.", {0, 1024});
   set.Add("json", &flags.json, "", "Print one JSON object.");
@@ -116,6 +115,7 @@ absl::StatusOr<EvalModel> LoadModel(const EvalFlags& flags, ModelFile file, int 
                          .label_file = flags.label_file};
   options.kv_blocks = (tokens + options.block_tokens - 1) / options.block_tokens;
   options.selection.uniform_budgets = flags.budgets == "uniform";
+  options.selection.tail = flags.tail == "by-head";
   absl::StatusOr<LoadedModel> loaded = LoadedModel::FromCheckpoint(*model.file.checkpoint, options);
   if (!loaded.ok()) return loaded.status();
   model.loaded = *std::move(loaded);

@@ -29,6 +29,7 @@ struct EvalFlags {
   std::string sparsity = "16";
   int budget_tokens = 0;
   std::string budgets = "by-head";
+  std::string tail = "by-head";
   SelectionOptions selection;
   std::string device = "cpu";
   int threads = 0;

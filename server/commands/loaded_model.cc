@@ -84,7 +84,8 @@ absl::StatusOr<LoadedModel> LoadedModel::FromWeights(const WeightSource& weights
   absl::StatusOr<std::unique_ptr<Backend>> backend = CreateBackend(options.backend);
   if (!backend.ok()) return backend.status();
   model.backend = *std::move(backend);
-  const bool summarises = labels != nullptr && options.selection.tail > 0;
+  const bool summarises =
+      labels != nullptr && !labels->tail_weights.empty() && options.selection.tail;
   model.pools = KvPools::Plan(
       *model.backend, KvLayout(config, {.blocks = options.kv_blocks,
                                         .block_tokens = options.block_tokens,

@@ -86,6 +86,7 @@ absl::Status Serve(ServeFlags& flags, const Signals& signals) {
                       .selection = flags.selection,
                       .label_file = flags.label_file};
   load.selection.uniform_budgets = flags.budgets == "uniform";
+  load.selection.tail = flags.tail == "by-head";
   const absl::StatusOr<LoadedModel> loaded = LoadedModel::FromCheckpoint(*file->checkpoint, load);
   absl::Status status = loaded.status();
   if (status.ok()) status = FitToPool(flags, loaded->pools->blocks(), *options);

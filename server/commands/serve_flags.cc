@@ -120,10 +120,9 @@ void DeclareServeFlags(FlagSet& set, ServeFlags& flags) {
                 "Spread the budget over the heads as the label file says, or evenly.");
   set.Add("dense-layers", &flags.selection.dense_layers, "N", "First layers that stay dense.",
           {0, 1024});
-  set.Add("tail", &flags.selection.tail, "SHARE",
-          "Estimate what double-sparsity does not choose, and count it with this weight; 0 leaves "
-          "it out.",
-          {0, 1});
+  set.AddChoice("tail", &flags.tail, {"by-head", "off"},
+                "Estimate what double-sparsity does not choose, and count it as the label file "
+                "says, or leave it out.");
   set.Add("sinks", &flags.selection.sinks, "TOKENS", "First tokens, always attended to.",
           {0, 65536});
   set.Add("window", &flags.selection.window, "TOKENS", "Most recent tokens, always attended to.",

@@ -44,6 +44,7 @@ struct ServeFlags {
   double max_sparsity = AttentionLimits().max_sparsity;
   std::string label_file;
   std::string budgets = "by-head";
+  std::string tail = "by-head";
   /// Shorter contexts would save microseconds a layer (docs/performance.md) with few tokens to
   /// spend.
   SelectionOptions selection = {.min_context = 512};

@@ -40,7 +40,7 @@ Request SparseRequest(uint64_t id, int shift, int n = 1) {
 
 // Requests run together in a pool of so many blocks.
 struct Generation {
-  Generation(double tail, const EngineOptions& options, std::vector<Request> requests)
+  Generation(float tail, const EngineOptions& options, std::vector<Request> requests)
       : model(options.kv_blocks * options.block_tokens, tail),
         core(options, model.transformer(), model.pools(), tokenizer, observer) {
     sinks.reserve(requests.size());
@@ -59,7 +59,7 @@ struct Generation {
 };
 
 /// With and without an estimate of what is not chosen.
-class SparseEngineTest : public testing::TestWithParam<double> {
+class SparseEngineTest : public testing::TestWithParam<float> {
  protected:
   static Generation Run(const EngineOptions& options, std::vector<Request> requests) {
     return Generation(GetParam(), options, std::move(requests));
@@ -68,7 +68,7 @@ class SparseEngineTest : public testing::TestWithParam<double> {
     return Run(Options(64), {SparseRequest(1, shift)}).sinks[0].continuations[0].token_ids();
   }
 };
-INSTANTIATE_TEST_SUITE_P(Tail, SparseEngineTest, testing::Values(0.0, 1.0));
+INSTANTIATE_TEST_SUITE_P(Tail, SparseEngineTest, testing::Values(0.0f, 1.0f));
 
 TEST_P(SparseEngineTest, SelectingMatters) {
   Request dense = SparseRequest(1, 0);

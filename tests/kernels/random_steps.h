@@ -45,7 +45,7 @@ class RandomSteps {
         attention.basis.query = Random(basis);
         attention.basis.offset = Random(int64_t{shape.kv_heads} * shape.label_width);
         attention.budget_weights = weights_.data();
-        attention.tail = 1;
+        attention.tail_weights = weights_.data();
       }
       qkv_columns_ =
           std::max<int64_t>(qkv_columns_, int64_t{kHeads + 2 * shape.kv_heads} * shape.head_dim);

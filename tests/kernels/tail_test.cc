@@ -42,7 +42,8 @@ Matrix64 Solve(Matrix64 a, Matrix64 b) {
 class TailSequence : public Sequence {
  public:
   TailSequence(const Shape& shape, uint32_t seed, float tail = 1) : Sequence(shape, seed) {
-    attention.tail = tail;
+    weights.assign(static_cast<size_t>(shape.kv_heads), tail);
+    attention.tail_weights = weights.data();
     summary.slot = 1;
     std::mt19937 random(seed + 1);
     const auto slopes = RandomFloats(int64_t{shape.width} * shape.head_dim, random, 0.2f);
@@ -66,6 +67,8 @@ class TailSequence : public Sequence {
     summary.tokens = 0;
     return Attend(position, {selection});
   }
+
+  std::vector<float> weights;  ///< LayerAttention::tail_weights
 
   struct Summary {
     std::vector<double> code, value, key;  // means
@@ -139,7 +142,7 @@ class TailSequence : public Sequence {
     std::vector<double> code(of.code.size());
     for (int j = 0; j <= position; ++j) {
       if (std::ranges::binary_search(chosen, j)) continue;
-      const double weight = attention.tail * std::exp(by_labels[static_cast<size_t>(j)] +
+      const double weight = weights[static_cast<size_t>(g)] * std::exp(by_labels[static_cast<size_t>(j)] +
                                                       of_mean_key - of_mean_label);
       tail += weight;
       for (size_t i = 0; i < code.size(); ++i) {
@@ -192,7 +195,7 @@ TEST(TailTest, IsWhatSummaryAndLabelsSayInDoublePrecision) {
 TEST(TailTest, MovesTheOutputByMoreThanTestsTolerate) {
   TailSequence sequence({}, 70);
   const auto with = sequence.AttendAnew(699, kSparse);
-  sequence.attention.tail = 0;
+  sequence.attention.tail_weights = nullptr;
   const auto without = sequence.AttendAnew(699, kSparse);
   float most = 0;
   for (size_t i = 0; i < with.size(); ++i) most = std::max(most, std::abs(with[i] - without[i]));
@@ -254,9 +257,9 @@ TEST(TailTest, NothingIsEstimatedOfWhatIsChosen) {
 
 TEST(TailTest, WithoutASummaryWhatIsNotChosenIsLeftOut) {
   TailSequence sequence({}, 74);
-  sequence.attention.tail = 0;
+  sequence.attention.tail_weights = nullptr;
   const auto published = sequence.AttendAnew(699, kSparse);
-  sequence.attention.tail = 1;
+  sequence.attention.tail_weights = sequence.weights.data();
   EXPECT_NE(sequence.AttendAnew(699, kSparse), published);
   sequence.summary.slot = -1;
   EXPECT_EQ(sequence.AttendAnew(699, kSparse), published);

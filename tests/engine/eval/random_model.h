@@ -30,7 +30,7 @@ class RandomModel {
 
   /// A model whose KV pool holds `tokens`. The same weights every time. With a tail it estimates
   /// what up to kSequences sequences do not choose.
-  explicit RandomModel(int tokens, double tail = 0) {
+  explicit RandomModel(int tokens, float tail = 0) {
     TinyModel tiny("llama");
     tiny.shapes["token_embd.weight"] = {kVocab, 32};
     std::mt19937 random(7);
@@ -56,7 +56,8 @@ class RandomModel {
       ADD_FAILURE() << config.status();
       return;
     }
-    const LabelFile labels = RandomLabels(*config, random);
+    LabelFile labels = RandomLabels(*config, random);
+    if (tail > 0) labels.tail_weights.assign(labels.budget_weights.size(), tail);
     backend_ = CreateCpuBackend({.threads = 2});
     auto pools = KvPools::Allocate(
         *backend_, KvLayout(*config, {.blocks = (tokens + kBlockTokens - 1) / kBlockTokens,
@@ -70,7 +71,7 @@ class RandomModel {
     pools_ = *std::move(pools);
     auto transformer = Transformer::Load(*gguf_, *config, *backend_, *pools_,
                                          {.max_step_tokens = kStepTokens,
-                                          .selection = {.sinks = 1, .window = 2, .tail = tail},
+                                          .selection = {.sinks = 1, .window = 2},
                                           .labels = &labels});
     if (!transformer.ok()) {
       ADD_FAILURE() << transformer.status();
