@@ -98,10 +98,10 @@ constexpr int32_t BudgetTokens(const Selection& selection, const LayerAttention&
   return std::min(context, std::max(static_cast<int32_t>(wanted), layer.sinks + layer.window));
 }
 
-/// How much what KV head `kv_head` of a row does not choose of the `context` counts: 0 where the row
-/// does not choose by labels, where there is no summary yet, where scores have a soft cap, which
-/// labels do not foresee, and where the uniform budget is below kEvenBudget: heads that look single
-/// tokens up then lose more by a tail that is not exact than they gain (docs/accuracy.md).
+/// How much what KV head `kv_head` of a row does not choose of the `context` counts: 0 where the
+/// row does not choose by labels, where there is no summary yet, where scores have a soft cap,
+/// which labels do not foresee, and where the uniform budget is below kEvenBudget: heads that look
+/// single tokens up then lose more by a tail that is not exact than they gain (docs/accuracy.md).
 constexpr float TailWeight(const Selection& selection, const LayerAttention& layer, int kv_head,
                            int32_t context) {
   if (layer.tail_weights == nullptr || selection.kind != SelectionKind::kLabels ||

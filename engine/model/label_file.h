@@ -40,8 +40,8 @@ struct LabelFile {
   /// [layers, kv_heads] share of the budget of each KV head that has labels, mean 1; all 1 when not
   /// measured.
   std::vector<float> budget_weights;
-  /// [layers, kv_heads], from 0 to 1: how much what a KV head does not choose counts, by an estimate
-  /// (kernels/selection.h, TailWeight); empty: it is left out, as of files of version 1.
+  /// [layers, kv_heads], from 0 to 1: how much what a KV head does not choose counts, by an
+  /// estimate (kernels/selection.h, TailWeight); empty: it is left out, as of files of version 1.
   std::vector<float> tail_weights;
   /// The n of the sparsity 1/n that the weights were spread for; 0 when not measured.
   double budget_sparsity = 0;

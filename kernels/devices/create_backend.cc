@@ -9,7 +9,12 @@
 namespace winnow {
 
 absl::StatusOr<std::unique_ptr<Backend>> CreateBackend(const BackendOptions& options) {
-  if (options.device == "cpu") return CreateCpuBackend({.threads = options.threads});
+  if (options.device == "cpu") {
+    return CreateCpuBackend({.threads = options.threads, .f32_matmul = options.exact_products});
+  }
+  if (options.device == "cuda" && options.exact_products) {
+    return absl::InvalidArgumentError("--exact-products needs --device cpu");
+  }
 #ifdef WINNOW_CUDA
   if (options.device == "cuda") return CreateCudaBackend();
 #else

@@ -54,6 +54,10 @@ void Declare(FlagSet& set, EvalFlags& flags) {
                 "says, or leave it out.");
   set.AddChoice("device", &flags.device, {"cpu", "cuda"}, "Where to compute.");
   set.Add("threads", &flags.threads, "N", "Threads that compute; 0 is one per core.", {0, 1024});
+  set.Add(
+      "exact-products", &flags.exact_products, "",
+      "Multiply weights with activations in fp32, several times slower: then policies differ by "
+      "what they read, and not also by what rounding makes of it. The CPU alone can.");
   set.Add("json", &flags.json, "", "Print one JSON object.");
 }
 
@@ -108,7 +112,7 @@ absl::StatusOr<EvalModel> LoadModel(const EvalFlags& flags, ModelFile file, int 
         absl::StrCat("a context of ", tokens, " tokens is beyond the ",
                      model.file.config().max_context, " that the model was trained for"));
   }
-  LoadOptions options = {.backend = {flags.device, flags.threads},
+  LoadOptions options = {.backend = {flags.device, flags.threads, flags.exact_products},
                          .max_step_tokens = kEvalStepRows,
                          .max_sequences = 1,
                          .selection = flags.selection,

@@ -33,6 +33,7 @@ struct EvalFlags {
   SelectionOptions selection;
   std::string device = "cpu";
   int threads = 0;
+  bool exact_products = false;
   bool json = false;
 };
 

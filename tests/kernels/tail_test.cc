@@ -142,8 +142,9 @@ class TailSequence : public Sequence {
     std::vector<double> code(of.code.size());
     for (int j = 0; j <= position; ++j) {
       if (std::ranges::binary_search(chosen, j)) continue;
-      const double weight = weights[static_cast<size_t>(g)] * std::exp(by_labels[static_cast<size_t>(j)] +
-                                                      of_mean_key - of_mean_label);
+      const double weight =
+          weights[static_cast<size_t>(g)] *
+          std::exp(by_labels[static_cast<size_t>(j)] + of_mean_key - of_mean_label);
       tail += weight;
       for (size_t i = 0; i < code.size(); ++i) {
         code[i] += weight * Code(j, g, static_cast<int>(i));
