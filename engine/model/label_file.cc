@@ -21,7 +21,8 @@ namespace {
 using Json = nlohmann::ordered_json;
 
 constexpr const char* kFormat = "winnow-labels";
-constexpr int kVersion = 1;
+constexpr int kVersionWithoutTail = 1;
+constexpr int kVersion = 2;
 // Larger than the file of any model: one of 126 layers, 8 KV heads of 128 and labels of 64 numbers
 // takes 45 MB. Bounds the memory that a hostile file can claim.
 constexpr uint64_t kMaxFileBytes = uint64_t{64} << 20;
@@ -104,11 +105,12 @@ absl::Status EncodeLayer(const LabelFile& file, const LabelFile::Layer& layer, J
   return EncodeRanges(layer.high, file.width, &(*json)["high"]);
 }
 
-Json EncodeWeights(const LabelFile& file) {
+// [layers][kv_heads]
+Json EncodeWeights(const std::vector<float>& weights, int kv_heads) {
   Json layers = Json::array();
-  for (size_t i = 0; i < file.budget_weights.size(); ++i) {
-    if (i % file.kv_heads == 0) layers.push_back(Json::array());
-    layers.back().push_back(std::round(file.budget_weights[i] * kWeightDecimals) / kWeightDecimals);
+  for (size_t i = 0; i < weights.size(); ++i) {
+    if (i % kv_heads == 0) layers.push_back(Json::array());
+    layers.back().push_back(std::round(weights[i] * kWeightDecimals) / kWeightDecimals);
   }
   return layers;
 }
@@ -363,8 +365,8 @@ absl::StatusOr<LabelFile> Parse(const std::string& text, const Checkpoint& model
     members.Fail(absl::StrCat("format is not \"", kFormat, "\""));
   }
   const int version = members.Int("version", 1, 1 << 30);
-  if (members.status().ok() && version != kVersion) {
-    members.Fail(absl::StrCat("its version is ", version, ", not ", kVersion));
+  if (members.status().ok() && version > kVersion) {
+    members.Fail(absl::StrCat("its version is ", version, "; the highest known is ", kVersion));
   }
   LabelFile file;
   file.architecture = members.String("architecture");
@@ -391,6 +393,9 @@ absl::StatusOr<LabelFile> Parse(const std::string& text, const Checkpoint& model
   file.budget_sparsity = members.Number("budget_sparsity", 0, kMaxContext);
   file.budget_weights =
       members.Table("budget_weights", layers, file.kv_heads, 1 / kWeightDecimals, kMaxBudgetWeight);
+  if (version > kVersionWithoutTail) {
+    file.tail_weights = members.Table("tail_weights", layers, file.kv_heads, 0, 1);
+  }
   const Json& entries = members.Array("layers", layers);
   if (!members.status().ok()) return members.status();
   for (size_t i = 0; i < entries.size(); ++i) {
@@ -432,7 +437,7 @@ absl::Status LabelFile::Write(const std::string& path) const {
     encoded.push_back(std::move(json));
   }
   const Json head = {{"format", kFormat},
-                     {"version", kVersion},
+                     {"version", tail_weights.empty() ? kVersionWithoutTail : kVersion},
                      {"architecture", architecture},
                      {"model_name", model_name},
                      {"model_fingerprint", model_fingerprint},
@@ -449,7 +454,11 @@ absl::Status LabelFile::Write(const std::string& path) const {
   for (const auto& [name, value] : head.items()) {
     text += absl::StrCat("  \"", name, "\": ", Dump(value), ",\n");
   }
-  text += absl::StrCat("  \"budget_weights\": ", DumpLines(EncodeWeights(*this)), ",\n");
+  const auto add_weights = [&](const char* name, const std::vector<float>& weights) {
+    text += absl::StrCat("  \"", name, "\": ", DumpLines(EncodeWeights(weights, kv_heads)), ",\n");
+  };
+  add_weights("budget_weights", budget_weights);
+  if (!tail_weights.empty()) add_weights("tail_weights", tail_weights);
   text += absl::StrCat("  \"layers\": ", DumpLines(encoded), "\n}\n");
   std::ofstream stream(path, std::ios::binary | std::ios::trunc);
   stream.write(text.data(), static_cast<std::streamsize>(text.size()));

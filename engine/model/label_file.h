@@ -10,9 +10,9 @@
 
 namespace winnow {
 
-/// What calibration found for one model: how keys become labels (the label basis) and how the
-/// budget is spread over the heads. Written and read as JSON; docs/label-file.md describes the
-/// format.
+/// What calibration found for one model: how keys become labels (the label basis), how the budget
+/// is spread over the heads, and how much what they do not choose counts. Written and read as JSON;
+/// docs/label-file.md describes the format.
 struct LabelFile {
   /// One layer's basis in natural units:
   ///   label z = B k (width numbers), approximate score = scale (A q) . z, with the layer's scale.
@@ -41,7 +41,7 @@ struct LabelFile {
   /// measured.
   std::vector<float> budget_weights;
   /// [layers, kv_heads], from 0 to 1: how much what a KV head does not choose counts, by an
-  /// estimate (kernels/selection.h, TailWeight); empty: it is left out, as of files of version 1.
+  /// estimate (kernels/selection.h, TailWeight); empty: it is left out, as by files of version 1.
   std::vector<float> tail_weights;
   /// The n of the sparsity 1/n that the weights were spread for; 0 when not measured.
   double budget_sparsity = 0;
@@ -50,8 +50,9 @@ struct LabelFile {
   /// in what the file and the model differ; NOT_FOUND when there is no such file.
   static absl::StatusOr<LabelFile> Read(const std::string& path, const Checkpoint& model);
 
-  /// Writes the file. Matrices and ranges are kept in fp16, budget weights to four decimals.
-  /// INVALID_ARGUMENT when a number is not finite in fp16.
+  /// Writes the file, of version 2 if it has tail weights, else of version 1. Matrices and ranges
+  /// are kept in fp16, weights to four decimals. INVALID_ARGUMENT when a number is not finite in
+  /// fp16.
   absl::Status Write(const std::string& path) const;
 };
 

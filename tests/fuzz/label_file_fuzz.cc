@@ -41,6 +41,10 @@ void CheckLabels(const LabelFile& labels, const Model& model) {
   WINNOW_CHECK(labels.width <= kMaxLabelWidth && labels.width <= model.config.head_dim);
   WINNOW_CHECK(labels.layers.size() == static_cast<size_t>(model.config.layers));
   CheckFinite(labels.budget_weights, labels.layers.size() * heads);
+  if (!labels.tail_weights.empty()) {
+    CheckFinite(labels.tail_weights, labels.layers.size() * heads);
+    for (const float weight : labels.tail_weights) WINNOW_CHECK(weight >= 0 && weight <= 1);
+  }
   for (const LabelFile::Layer& layer : labels.layers) {
     CheckFinite(layer.query, heads * model.config.head_dim * width);
     CheckFinite(layer.key, heads * model.config.head_dim * width);
@@ -58,6 +62,7 @@ void CheckRoundTrip(const LabelFile& labels, const Model& model) {
   // Ranges are rounded when they are written, and may meet.
   if (!again.ok()) return;
   WINNOW_CHECK(again->basis == labels.basis && again->width == labels.width);
+  WINNOW_CHECK(again->tail_weights.size() == labels.tail_weights.size());
   for (size_t l = 0; l < labels.layers.size(); ++l) {
     WINNOW_CHECK(again->layers[l].key == labels.layers[l].key);
     WINNOW_CHECK(again->layers[l].query == labels.layers[l].query);

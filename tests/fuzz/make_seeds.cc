@@ -158,6 +158,8 @@ void WriteLabelFiles(SeedFolder folder) {
   folder.Add(Written(labels));
   labels.basis = "projection";
   folder.Add(Written(labels));
+  labels.tail_weights.assign(config.layers * config.kv_heads, 0.5f);
+  folder.Add(Written(labels));
 
   nlohmann::json channels;
   for (int l = 0; l < config.layers; ++l) {

@@ -54,6 +54,12 @@ LabelFile ProjectionFile(const RandomTinyModel& model) {
   return file;
 }
 
+LabelFile FileWithTail(const RandomTinyModel& model) {
+  LabelFile file = ProjectionFile(model);
+  file.tail_weights = {0, 0.875f};
+  return file;
+}
+
 /// A model whose first layer has a sliding window, and its file.
 RandomTinyModel WindowedModel() {
   TinyModel tiny("llama");
@@ -108,6 +114,7 @@ void ExpectEqual(const LabelFile& read, const LabelFile& written) {
   EXPECT_EQ(read.calibrated_context, written.calibrated_context);
   EXPECT_EQ(read.budget_sparsity, written.budget_sparsity);
   EXPECT_EQ(read.budget_weights, written.budget_weights);
+  EXPECT_EQ(read.tail_weights, written.tail_weights);
   ASSERT_EQ(read.layers.size(), written.layers.size());
   for (size_t l = 0; l < read.layers.size(); ++l) {
     EXPECT_EQ(read.layers[l].query, written.layers[l].query);
@@ -123,6 +130,28 @@ TEST(LabelFileTest, AProjectionIsReadAsItWasWritten) {
   const auto read = ReadText(Written(file), model);
   ASSERT_TRUE(read.ok()) << read.status();
   ExpectEqual(*read, file);
+}
+
+TEST(LabelFileTest, TailWeightsMakeVersion2) {
+  const RandomTinyModel model(7);
+  const LabelFile file = FileWithTail(model);
+  const std::string text = Written(file);
+  EXPECT_EQ(Json::parse(text)["version"], 2);
+  EXPECT_EQ(Json::parse(text)["tail_weights"], Json::parse("[[0.0],[0.875]]"));
+  const auto read = ReadText(text, model);
+  ASSERT_TRUE(read.ok()) << read.status();
+  ExpectEqual(*read, file);
+}
+
+TEST(LabelFileTest, FilesOfVersion1HaveNoTailWeights) {
+  const RandomTinyModel model(7);
+  Json json = Json::parse(Written(ProjectionFile(model)));
+  EXPECT_EQ(json["version"], 1);
+  EXPECT_FALSE(json.contains("tail_weights"));
+  json["tail_weights"] = {{1.0}, {1.0}};  // a member that version 1 does not have
+  const auto read = ReadText(json.dump(), model);
+  ASSERT_TRUE(read.ok()) << read.status();
+  ExpectEqual(*read, ProjectionFile(model));
 }
 
 TEST(LabelFileTest, ChannelsAreReadAsTheOneHotMatricesThatWereWritten) {
@@ -238,7 +267,7 @@ class LabelFileRefusalTest : public testing::TestWithParam<Refusal> {};
 
 TEST_P(LabelFileRefusalTest, IsOneSentenceWithTheReason) {
   const RandomTinyModel model(7);
-  Json json = Json::parse(Written(ProjectionFile(model)));
+  Json json = Json::parse(Written(FileWithTail(model)));
   GetParam().change(json);
   const auto read = ReadText(json.dump(), model);
   ASSERT_FALSE(read.ok());
@@ -257,7 +286,8 @@ INSTANTIATE_TEST_SUITE_P(
                 },
                 "not a JSON object"},
         Refusal{"OtherFormat", [](Json& j) { j["format"] = "gguf"; }, "format"},
-        Refusal{"OtherVersion", [](Json& j) { j["version"] = 2; }, "version is 2"},
+        Refusal{"OtherVersion", [](Json& j) { j["version"] = 3; },
+                "version is 3; the highest known is 2"},
         Refusal{"MissingMember", [](Json& j) { j.erase("width"); }, "width is missing"},
         Refusal{"Architecture", [](Json& j) { j["architecture"] = "qwen2"; },
                 "architecture is qwen2; this model's is llama"},
@@ -301,6 +331,20 @@ INSTANTIATE_TEST_SUITE_P(
                 "budget_weights"},
         Refusal{"WeightsOfAnotherShape", [](Json& j) { j["budget_weights"][0].push_back(1); },
                 "budget_weights"},
+        Refusal{"NoTailWeights", [](Json& j) { j.erase("tail_weights"); },
+                "tail_weights is missing"},
+        Refusal{"NegativeTailWeight", [](Json& j) { j["tail_weights"][0][0] = -0.001; },
+                "tail_weights is not an array of 2 arrays of 1 numbers from 0 to 1"},
+        Refusal{"TailWeightAbove1", [](Json& j) { j["tail_weights"][1][0] = 1.001; },
+                "tail_weights"},
+        Refusal{"TailWeightOfNoNumber", [](Json& j) { j["tail_weights"][1][0] = nullptr; },
+                "tail_weights"},
+        Refusal{"TailWeightAsText", [](Json& j) { j["tail_weights"][1][0] = "1"; }, "tail_weights"},
+        Refusal{"TailWeightsOfTooFewLayers", [](Json& j) { j["tail_weights"].erase(1); },
+                "tail_weights"},
+        Refusal{"TailWeightsOfAnotherShape", [](Json& j) { j["tail_weights"][0].push_back(1); },
+                "tail_weights"},
+        Refusal{"TailWeightsOfNoArray", [](Json& j) { j["tail_weights"] = 1; }, "tail_weights"},
         Refusal{"NoContext", [](Json& j) { j["calibrated_context"] = 0; }, "calibrated_context"}),
     [](const auto& info) { return info.param.name; });
 
