@@ -31,14 +31,22 @@ struct PolicyAnswers {
   AttentionPolicy policy = {};
   KvTraffic traffic = {};                 ///< of all rows through the decode path
   std::vector<std::string> answers = {};  ///< [prompts]
+  /// [prompts] log of the probability of the expected answer; empty where none are.
+  std::vector<double> log_likelihoods = {};
 };
 
-/// Answers every prompt, which has at least one token, through every policy, greedily, up to a
-/// token that ends a generation or until `is_whole` holds of the answer's bytes; null: it never
-/// does. A prompt's dense part is computed once for all policies. An error means that the device
-/// failed.
+/// What is asked. Prompts and expected answers have at least one token each.
+struct Questions {
+  std::vector<std::vector<int32_t>> prompts = {};
+  std::vector<std::vector<int32_t>> expected = {};  ///< [prompts], or empty: no answers are scored
+};
+
+/// Answers every prompt through every policy, greedily, up to a token that ends a generation or
+/// until `is_whole` holds of the answer's bytes; null: it never does. Expected answers are scored
+/// through the same policies. A prompt's dense part is computed once for all of them. An error
+/// means that the device failed.
 absl::StatusOr<std::vector<PolicyAnswers>> AnswerPrompts(
-    ForwardPass& model, const Tokenizer& tokenizer, std::span<const std::vector<int32_t>> prompts,
+    ForwardPass& model, const Tokenizer& tokenizer, const Questions& questions,
     std::span<const AttentionPolicy> policies, const AnswerOptions& options,
     const std::function<bool(std::string_view answer)>& is_whole,
     const RowsObserver& observer = {});
@@ -47,11 +55,10 @@ absl::StatusOr<std::vector<PolicyAnswers>> AnswerPrompts(
 /// tokens is at least 1.
 void DropMiddle(int tokens, std::vector<int32_t>* prompt);
 
-/// Tokens of the longest prompt.
-int LongestPrompt(std::span<const std::vector<int32_t>> prompts);
+/// Tokens that the longest prompt needs with its answer.
+int LongestQuestion(const Questions& questions, const AnswerOptions& options);
 
 /// Rows that AnswerPrompts tells its observer of, for a progress bar.
-int64_t AnswerRows(std::span<const std::vector<int32_t>> prompts, const AnswerOptions& options,
-                   int policies);
+int64_t AnswerRows(const Questions& questions, const AnswerOptions& options, int policies);
 
 }  // namespace winnow

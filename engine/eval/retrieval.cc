@@ -31,7 +31,7 @@ absl::StatusOr<std::vector<RetrievalResult>> EvalRetrieval(
     std::span<const AttentionPolicy> policies, const AnswerOptions& options,
     const RowsObserver& observer) {
   absl::StatusOr<std::vector<PolicyAnswers>> answered =
-      AnswerPrompts(model, tokenizer, cases.prompts, policies, options, HoldsWholeNumber, observer);
+      AnswerPrompts(model, tokenizer, cases, policies, options, HoldsWholeNumber, observer);
   if (!answered.ok()) return answered.status();
   std::vector<RetrievalResult> results;
   for (PolicyAnswers& answers : *answered) {

@@ -12,9 +12,8 @@
 namespace winnow {
 
 /// Questions about a number that stands somewhere in the prompt.
-struct RetrievalCases {
-  std::vector<std::vector<int32_t>> prompts;  ///< tokens, at least one of each
-  std::vector<int64_t> expected_numbers;      ///< [prompts]
+struct RetrievalCases : Questions {
+  std::vector<int64_t> expected_numbers = {};  ///< [prompts]
 };
 
 /// What a policy answered, and how often that was right.

@@ -31,7 +31,7 @@ struct GenerateFlags {
 constexpr const char* kDefaultTemplate = "{context}\n\nQuestion: {input}\nAnswer:";
 
 struct GenerateCases {
-  std::vector<std::vector<int32_t>> prompts;       ///< tokens
+  Questions questions;
   std::vector<std::vector<std::string>> expected;  ///< [prompts]
 };
 
@@ -93,12 +93,12 @@ absl::StatusOr<GenerateCases> ReadCases(const GenerateFlags& flags, int context,
       return absl::InvalidArgumentError(absl::StrCat("--cases: line ", number, " has no prompt"));
     }
     DropMiddle(context, &*tokens);
-    cases.prompts.push_back(*std::move(tokens));
+    cases.questions.prompts.push_back(*std::move(tokens));
     cases.expected.push_back(*std::move(expected));
-    return static_cast<int>(cases.prompts.size()) != flags.limit;
+    return static_cast<int>(cases.questions.prompts.size()) != flags.limit;
   };
   if (absl::Status status = ReadJsonLines(*text, "--cases", take); !status.ok()) return status;
-  if (cases.prompts.empty()) return absl::InvalidArgumentError("--cases has no cases");
+  if (cases.questions.prompts.empty()) return absl::InvalidArgumentError("--cases has no cases");
   return cases;
 }
 
@@ -168,15 +168,15 @@ absl::Status EvaluateGenerate(const GenerateFlags& flags) {
   const absl::StatusOr<GenerateCases> cases = ReadCases(flags, context - options.max_tokens, *file);
   if (!cases.ok()) return cases.status();
   const absl::StatusOr<EvalModel> model =
-      LoadModel(flags.common, *std::move(file), LongestPrompt(cases->prompts) + options.max_tokens);
+      LoadModel(flags.common, *std::move(file), LongestQuestion(cases->questions, options));
   if (!model.ok()) return model.status();
   options.block_tokens = model->loaded.pools->block_tokens();
 
   absl::StatusOr<std::vector<PolicyAnswers>> answered;
   {
     ProgressBar bar("answering");
-    const int64_t rows = AnswerRows(cases->prompts, options, static_cast<int>(policies->size()));
-    answered = AnswerPrompts(model->transformer(), *model->file.text.tokenizer, cases->prompts,
+    const int64_t rows = AnswerRows(cases->questions, options, static_cast<int>(policies->size()));
+    answered = AnswerPrompts(model->transformer(), *model->file.text.tokenizer, cases->questions,
                              *policies, options, /*is_whole=*/nullptr, Advance(bar, rows));
   }
   if (!answered.ok()) return answered.status();

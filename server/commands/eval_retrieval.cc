@@ -7,6 +7,7 @@
 
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
+#include "engine/eval/prediction.h"
 #include "engine/eval/retrieval.h"
 #include "server/commands/eval_commands.h"
 #include "server/commands/eval_support.h"
@@ -24,15 +25,23 @@ struct RetrievalFlags {
   AnswerOptions options = {.step_rows = kEvalStepRows};
 };
 
-/// What the model gets of a case. `line` is the one asked for, or empty.
-absl::StatusOr<std::vector<int32_t>> EncodeCase(const std::string& prompt, const std::string& line,
-                                                int64_t number, const RetrievalFlags& flags,
-                                                const ModelFile& file) {
-  if (flags.ask != "completion" || line.empty()) {
-    return EncodePrompt(prompt, flags.ask == "chat", file);
-  }
-  const std::string start = line.substr(0, line.find(absl::StrCat(number)));
-  return EncodePrompt(absl::StrCat(prompt, "\n\n", start), /*as_chat=*/false, file);
+/// What the model gets of a case, whose answer begins with the number right away or not.
+struct EncodedCase {
+  std::vector<int32_t> prompt;
+  bool number_follows = false;
+};
+
+/// `line` is the one asked for, or empty.
+absl::StatusOr<EncodedCase> EncodeCase(const std::string& prompt, const std::string& line,
+                                       int64_t number, const RetrievalFlags& flags,
+                                       const ModelFile& file) {
+  const bool completes = flags.ask == "completion" && !line.empty();
+  const std::string start =
+      completes ? absl::StrCat("\n\n", line.substr(0, line.find(absl::StrCat(number)))) : "";
+  absl::StatusOr<std::vector<int32_t>> tokens =
+      EncodePrompt(absl::StrCat(prompt, start), flags.ask == "chat", file);
+  if (!tokens.ok()) return tokens.status();
+  return EncodedCase{*std::move(tokens), completes};
 }
 
 /// The first --limit cases of the file. INVALID_ARGUMENT names the line at fault.
@@ -40,6 +49,7 @@ absl::StatusOr<RetrievalCases> ReadCases(const RetrievalFlags& flags, const Mode
   const absl::StatusOr<std::string> text = ReadText(flags.cases, "--cases");
   if (!text.ok()) return text.status();
   RetrievalCases cases;
+  bool all_follow = true;
   const auto take = [&](size_t number, const nlohmann::json& json) -> absl::StatusOr<bool> {
     const auto prompt = json.find("prompt");
     const auto expected = json.find("expected_number");
@@ -49,21 +59,33 @@ absl::StatusOr<RetrievalCases> ReadCases(const RetrievalFlags& flags, const Mode
           "--cases: line ", number, " has not a string prompt and an integer expected_number"));
     }
     const auto line = json.find("correct_line");
-    absl::StatusOr<std::vector<int32_t>> tokens =
+    absl::StatusOr<EncodedCase> encoded =
         EncodeCase(prompt->get<std::string>(),
                    line != json.end() && line->is_string() ? line->get<std::string>() : "",
                    expected->get<int64_t>(), flags, file);
-    if (!tokens.ok()) return tokens.status();
-    if (tokens->empty()) {
+    if (!encoded.ok()) return encoded.status();
+    if (encoded->prompt.empty()) {
       return absl::InvalidArgumentError(absl::StrCat("--cases: line ", number, " has no prompt"));
     }
-    cases.prompts.push_back(*std::move(tokens));
+    cases.prompts.push_back(std::move(encoded->prompt));
     cases.expected_numbers.push_back(expected->get<int64_t>());
+    all_follow = all_follow && encoded->number_follows;
     return static_cast<int>(cases.prompts.size()) != flags.limit;
   };
   if (absl::Status status = ReadJsonLines(*text, "--cases", take); !status.ok()) return status;
   if (cases.prompts.empty()) return absl::InvalidArgumentError("--cases has no cases");
+  if (!all_follow) return cases;  // how likely the number is at once says little
+  for (const int64_t number : cases.expected_numbers) {
+    cases.expected.push_back(file.text.tokenizer->Encode(
+        absl::StrCat(number), /*parse_special=*/false, /*add_bos=*/false));
+  }
   return cases;
+}
+
+SampleMean MeanOf(const std::vector<double>& values) {
+  SampleMean mean;
+  for (const double value : values) mean.Add(value);
+  return mean;
 }
 
 void PrintRetrievalJson(const std::vector<RetrievalResult>& results, const EvalModel& model,
@@ -75,6 +97,11 @@ void PrintRetrievalJson(const std::vector<RetrievalResult>& results, const EvalM
                                    {"total", result.answers.size()}};
     AddPolicy(result.policy, model, &json);
     AddTraffic(result.traffic, &json);
+    if (!result.log_likelihoods.empty()) {
+      const SampleMean mean = MeanOf(result.log_likelihoods);
+      json["log_likelihood"] = mean.mean();
+      json["log_likelihood_error"] = mean.standard_error();
+    }
     if (answers) json["answers"] = result.answers;
     list.push_back(std::move(json));
   }
@@ -92,12 +119,20 @@ void PrintRetrievalTable(const std::vector<RetrievalResult>& results, const Retr
       }
     }
   }
-  std::printf("%-24s %8s %6s %8s %8s\n", "policy", "correct", "total", "budget", "KV read");
+  const bool scored = !results[0].log_likelihoods.empty();
+  std::printf("%-24s %8s %6s%s %8s %8s\n", "policy", "correct", "total",
+              scored ? "   log-likelihood" : "", "budget", "KV read");
   for (const RetrievalResult& result : results) {
-    std::printf("%-24s %8d %6zu %6.2f %% %6.2f %%\n", Title(result.policy).c_str(), result.correct,
-                result.answers.size(), 100 * BudgetFraction(result.traffic),
+    std::printf("%-24s %8d %6zu", Title(result.policy).c_str(), result.correct,
+                result.answers.size());
+    if (scored) {
+      const SampleMean mean = MeanOf(result.log_likelihoods);
+      std::printf(" %8.4f ± %5.4f", mean.mean(), mean.standard_error());
+    }
+    std::printf(" %6.2f %% %6.2f %%\n", 100 * BudgetFraction(result.traffic),
                 100 * ReadFraction(result.traffic));
   }
+  if (scored) std::printf("log-likelihood: of the number, mean ± one standard error\n");
 }
 
 absl::Status EvaluateRetrieval(const RetrievalFlags& flags) {
@@ -109,14 +144,14 @@ absl::Status EvaluateRetrieval(const RetrievalFlags& flags) {
   const absl::StatusOr<RetrievalCases> cases = ReadCases(flags, *file);
   if (!cases.ok()) return cases.status();
   const absl::StatusOr<EvalModel> model =
-      LoadModel(flags.common, *std::move(file), LongestPrompt(cases->prompts) + options.max_tokens);
+      LoadModel(flags.common, *std::move(file), LongestQuestion(*cases, options));
   if (!model.ok()) return model.status();
   options.block_tokens = model->loaded.pools->block_tokens();
 
   absl::StatusOr<std::vector<RetrievalResult>> results;
   {
     ProgressBar bar("answering");
-    const int64_t rows = AnswerRows(cases->prompts, options, static_cast<int>(policies->size()));
+    const int64_t rows = AnswerRows(*cases, options, static_cast<int>(policies->size()));
     results = EvalRetrieval(model->transformer(), *model->file.text.tokenizer, *cases, *policies,
                             options, Advance(bar, rows));
   }
@@ -135,7 +170,7 @@ int RunEvalRetrieval(std::span<const std::string> arguments) {
   RetrievalFlags flags;
   FlagSet set("winnow eval retrieval",
               "Counts how often the first number of a greedy answer is the one asked for, through "
-              "every policy.");
+              "every policy, and tells how likely that number is where it must come next.");
   Declare(set, flags.common);
   set.Add("cases", &flags.cases, "FILE",
           "One JSON object a line, with prompt, expected_number and perhaps correct_line, the line "

@@ -1,6 +1,7 @@
 #include "engine/eval/retrieval.h"
 
 #include <algorithm>
+#include <cmath>
 #include <vector>
 
 #include "gtest/gtest.h"
@@ -42,6 +43,34 @@ class DigitTokenizer : public Tokenizer {
 };
 
 constexpr int kPoolTokens = 128;
+
+/// The log-likelihood of `expected` behind the prompt, as AnswerTokenByToken computes.
+double ScoreTokenByToken(std::vector<int32_t> prompt, const std::vector<int32_t>& expected,
+                         const AttentionPolicy& policy, int sparse_from) {
+  RandomModel model(kPoolTokens);
+  SequenceRunner runner(model.transformer(), FirstBlocks(kPoolTokens, RandomModel::kBlockTokens),
+                        /*step_rows=*/1);
+  std::vector<int32_t> tokens = prompt;
+  tokens.insert(tokens.end(), expected.begin(), expected.end());
+  double sum = 0;
+  for (size_t position = 0; position + 1 < tokens.size(); ++position) {
+    const auto row = static_cast<int>(position);
+    const auto add = [&](int, std::span<const float> logits) {
+      if (position + 1 < prompt.size()) return;
+      double total = 0;
+      for (const float x : logits) total += std::exp(static_cast<double>(x));
+      sum += logits[static_cast<size_t>(tokens[position + 1])] - std::log(total);
+    };
+    const auto status =
+        runner.Compute({.tokens = std::span(tokens).first(position + 1),
+                        .begin = row,
+                        .selection = row < sparse_from ? Selection{} : SelectionOf(policy),
+                        .logits_from = row,
+                        .visit = add});
+    EXPECT_TRUE(status.ok()) << status;
+  }
+  return sum;
+}
 
 /// The greedy answer through one policy: one token a step, rows before `sparse_from` dense.
 std::string AnswerTokenByToken(std::vector<int32_t> tokens, const AttentionPolicy& policy,
@@ -98,6 +127,7 @@ TEST_P(RetrievalTest, AnswersAreThoseOfDecodingTokenByToken) {
     cases.prompts.emplace_back(begin - length, begin);
     const std::string dense = AnswerTokenByToken(cases.prompts.back(), policies[0], 0, 12);
     cases.expected_numbers.push_back(FirstNumber(UpToFirstNumber(dense)).value_or(-1));
+    cases.expected.emplace_back(begin, begin + length % 4 + 1);
   }
 
   RandomModel model(kPoolTokens);
@@ -115,10 +145,13 @@ TEST_P(RetrievalTest, AnswersAreThoseOfDecodingTokenByToken) {
           UpToFirstNumber(AnswerTokenByToken(prompt, policies[p], sparse_from, 12));
       EXPECT_EQ(result.answers[i], expected) << "policy " << p << ", case " << i;
       if (FirstNumber(expected) == cases.expected_numbers[i]) ++correct;
+      EXPECT_NEAR(result.log_likelihoods[i],
+                  ScoreTokenByToken(prompt, cases.expected[i], policies[p], sparse_from), 1e-4)
+          << "policy " << p << ", case " << i;
     }
     EXPECT_EQ(result.correct, correct) << "policy " << p;
   }
-  EXPECT_EQ(rows, AnswerRows(cases.prompts, options, static_cast<int>(policies.size())));
+  EXPECT_EQ(rows, AnswerRows(cases, options, static_cast<int>(policies.size())));
 }
 
 INSTANTIATE_TEST_SUITE_P(Tails, RetrievalTest, testing::Values(0, 1, 40, 1000));
