@@ -10,6 +10,7 @@
 #include "engine/calibration/budget_spread.h"
 #include "engine/calibration/label_basis.h"
 #include "engine/calibration/parallel.h"
+#include "engine/calibration/tail_weight.h"
 
 namespace winnow {
 namespace {
@@ -42,7 +43,18 @@ void Append(const std::vector<float>& from, std::vector<float>& to) {
   to.insert(to.end(), from.begin(), from.end());
 }
 
-// Spreads the total over the heads of `groups` and notes what it saves.
+// A curve of MeasureSelectionErrors for each tail weight of one head.
+using HeadErrors = std::vector<std::vector<double>>;
+
+// Each head's errors at BudgetFractions() where what is not chosen is left out.
+std::vector<std::vector<double>> WithoutTail(const std::vector<HeadErrors>& errors) {
+  std::vector<std::vector<double>> curves;
+  for (const HeadErrors& head : errors) curves.push_back(head.front());
+  return curves;
+}
+
+// Spreads the total over the heads of `groups` by their errors at BudgetFractions() and notes what
+// it saves.
 void SetBudgets(std::span<const int> groups, const std::vector<std::vector<double>>& errors,
                 double sparsity, CalibrationResult& result) {
   const std::vector<double>& fractions = BudgetFractions();
@@ -52,6 +64,25 @@ void SetBudgets(std::span<const int> groups, const std::vector<std::vector<doubl
     result.file.budget_weights[groups[i]] = static_cast<float>(shares[i] * sparsity);
     result.uniform_error += ErrorAt(errors[i], fractions, 1 / sparsity);
     result.spread_error += ErrorAt(errors[i], fractions, shares[i]);
+  }
+}
+
+// Chooses for each head of `groups`, with the budget that it has been given, how much what it does
+// not choose counts, and notes what that saves. Other heads choose everything: 0.
+void SetTailWeights(std::span<const int> groups, const std::vector<HeadErrors>& errors,
+                    CalibrationResult& result) {
+  LabelFile& file = result.file;
+  file.tail_weights.assign(file.budget_weights.size(), 0);
+  for (size_t i = 0; i < groups.size(); ++i) {
+    const double share = file.budget_weights[groups[i]] / file.budget_sparsity;
+    std::vector<double> at_share;
+    for (const std::vector<double>& curve : errors[i]) {
+      at_share.push_back(ErrorAt(curve, BudgetFractions(), share));
+    }
+    const BestTail best = ChooseTailWeight(at_share, TailWeightGrid());
+    file.tail_weights[groups[i]] = static_cast<float>(best.weight);
+    result.tail_error += best.error;
+    result.mean_tail_weight += best.weight / static_cast<double>(groups.size());
   }
 }
 
@@ -92,7 +123,10 @@ absl::StatusOr<CalibrationResult> MakeLabelFile(const CalibrationStatistics& sta
   const std::vector<int> groups = SelectingGroups(statistics);
   std::vector<LabelBasis> bases(groups.size());
   std::vector<LabelRanges> ranges(groups.size());
-  std::vector<std::vector<double>> errors(groups.size());
+  std::vector<HeadErrors> errors(groups.size());
+  const bool has_tail =
+      options.budgets_by_head && options.tail && statistics.attention.soft_cap == 0;
+  const std::vector<double> tail_weights = has_tail ? TailWeightGrid() : std::vector<double>{0};
   std::mutex mutex;
   int done = 0;  // guarded by mutex
   ParallelFor(static_cast<int>(groups.size()), options.threads, [&](int i) {
@@ -100,9 +134,9 @@ absl::StatusOr<CalibrationResult> MakeLabelFile(const CalibrationStatistics& sta
     bases[i] = MakeBasis(statistics, options, group);
     ranges[i] = QuantileRanges(bases[i], statistics.groups[group].keys);
     if (options.budgets_by_head) {
-      errors[i] =
-          MeasureSelectionErrors(statistics, group / statistics.kv_heads,
-                                 group % statistics.kv_heads, bases[i], ranges[i], options.forced);
+      errors[i] = MeasureSelectionErrors(statistics, group / statistics.kv_heads,
+                                         group % statistics.kv_heads, bases[i], ranges[i],
+                                         options.forced, tail_weights);
     }
     const std::lock_guard<std::mutex> lock(mutex);
     ++done;
@@ -131,7 +165,10 @@ absl::StatusOr<CalibrationResult> MakeLabelFile(const CalibrationStatistics& sta
     Append(ranges[i].high, layer.high);
   }
   file.budget_weights.assign(statistics.groups.size(), 1);
-  if (options.budgets_by_head) SetBudgets(groups, errors, options.sparsity, result);
+  if (options.budgets_by_head) {
+    SetBudgets(groups, WithoutTail(errors), options.sparsity, result);
+    if (has_tail) SetTailWeights(groups, errors, result);
+  }
   return result;
 }
 

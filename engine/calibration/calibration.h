@@ -21,6 +21,9 @@ struct CalibrationOptions {
   const ChannelRanking* imported = nullptr;  ///< ranks channels instead of `ranking`, if set
   int width = 16;                            ///< numbers of a label
   bool budgets_by_head = true;               ///< else every KV head has the same budget
+  /// Whether it is measured how much what is not chosen is to count; only with budgets by head, and
+  /// where the layers' scores have no soft cap, which labels do not foresee.
+  bool tail = true;
   double sparsity = 16;  ///< the n of the total context / n that is spread over the heads
   ForcedTokens forced;
   int threads = 0;  ///< 0: one per core
@@ -34,10 +37,12 @@ absl::Status CheckCalibrationOptions(const CalibrationOptions& options, int head
 struct CalibrationResult {
   LabelFile file;
   /// Sums over all KV heads of the errors that selection leaves at the sparsity
-  /// (MeasureSelectionErrors): with the same budget for each, and as spread by the file. Zero when
-  /// budgets were not measured.
+  /// (MeasureSelectionErrors): with the same budget for each, as spread by the file, and as spread
+  /// with what is not chosen counted by the file's tail weights. Zero when not measured.
   double uniform_error = 0;
   double spread_error = 0;
+  double tail_error = 0;
+  double mean_tail_weight = 0;  ///< over the KV heads that select; zero when not measured
 };
 
 /// Makes a label file from statistics; its text_hash is left empty. `progress` is called on one

@@ -10,6 +10,7 @@
 
 #include "absl/status/status.h"
 #include "engine/calibration/parallel.h"
+#include "engine/calibration/row_matrix.h"
 #include "engine/model/fingerprint.h"
 #include "engine/model/model_spec.h"
 #include "kernels/float16.h"
@@ -21,7 +22,6 @@ namespace {
 // Keys that each query is paired with for the mean of |q_c k_c|: over thousands of queries, enough.
 constexpr int kPairsPerQuery = 8;
 
-using RowMatrix = Eigen::Matrix<float, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>;
 using Rows = Eigen::Map<const RowMatrix, 0, Eigen::OuterStride<>>;
 
 // Sums over tokens for one KV head, in double, of products that are computed in float per window.

@@ -6,13 +6,12 @@
 #include <cmath>
 #include <numeric>
 
+#include "engine/calibration/row_matrix.h"
 #include "engine/calibration/symmetric_roots.h"
 #include "kernels/float16.h"
 
 namespace winnow {
 namespace {
-
-using RowMatrix = Eigen::Matrix<float, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>;
 
 constexpr double kLowQuantile = 0.002;
 constexpr double kHighQuantile = 0.998;

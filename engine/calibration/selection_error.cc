@@ -2,19 +2,25 @@
 
 #include <Eigen/Core>
 #include <algorithm>
+#include <cassert>
 #include <cmath>
+#include <cstdint>
 #include <limits>
-#include <numeric>
 #include <span>
+#include <utility>
 
+#include "engine/calibration/row_matrix.h"
+#include "engine/calibration/running_summary.h"
+#include "engine/calibration/selection_trial.h"
 #include "kernels/float16.h"
+#include "kernels/summary.h"
 
 namespace winnow {
 namespace {
 
-using RowMatrix = Eigen::Matrix<float, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>;
-
 constexpr float kTopCode = 15;  // of 4 bits
+// exp of it is a number, and so is the product with a mass.
+constexpr double kMaxLogMass = 600;
 
 // One head's rows of `halves` [kv_heads, tokens, d], widened.
 RowMatrix Widened(const std::vector<uint16_t>& halves, int head, int tokens, int d) {
@@ -24,76 +30,183 @@ RowMatrix Widened(const std::vector<uint16_t>& halves, int head, int tokens, int
   return rows;
 }
 
-// Replaces labels by what their 4-bit codes stand for.
+// How much of a label one step of its code is, [width].
+Eigen::RowVectorXf Steps(const LabelRanges& ranges) {
+  Eigen::RowVectorXf steps(static_cast<Eigen::Index>(ranges.low.size()));
+  for (Eigen::Index j = 0; j < steps.size(); ++j) {
+    steps[j] = (ranges.high[j] - ranges.low[j]) / kTopCode;
+  }
+  return steps;
+}
+
+// Replaces labels by their 4-bit codes.
 void Quantise(const LabelRanges& ranges, RowMatrix& labels) {
+  const Eigen::RowVectorXf steps = Steps(ranges);
   for (Eigen::Index j = 0; j < labels.cols(); ++j) {
-    const float low = ranges.low[j];
-    const float step = (ranges.high[j] - low) / kTopCode;
     labels.col(j) =
-        ((labels.col(j).array() - low) / step).round().max(0).min(kTopCode) * step + low;
+        ((labels.col(j).array() - ranges.low[j]) / steps[j]).round().max(0).min(kTopCode);
   }
 }
 
-// Turns the first `count` scores of a row into exp(score - max), and the rest into zeros; returns
-// their sum.
+// Turns the first `count` scores of a row into their softmax, and the rest into zeros; returns the
+// log of the sum of their exponentials.
 template <typename Row>
-float Exponentiate(Row row, int count) {
+float Softmax(Row row, int count) {
   auto past = row.head(count).array();
-  past = (past - past.maxCoeff()).exp();
+  const float max = past.maxCoeff();
+  past = (past - max).exp();
+  const float sum = past.sum();
+  past /= sum;
   row.tail(row.size() - count).setZero();
-  return past.sum();
+  return max + std::log(sum);
 }
 
-// Tries the selections of one query position.
-class Trial {
- public:
-  Trial(const RowMatrix& values, std::span<const int> budgets)
-      : values_(values), budgets_(budgets) {}
+// One KV head in one measured window: what its group's queries ask of which tokens.
+struct HeadWindow {
+  HeadWindow(const CalibrationStatistics& statistics, const CalibrationStatistics::Window& window,
+             int layer, int kv_head, const LabelBasis& basis, const LabelRanges& ranges);
 
-  // Writes the group's outputs, one after another, at each budget to the rows of `outputs`.
-  // `weights` [group, tokens] are the exponentials of the exact scores, `telling` [count] what to
-  // select by. REQUIRES: budgets ascend and do not exceed `count`.
-  template <typename Weights>
-  void Run(const Weights& weights, std::span<const float> telling, RowMatrix& outputs) {
-    Partition(telling);
-    const Eigen::Index group = weights.rows();
-    const Eigen::Index d = values_.cols();
-    RowMatrix sum = RowMatrix::Zero(group, d);
-    Eigen::VectorXf mass = Eigen::VectorXf::Zero(group);
-    int taken = 0;
-    for (size_t level = 0; level < budgets_.size(); ++level) {
-      for (; taken < budgets_[level]; ++taken) {
-        const int t = order_[taken];
-        for (Eigen::Index h = 0; h < group; ++h) sum.row(h) += weights(h, t) * values_.row(t);
-        mass += weights.col(t);
-      }
-      for (Eigen::Index h = 0; h < group; ++h) {
-        outputs.row(static_cast<Eigen::Index>(level)).segment(h * d, d) = sum.row(h) / mass[h];
-      }
-    }
-  }
-
- private:
-  // Orders tokens so that the first budgets_[i] are the best that many, for each i.
-  void Partition(std::span<const float> telling) {
-    order_.resize(telling.size());
-    std::iota(order_.begin(), order_.end(), 0);
-    auto end = order_.end();
-    for (auto budget = budgets_.rbegin(); budget != budgets_.rend(); ++budget) {
-      const auto middle = order_.begin() + *budget;
-      if (middle < end) {
-        std::nth_element(order_.begin(), middle, end, [&](int a, int b) {
-          return telling[a] != telling[b] ? telling[a] > telling[b] : a < b;
-        });
-      }
-      end = middle;
-    }
-  }
-
-  const RowMatrix& values_;
-  std::span<const int> budgets_;
-  std::vector<int> order_;
+  RowMatrix keys;         // [tokens, d]
+  RowMatrix values;       // [tokens, d]
+  RowMatrix codes;        // [tokens, width]
+  RowMatrix queries;      // [positions group, d] times the scale: with keys, scores
+  RowMatrix by_codes;     // [positions group, width] with codes, approximate scores but for a
+                          // number that all tokens share
+  RowMatrix exact;        // [positions group, tokens] softmax of the scores
+  RowMatrix approximate;  // [positions group, tokens] of the approximate ones
+  Eigen::VectorXf exact_log_sum;        // [positions group] of the scores' exponentials
+  Eigen::VectorXf approximate_log_sum;  // [positions group]
+  RowMatrix dense;                      // [positions group, d] attention to all
 };
+
+HeadWindow::HeadWindow(const CalibrationStatistics& statistics,
+                       const CalibrationStatistics::Window& window, int layer, int kv_head,
+                       const LabelBasis& basis, const LabelRanges& ranges) {
+  const CalibrationStatistics::Window::Layer& kept = window.layers[layer];
+  const int d = statistics.head_dim;
+  const int group = statistics.group_heads();
+  const auto positions = static_cast<int>(window.query_positions.size());
+  const Eigen::Map<const RowMatrix> a(basis.query.data(), d, basis.width);
+  const Eigen::Map<const RowMatrix> b(basis.key.data(), d, basis.width);
+  keys = Widened(kept.keys, kv_head, window.tokens, d);
+  values = Widened(kept.values, kv_head, window.tokens, d);
+  codes = keys * b;
+  Quantise(ranges, codes);
+  queries.resize(int64_t{positions} * group, d);
+  for (int p = 0; p < positions; ++p) {
+    const float* row =
+        kept.queries.data() + (int64_t{p} * statistics.heads + int64_t{kv_head} * group) * d;
+    std::copy(row, row + int64_t{group} * d, queries.row(int64_t{p} * group).data());
+  }
+  queries *= ScoreScale(statistics.attention, d);
+  by_codes = queries * a * Steps(ranges).asDiagonal();
+  exact = queries * keys.transpose();
+  const float cap = statistics.attention.soft_cap;
+  if (cap > 0) exact = cap * (exact / cap).array().tanh();
+  approximate = by_codes * codes.transpose();
+  exact_log_sum.resize(exact.rows());
+  approximate_log_sum.resize(exact.rows());
+  for (int i = 0; i < exact.rows(); ++i) {
+    const int count = window.query_positions[i / group] + 1;
+    exact_log_sum[i] = Softmax(exact.row(i), count);
+    approximate_log_sum[i] = Softmax(approximate.row(i), count);
+  }
+  dense = exact * values;
+}
+
+// What the queries of a position select by, of the `count` tokens that they see.
+Eigen::RowVectorXf Telling(const RowMatrix& approximate, int64_t first, int group, int count,
+                           const ForcedTokens& forced) {
+  constexpr float kAlways = std::numeric_limits<float>::infinity();
+  Eigen::RowVectorXf telling = approximate.block(first, 0, group, count).colwise().sum();
+  telling.head(std::min(forced.sinks, count)).setConstant(kAlways);
+  telling.tail(std::min(forced.window, count)).setConstant(kAlways);
+  return telling;
+}
+
+// The tokens of each fraction of a context.
+std::vector<int> Budgets(int count, const ForcedTokens& forced) {
+  std::vector<int> budgets;
+  for (const double fraction : BudgetFractions()) {
+    const int budget = static_cast<int>(std::ceil(fraction * count));
+    budgets.push_back(std::min(count, std::max(budget, forced.sinks + forced.window)));
+  }
+  return budgets;
+}
+
+// What becomes of a group's outputs at one position, at each budget: their change, if the tail is
+// left out, and of each query head's the turn towards the tail's value. A tail that has the share s
+// of a head's softmax adds s times the turn to the change.
+struct Changes {
+  int rows = 1;                 // of a budget: the change, then the turns of the heads
+  RowMatrix directions;         // [budgets rows, group d]
+  RowMatrix masses;             // [budgets, group] of what is chosen, of the whole exact one
+  Eigen::MatrixXd tail_masses;  // [budgets, group] of the tail with weight 1, in the same units
+
+  // The square of what W makes of the change at each of the tail weights, W^T W = gram:
+  // adds `share` of it to errors [tail_weights][budgets].
+  void AddErrors(const Eigen::Map<const RowMatrix>& gram, std::span<const double> tail_weights,
+                 double share, std::vector<std::vector<double>>& errors) const;
+};
+
+void Changes::AddErrors(const Eigen::Map<const RowMatrix>& gram,
+                        std::span<const double> tail_weights, double share,
+                        std::vector<std::vector<double>>& errors) const {
+  const RowMatrix moved = directions * gram;
+  Eigen::VectorXd way = Eigen::VectorXd::Ones(rows);
+  for (Eigen::Index level = 0; level < masses.rows(); ++level) {
+    const Eigen::MatrixXd products = (moved.middleRows(level * rows, rows) *
+                                      directions.middleRows(level * rows, rows).transpose())
+                                         .eval()
+                                         .cast<double>();
+    for (size_t i = 0; i < tail_weights.size(); ++i) {
+      for (int h = 0; h + 1 < rows; ++h) {
+        const double tail = tail_weights[i] * tail_masses(level, h);
+        way[h + 1] = tail > 0 ? tail / (tail + masses(level, h)) : 0;
+      }
+      errors[i][level] += share * way.dot(products * way);
+    }
+  }
+}
+
+// The changes at the queries from `first` on, without a summary or with it.
+Changes TryPosition(const HeadWindow& head, int64_t first, int group, const SelectionTrial& trial,
+                    const RunningSummary::Estimate* summary) {
+  const Eigen::Index d = head.values.cols();
+  const Eigen::Index width = head.codes.cols();
+  SelectionTrial::Chosen chosen = trial.Choose(head.exact.middleRows(first, group), head.values);
+  Changes changes;
+  changes.masses = std::move(chosen.masses);
+  const Eigen::Index levels = changes.masses.rows();
+  changes.rows = summary != nullptr ? 1 + group : 1;
+  changes.directions.setZero(levels * changes.rows, group * d);
+  for (Eigen::Index level = 0; level < levels; ++level) {
+    auto change = changes.directions.row(level * changes.rows);
+    change = chosen.outputs.row(level);
+    for (int h = 0; h < group; ++h) change.segment(h * d, d) -= head.dense.row(first + h);
+  }
+  if (summary == nullptr) return changes;
+
+  const SelectionTrial::Rest rest =
+      trial.LeaveOut(head.approximate.middleRows(first, group), head.codes);
+  changes.tail_masses = rest.masses.cast<double>();
+  for (int h = 0; h < group; ++h) {
+    const Eigen::Index row = first + h;
+    // Of e = exp(approximate score - that of the mean label + that of the mean key), in units of
+    // the sum of exact exponentials.
+    const double log_mass = double{head.approximate_log_sum[row]} -
+                            head.by_codes.row(row).dot(summary->mean_code) +
+                            head.queries.row(row).dot(summary->mean_key) - head.exact_log_sum[row];
+    changes.tail_masses.col(h) *= std::exp(std::min(log_mass, kMaxLogMass));
+    const RowMatrix codes = rest.codes.middleCols(h * width, width).rowwise() - summary->mean_code;
+    const RowMatrix values = (codes * summary->slopes).rowwise() + summary->mean_value;
+    for (Eigen::Index level = 0; level < levels; ++level) {
+      changes.directions.row(level * changes.rows + 1 + h).segment(h * d, d) =
+          values.row(level) - chosen.outputs.row(level).segment(h * d, d);
+    }
+  }
+  return changes;
+}
 
 }  // namespace
 
@@ -106,73 +219,36 @@ const std::vector<double>& BudgetFractions() {
   return fractions;
 }
 
-std::vector<double> MeasureSelectionErrors(const CalibrationStatistics& statistics, int layer,
-                                           int kv_head, const LabelBasis& basis,
-                                           const LabelRanges& ranges, const ForcedTokens& forced) {
-  const int d = statistics.head_dim;
+std::vector<std::vector<double>> MeasureSelectionErrors(
+    const CalibrationStatistics& statistics, int layer, int kv_head, const LabelBasis& basis,
+    const LabelRanges& ranges, const ForcedTokens& forced, std::span<const double> tail_weights) {
+  const bool has_tail =
+      std::any_of(tail_weights.begin(), tail_weights.end(), [](double w) { return w > 0; });
+  assert(!has_tail || statistics.attention.soft_cap == 0);
   const int group = statistics.group_heads();
-  const float scale = ScoreScale(statistics.attention, d);
-  const float cap = statistics.attention.soft_cap;
-  const Eigen::Map<const RowMatrix> a(basis.query.data(), d, basis.width);
-  const Eigen::Map<const RowMatrix> b(basis.key.data(), d, basis.width);
+  const int columns = group * statistics.head_dim;
   const Eigen::Map<const RowMatrix> gram(statistics.head(layer, kv_head).output_gram.data(),
-                                         int64_t{group} * d, int64_t{group} * d);
-  const std::vector<double>& fractions = BudgetFractions();
-  const size_t levels = fractions.size();
-  std::vector<double> errors(levels);
-
+                                         columns, columns);
+  std::vector<std::vector<double>> errors(tail_weights.size(),
+                                          std::vector<double>(BudgetFractions().size()));
   for (const CalibrationStatistics::Window& window : statistics.windows) {
-    const CalibrationStatistics::Window::Layer& kept = window.layers[layer];
-    const int tokens = window.tokens;
-    const auto positions = static_cast<int>(window.query_positions.size());
-    const RowMatrix keys = Widened(kept.keys, kv_head, tokens, d);
-    const RowMatrix values = Widened(kept.values, kv_head, tokens, d);
-    RowMatrix labels = keys * b;
-    Quantise(ranges, labels);
-    RowMatrix queries(positions * group, d);  // [positions, group]
-    for (int p = 0; p < positions; ++p) {
-      const float* row =
-          kept.queries.data() + (int64_t{p} * statistics.heads + int64_t{kv_head} * group) * d;
-      std::copy(row, row + int64_t{group} * d, queries.row(int64_t{p} * group).data());
-    }
-    queries *= scale;
-    RowMatrix exact = queries * keys.transpose();
-    if (cap > 0) exact = cap * (exact / cap).array().tanh();
-    RowMatrix approximate = (queries * a) * labels.transpose();
-    Eigen::VectorXf mass(exact.rows());
-    for (int i = 0; i < exact.rows(); ++i) {
-      const int count = window.query_positions[i / group] + 1;
-      mass[i] = Exponentiate(exact.row(i), count);
-      approximate.row(i) /= Exponentiate(approximate.row(i), count);
-    }
-    const RowMatrix dense = mass.cwiseInverse().asDiagonal() * (exact * values);
-
+    const HeadWindow head(statistics, window, layer, kv_head, basis, ranges);
+    RunningSummary summary(head.codes, head.keys, head.values, forced.sinks);
     // A stream of zeros, as only a made-up model has, counts as one of ones.
-    const double energy_scale = kept.residual_energy > 0 ? kept.residual_energy : 1;
-    const double share =
-        1 / (energy_scale * positions * static_cast<double>(statistics.windows.size()));
-    std::vector<int> budgets(levels);
-    RowMatrix outputs(static_cast<Eigen::Index>(levels), int64_t{group} * d);
-    for (int p = 0; p < positions; ++p) {
-      const int count = window.query_positions[p] + 1;
-      for (size_t i = 0; i < levels; ++i) {
-        const int budget = static_cast<int>(std::ceil(fractions[i] * count));
-        budgets[i] = std::min(count, std::max(budget, forced.sinks + forced.window));
-      }
-      const int64_t first = int64_t{p} * group;
-      Eigen::RowVectorXf telling = approximate.middleRows(first, group).colwise().sum();
-      telling.head(std::min(forced.sinks, count))
-          .setConstant(std::numeric_limits<float>::infinity());
-      const int recent = std::min(forced.window, count);
-      telling.segment(count - recent, recent).setConstant(std::numeric_limits<float>::infinity());
-      Trial(values, budgets)
-          .Run(exact.middleRows(first, group), {telling.data(), static_cast<size_t>(count)},
-               outputs);
-      for (int h = 0; h < group; ++h) {
-        outputs.middleCols(int64_t{h} * d, d).rowwise() -= dense.row(first + h);
-      }
-      const Eigen::VectorXf energy = (outputs * gram).cwiseProduct(outputs).rowwise().sum();
-      for (size_t i = 0; i < levels; ++i) errors[i] += share * energy[static_cast<Eigen::Index>(i)];
+    const double energy = window.layers[layer].residual_energy;
+    const double queries = static_cast<double>(window.query_positions.size()) *
+                           static_cast<double>(statistics.windows.size());
+    const double share = 1 / ((energy > 0 ? energy : 1) * queries);
+    int64_t first = 0;
+    for (const int position : window.query_positions) {
+      const int count = position + 1;
+      const Eigen::RowVectorXf telling = Telling(head.approximate, first, group, count, forced);
+      const std::vector<int> budgets = Budgets(count, forced);
+      const SelectionTrial trial({telling.data(), static_cast<size_t>(count)}, budgets);
+      const bool summarised = has_tail && HasSummary(position, forced.sinks);
+      TryPosition(head, first, group, trial, summarised ? &summary.At(position) : nullptr)
+          .AddErrors(gram, tail_weights, share, errors);
+      first += group;
     }
   }
   return errors;

@@ -186,7 +186,9 @@ nlohmann::ordered_json ToJson(const Job& job, const CalibrationResult& result) {
           {"budgets", job.options.budgets_by_head ? "by-head" : "uniform"},
           {"sparsity", job.options.sparsity},
           {"uniform_error", result.uniform_error},
-          {"spread_error", result.spread_error}};
+          {"spread_error", result.spread_error},
+          {"tail_error", result.tail_error},
+          {"mean_tail_weight", result.mean_tail_weight}};
 }
 
 void Print(const Job& job, const CalibrationResult& result) {
@@ -199,6 +201,9 @@ void Print(const Job& job, const CalibrationResult& result) {
       "  error that sparsity 1/%g leaves in attention, of the residual stream, all layers: "
       "%.5f with uniform budgets, %.5f by head\n",
       job.options.sparsity, result.uniform_error, result.spread_error);
+  if (result.file.tail_weights.empty()) return;
+  std::printf("  %.5f by head with what is not chosen estimated, at a mean weight of %.3f\n",
+              result.tail_error, result.mean_tail_weight);
 }
 
 // Everything but the command line: makes all files.

@@ -5,109 +5,32 @@
 #include <cmath>
 #include <functional>
 #include <limits>
-#include <memory>
 #include <numeric>
 #include <random>
 
 #include "engine/cache/kv_pools.h"
+#include "engine/calibration/budget_spread.h"
 #include "engine/calibration/label_basis.h"
-#include "engine/model/kv_layout.h"
+#include "engine/calibration/selection_error.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "kernels/cpu/cpu_backend.h"
 #include "kernels/float16.h"
-#include "kernels/step_batch_builder.h"
+#include "tests/engine/calibration/calibrated_model.h"
 #include "tests/engine/calibration/random_tiny_model.h"
 
 namespace winnow {
 namespace {
 
+using test::Calibrated;
+using test::kWindow;
+using test::OneWindowLayout;
 using test::RandomTinyModel;
+using test::RandomWindows;
 using testing::ElementsAre;
 using testing::HasSubstr;
 
-constexpr int kWindow = 120;
 constexpr int kLabelWidth = 8;
-
-std::vector<std::vector<int32_t>> RandomWindows(int count) {
-  std::mt19937 random(5);
-  std::vector<std::vector<int32_t>> windows(count);
-  for (std::vector<int32_t>& window : windows) {
-    for (int t = 0; t < kWindow; ++t) window.push_back(static_cast<int32_t>(random() % 4));
-  }
-  return windows;
-}
-
-std::vector<KvShape> Layout(const ModelConfig& config) {
-  return KvLayout(config, {.blocks = 8, .block_tokens = 16});
-}
-
-// A tiny random model, its statistics over three windows, and what its layers computed.
-class Calibrated {
- public:
-  explicit Calibrated(const std::string& architecture = "llama")
-      : Calibrated(TinyModel::Of(architecture)) {}
-
-  explicit Calibrated(const TinyModel& shapes) : model(11, shapes, 0.5f) {
-    backend_ = CreateCpuBackend({.threads = 1, .f32_matmul = true});
-    auto pools = KvPools::Allocate(*backend_, Layout(model.config));
-    EXPECT_TRUE(pools.ok()) << pools.status();
-    pools_ = *std::move(pools);
-    auto loaded = Transformer::Load(model.checkpoint->weights(), model.config, *backend_, *pools_,
-                                    {.max_step_tokens = kWindow});
-    EXPECT_TRUE(loaded.ok()) << loaded.status();
-    transformer_ = *std::move(loaded);
-    auto gathered = Gather();
-    EXPECT_TRUE(gathered.ok()) << gathered.status();
-    statistics = *std::move(gathered);
-  }
-
-  absl::StatusOr<CalibrationStatistics> Gather() {
-    GatherOptions options;
-    options.measured_windows = 2;
-    options.queries_per_window = 7;
-    options.threads = 2;
-    return GatherStatistics(*transformer_, *backend_, *model.checkpoint, RandomWindows(3), options,
-                            [&](double done) { progress.push_back(done); });
-  }
-
-  // Queries, keys, values and residuals of every layer of one window, in double.
-  struct Seen {
-    Eigen::MatrixXd qkv;  // [tokens, 4 heads of 16]
-    Eigen::MatrixXd residual;
-  };
-  std::vector<Seen> Observe(const std::vector<int32_t>& tokens) {
-    std::vector<Seen> seen(model.config.layers);
-    transformer_->SetLayerObserver([&](int layer, const Tensor& qkv, const Tensor& residual) {
-      seen[layer] = {ToEigen(qkv), ToEigen(residual)};
-    });
-    StepBatchBuilder rows(pools_->groups());
-    rows.BeginSequence(std::vector<int32_t>{7, 6, 5, 4, 3, 2, 1, 0});
-    for (size_t t = 0; t < tokens.size(); ++t) {
-      rows.AddRow(tokens[t], static_cast<int32_t>(t), {}, /*wants_logits=*/false);
-    }
-    EXPECT_TRUE(transformer_->Forward(rows.Build(), {}, {}).ok());
-    transformer_->SetLayerObserver(nullptr);
-    return seen;
-  }
-
-  RandomTinyModel model;
-  CalibrationStatistics statistics;
-  std::vector<double> progress;
-
- private:
-  static Eigen::MatrixXd ToEigen(const Tensor& tensor) {
-    Eigen::MatrixXd matrix(tensor.rows, tensor.columns);
-    for (int64_t t = 0; t < tensor.rows; ++t) {
-      for (int64_t c = 0; c < tensor.columns; ++c) matrix(t, c) = tensor.Row(t)[c];
-    }
-    return matrix;
-  }
-
-  std::unique_ptr<Backend> backend_;
-  std::unique_ptr<KvPools> pools_;
-  std::unique_ptr<Transformer> transformer_;
-};
 
 double Difference(const std::vector<double>& ours, const Eigen::MatrixXd& expected) {
   const Eigen::Map<const Eigen::MatrixXd> matrix(ours.data(), expected.rows(), expected.cols());
@@ -170,7 +93,7 @@ TEST(GatherStatisticsTest, ReportsProgressUpToTheEnd) {
 TEST(GatherStatisticsTest, AModelThatComputesNoNumbersIsRefused) {
   RandomTinyModel broken(11, "llama", std::numeric_limits<float>::infinity());
   const auto backend = CreateCpuBackend({.threads = 1, .f32_matmul = true});
-  const auto pools = KvPools::Allocate(*backend, Layout(broken.config));
+  const auto pools = KvPools::Allocate(*backend, OneWindowLayout(broken.config));
   ASSERT_TRUE(pools.ok()) << pools.status();
   auto loaded = Transformer::Load(broken.checkpoint->weights(), broken.config, *backend, **pools,
                                   {.max_step_tokens = kWindow});
@@ -179,135 +102,6 @@ TEST(GatherStatisticsTest, AModelThatComputesNoNumbersIsRefused) {
       GatherStatistics(**loaded, *backend, *broken.checkpoint, RandomWindows(1), {}, nullptr);
   EXPECT_EQ(gathered.status().code(), absl::StatusCode::kInvalidArgument);
 }
-
-// Design of the selection, written out in double for one query position: which tokens a step at
-// `position` keeps, given labels that are already what their codes stand for.
-std::vector<int> Selected(const LayerAttention& attention, const Eigen::MatrixXd& label_queries,
-                          const Eigen::MatrixXd& labels, int position, int budget) {
-  std::vector<double> telling(position + 1);
-  for (int h = 0; h < label_queries.rows(); ++h) {
-    std::vector<double> score(position + 1);
-    for (int t = 0; t <= position; ++t) {
-      score[t] = ScoreScale(attention, 16) * label_queries.row(h).dot(labels.row(t));
-    }
-    const double top = *std::max_element(score.begin(), score.end());
-    double mass = 0;
-    for (const double s : score) mass += std::exp(s - top);
-    for (int t = 0; t <= position; ++t) telling[t] += std::exp(score[t] - top) / mass;
-  }
-  for (int t = 0; t <= position; ++t) {
-    if (t < 4 || position - t < 16) telling[t] = 1e9;
-  }
-  std::vector<int> order(position + 1);
-  std::iota(order.begin(), order.end(), 0);
-  std::stable_sort(order.begin(), order.end(),
-                   [&](int a, int b) { return telling[a] > telling[b]; });
-  order.resize(std::min<size_t>(order.size(), std::max(budget, 20)));
-  return order;
-}
-
-Eigen::VectorXd Attend(const LayerAttention& attention, const Eigen::VectorXd& q,
-                       const Eigen::MatrixXd& k, const Eigen::MatrixXd& v,
-                       const std::vector<int>& tokens) {
-  const auto score = [&](int t) {
-    const double plain = ScoreScale(attention, 16) * k.row(t).dot(q);
-    const double cap = attention.soft_cap;
-    return cap > 0 ? cap * std::tanh(plain / cap) : plain;
-  };
-  double top = -1e300;
-  for (const int t : tokens) top = std::max(top, score(t));
-  Eigen::VectorXd sum = Eigen::VectorXd::Zero(v.cols());
-  double mass = 0;
-  for (const int t : tokens) {
-    const double weight = std::exp(score(t) - top);
-    sum += weight * v.row(t).transpose();
-    mass += weight;
-  }
-  return sum / mass;
-}
-
-Eigen::MatrixXd FromHalves(const uint16_t* halves, int rows, int columns) {
-  Eigen::MatrixXd matrix(rows, columns);
-  for (int t = 0; t < rows; ++t) {
-    for (int c = 0; c < columns; ++c) matrix(t, c) = HalfToFloat(halves[t * columns + c]);
-  }
-  return matrix;
-}
-
-class MeasureSelectionErrorsTest : public testing::TestWithParam<LayerAttention> {};
-
-TEST_P(MeasureSelectionErrorsTest, AgreesWithADirectTranscriptionInDouble) {
-  const Calibrated calibrated;
-  CalibrationStatistics statistics = calibrated.statistics;
-  statistics.attention = GetParam();
-  ASSERT_EQ(statistics.windows.size(), 2u);
-  ASSERT_THAT(statistics.windows[0].query_positions, testing::SizeIs(7));
-  EXPECT_GE(statistics.windows[0].query_positions.front(), kWindow / 2);
-  EXPECT_LT(statistics.windows[0].query_positions.back(), kWindow);
-  const int d = 16;
-  for (int layer = 0; layer < 2; ++layer) {
-    const CalibrationStatistics::Head& head = statistics.head(layer, 0);
-    LabelBasis basis = ProjectionBasis(head.query_moment, head.key_covariance, d, kLabelWidth);
-    RoundToHalf(basis);
-    const LabelRanges ranges = QuantileRanges(basis, head.keys);
-    const GgufFile::Tensor* out = calibrated.model.checkpoint->gguf()->FindTensor(
-        layer == 0 ? "blk.0.attn_output.weight" : "blk.1.attn_output.weight");
-    ASSERT_NE(out, nullptr);
-    Eigen::MatrixXd projection(32, 32);
-    for (int i = 0; i < 32 * 32; ++i) {
-      projection(i / 32, i % 32) = reinterpret_cast<const float*>(out->data.data())[i];
-    }
-    Eigen::MatrixXd a(d, kLabelWidth);
-    Eigen::MatrixXd b(d, kLabelWidth);
-    for (int i = 0; i < d * kLabelWidth; ++i) {
-      a(i / kLabelWidth, i % kLabelWidth) = basis.query[i];
-      b(i / kLabelWidth, i % kLabelWidth) = basis.key[i];
-    }
-    const std::vector<double>& fractions = BudgetFractions();
-    std::vector<double> expected(fractions.size());
-    for (const CalibrationStatistics::Window& window : statistics.windows) {
-      const CalibrationStatistics::Window::Layer& kept = window.layers[layer];
-      const Eigen::MatrixXd k = FromHalves(kept.keys.data(), kWindow, d);
-      const Eigen::MatrixXd v = FromHalves(kept.values.data(), kWindow, d);
-      Eigen::MatrixXd labels = k * b;
-      for (int j = 0; j < kLabelWidth; ++j) {
-        const double step = (double{ranges.high[j]} - ranges.low[j]) / 15;
-        for (int t = 0; t < kWindow; ++t) {
-          const double code = std::round((labels(t, j) - ranges.low[j]) / step);
-          labels(t, j) = std::clamp(code, 0.0, 15.0) * step + ranges.low[j];
-        }
-      }
-      for (size_t p = 0; p < window.query_positions.size(); ++p) {
-        const int position = window.query_positions[p];
-        Eigen::MatrixXd q(2, d);
-        for (int i = 0; i < 2 * d; ++i) q(i / d, i % d) = kept.queries[p * 2 * d + i];
-        std::vector<int> all(position + 1);
-        std::iota(all.begin(), all.end(), 0);
-        for (size_t i = 0; i < fractions.size(); ++i) {
-          const int budget = static_cast<int>(std::ceil(fractions[i] * (position + 1)));
-          const std::vector<int> tokens = Selected(GetParam(), q * a, labels, position, budget);
-          Eigen::VectorXd change(2 * d);
-          for (int h = 0; h < 2; ++h) {
-            change.segment(h * d, d) = Attend(GetParam(), q.row(h), k, v, tokens) -
-                                       Attend(GetParam(), q.row(h), k, v, all);
-          }
-          expected[i] += (projection * change).squaredNorm() / kept.residual_energy / 14;
-        }
-      }
-    }
-    const std::vector<double> errors =
-        MeasureSelectionErrors(statistics, layer, 0, basis, ranges, ForcedTokens());
-    ASSERT_EQ(errors.size(), expected.size());
-    EXPECT_GT(expected[0], 0);
-    for (size_t i = 0; i < errors.size(); ++i) {
-      EXPECT_NEAR(errors[i], expected[i], 1e-2 * expected[i] + 1e-9) << "fraction " << fractions[i];
-    }
-  }
-}
-
-INSTANTIATE_TEST_SUITE_P(Layers, MeasureSelectionErrorsTest,
-                         testing::Values(LayerAttention{},
-                                         LayerAttention{.scale = 0.2f, .soft_cap = 1.5f}));
 
 TEST(GatherStatisticsTest, TheResidualIsTheLayersInputInTheSecondHalf) {
   Calibrated calibrated;
@@ -346,12 +140,60 @@ TEST(MakeLabelFileTest, FilesOfAllKindsFitTheModelAgain) {
         EXPECT_NEAR(mean, 1, 1e-3);
         if (by_head) {
           EXPECT_LE(made->spread_error, made->uniform_error * (1 + 1e-6));
+          EXPECT_LE(made->tail_error, made->spread_error);
+          ASSERT_EQ(read->tail_weights.size(), 2u);
+          EXPECT_NEAR(made->mean_tail_weight, (read->tail_weights[0] + read->tail_weights[1]) / 2,
+                      1e-3);
         } else {
           EXPECT_THAT(read->budget_weights, ElementsAre(1, 1));
+          EXPECT_TRUE(read->tail_weights.empty());
         }
       }
     }
   }
+}
+
+TEST(MakeLabelFileTest, TheTailWeightsAreThoseOfTheLeastErrorAtEachHeadsBudget) {
+  const Calibrated calibrated;
+  const CalibrationStatistics& statistics = calibrated.statistics;
+  CalibrationOptions options;
+  options.width = kLabelWidth;
+  options.sparsity = 8;
+  const auto made = MakeLabelFile(statistics, options, nullptr);
+  ASSERT_TRUE(made.ok()) << made.status();
+  double of_all = 0;
+  for (int layer = 0; layer < 2; ++layer) {
+    const CalibrationStatistics::Head& head = statistics.head(layer, 0);
+    LabelBasis basis = ProjectionBasis(head.query_moment, head.key_covariance, 16, kLabelWidth);
+    RoundToHalf(basis);
+    const auto error = [&](double weight) {
+      const auto errors =
+          MeasureSelectionErrors(statistics, layer, 0, basis, QuantileRanges(basis, head.keys),
+                                 options.forced, std::vector<double>{weight});
+      return ErrorAt(errors[0], BudgetFractions(), made->file.budget_weights[layer] / 8);
+    };
+    const double best = error(made->file.tail_weights[layer]);
+    of_all += best;
+    for (const double weight : {0.0, 0.2, 0.4, 0.6, 0.8, 1.0})
+      EXPECT_LE(best, error(weight) * 1.01);
+  }
+  EXPECT_NEAR(made->tail_error, of_all, 0.02 * of_all);
+}
+
+TEST(MakeLabelFileTest, TheTailIsNotMeasuredWhereItCannotCount) {
+  Calibrated calibrated;
+  CalibrationOptions options;
+  options.width = kLabelWidth;
+  options.tail = false;
+  const auto without = MakeLabelFile(calibrated.statistics, options, nullptr);
+  ASSERT_TRUE(without.ok()) << without.status();
+  EXPECT_TRUE(without->file.tail_weights.empty());
+  EXPECT_EQ(without->tail_error, 0);
+  options.tail = true;
+  calibrated.statistics.attention.soft_cap = 5;
+  const auto capped = MakeLabelFile(calibrated.statistics, options, nullptr);
+  ASSERT_TRUE(capped.ok()) << capped.status();
+  EXPECT_TRUE(capped->file.tail_weights.empty());
 }
 
 TinyModel WithWindows(const std::vector<int32_t>& windowed) {
@@ -371,6 +213,8 @@ TEST(MakeLabelFileTest, LayersWithASlidingWindowHaveNoLabels) {
   EXPECT_TRUE(made->file.layers[0].empty());
   EXPECT_FALSE(made->file.layers[1].empty());
   EXPECT_THAT(made->file.budget_weights, ElementsAre(1, 1));  // the one head has the whole budget
+  ASSERT_EQ(made->file.tail_weights.size(), 2u);
+  EXPECT_EQ(made->file.tail_weights[0], 0);
   const TemporaryFile file({});
   ASSERT_TRUE(made->file.Write(file.path()).ok());
   const auto read = LabelFile::Read(file.path(), *calibrated.model.checkpoint);
@@ -381,7 +225,7 @@ TEST(MakeLabelFileTest, LayersWithASlidingWindowHaveNoLabels) {
 TEST(GatherStatisticsTest, AModelOfWindowsAloneHasNothingToSelect) {
   RandomTinyModel model(11, WithWindows({1, 1}), 0.5f);
   const auto backend = CreateCpuBackend({.threads = 1});
-  const auto pools = KvPools::Allocate(*backend, Layout(model.config));
+  const auto pools = KvPools::Allocate(*backend, OneWindowLayout(model.config));
   ASSERT_TRUE(pools.ok()) << pools.status();
   auto loaded = Transformer::Load(model.checkpoint->weights(), model.config, *backend, **pools,
                                   {.max_step_tokens = kWindow});
@@ -424,6 +268,7 @@ TEST(MakeLabelFileTest, ResultsDoNotDependOnThreads) {
   ASSERT_TRUE(one.ok() && three.ok());
   EXPECT_EQ(one->file.layers[0].key, three->file.layers[0].key);
   EXPECT_EQ(one->file.budget_weights, three->file.budget_weights);
+  EXPECT_EQ(one->file.tail_weights, three->file.tail_weights);
 }
 
 TEST(MakeLabelFileTest, ImpossibleOptionsAreRefused) {
