@@ -46,32 +46,36 @@ void Append(const std::vector<float>& from, std::vector<float>& to) {
 // A curve of MeasureSelectionErrors for each tail weight of one head.
 using HeadErrors = std::vector<std::vector<double>>;
 
-// Each head's errors at BudgetFractions() where what is not chosen is left out.
-std::vector<std::vector<double>> WithoutTail(const std::vector<HeadErrors>& errors) {
-  std::vector<std::vector<double>> curves;
-  for (const HeadErrors& head : errors) curves.push_back(head.front());
-  return curves;
+// The least of a head's errors at each of BudgetFractions().
+std::vector<double> LeastErrors(const HeadErrors& errors) {
+  std::vector<double> least = errors.front();
+  for (const std::vector<double>& curve : errors) {
+    for (size_t i = 0; i < least.size(); ++i) least[i] = std::min(least[i], curve[i]);
+  }
+  return least;
 }
 
-// Spreads the total over the heads of `groups` by their errors at BudgetFractions() and notes what
-// it saves.
-void SetBudgets(std::span<const int> groups, const std::vector<std::vector<double>>& errors,
-                double sparsity, CalibrationResult& result) {
+// Spreads the total over the heads of `groups` by the errors that are left once what is not chosen
+// counts as much as it should, and notes what that saves.
+void SetBudgets(std::span<const int> groups, const std::vector<HeadErrors>& errors, double sparsity,
+                CalibrationResult& result) {
   const std::vector<double>& fractions = BudgetFractions();
-  const std::vector<double> shares = SpreadBudget(errors, fractions, 1 / sparsity);
+  std::vector<std::vector<double>> least;
+  for (const HeadErrors& head : errors) least.push_back(LeastErrors(head));
+  const std::vector<double> shares = SpreadBudget(least, fractions, 1 / sparsity);
   result.file.budget_sparsity = sparsity;
   for (size_t i = 0; i < shares.size(); ++i) {
     result.file.budget_weights[groups[i]] = static_cast<float>(shares[i] * sparsity);
-    result.uniform_error += ErrorAt(errors[i], fractions, 1 / sparsity);
-    result.spread_error += ErrorAt(errors[i], fractions, shares[i]);
+    result.uniform_error += ErrorAt(least[i], fractions, 1 / sparsity);
+    result.spread_error += ErrorAt(least[i], fractions, shares[i]);
+    result.left_out_error += ErrorAt(errors[i].front(), fractions, shares[i]);
   }
 }
 
 // Chooses for each head of `groups`, with the budget that it has been given, how much what it does
-// not choose counts, and notes what that saves. Other heads choose everything: 0.
+// not choose counts. Other heads choose everything: 0.
 void SetTailWeights(std::span<const int> groups, const std::vector<HeadErrors>& errors,
-                    CalibrationResult& result) {
-  LabelFile& file = result.file;
+                    LabelFile& file) {
   file.tail_weights.assign(file.budget_weights.size(), 0);
   for (size_t i = 0; i < groups.size(); ++i) {
     const double share = file.budget_weights[groups[i]] / file.budget_sparsity;
@@ -79,10 +83,8 @@ void SetTailWeights(std::span<const int> groups, const std::vector<HeadErrors>& 
     for (const std::vector<double>& curve : errors[i]) {
       at_share.push_back(ErrorAt(curve, BudgetFractions(), share));
     }
-    const BestTail best = ChooseTailWeight(at_share, TailWeightGrid());
-    file.tail_weights[groups[i]] = static_cast<float>(best.weight);
-    result.tail_error += best.error;
-    result.mean_tail_weight += best.weight / static_cast<double>(groups.size());
+    file.tail_weights[groups[i]] =
+        static_cast<float>(kTailCaution * WeightOfLeastError(at_share, TailWeightGrid()));
   }
 }
 
@@ -166,8 +168,8 @@ absl::StatusOr<CalibrationResult> MakeLabelFile(const CalibrationStatistics& sta
   }
   file.budget_weights.assign(statistics.groups.size(), 1);
   if (options.budgets_by_head) {
-    SetBudgets(groups, WithoutTail(errors), options.sparsity, result);
-    if (has_tail) SetTailWeights(groups, errors, result);
+    SetBudgets(groups, errors, options.sparsity, result);
+    if (has_tail) SetTailWeights(groups, errors, result.file);
   }
   return result;
 }

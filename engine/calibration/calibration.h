@@ -37,12 +37,12 @@ absl::Status CheckCalibrationOptions(const CalibrationOptions& options, int head
 struct CalibrationResult {
   LabelFile file;
   /// Sums over all KV heads of the errors that selection leaves at the sparsity
-  /// (MeasureSelectionErrors): with the same budget for each, as spread by the file, and as spread
-  /// with what is not chosen counted by the file's tail weights. Zero when not measured.
+  /// (MeasureSelectionErrors), where what is not chosen counts as much as errs least: with the same
+  /// budget for each, and as spread by the file; and as spread, where it is left out. Zero when not
+  /// measured.
   double uniform_error = 0;
   double spread_error = 0;
-  double tail_error = 0;
-  double mean_tail_weight = 0;  ///< over the KV heads that select; zero when not measured
+  double left_out_error = 0;
 };
 
 /// Makes a label file from statistics; its text_hash is left empty. `progress` is called on one

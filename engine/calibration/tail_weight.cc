@@ -14,14 +14,12 @@ const std::vector<double>& TailWeightGrid() {
   return grid;
 }
 
-BestTail ChooseTailWeight(std::span<const double> errors, std::span<const double> grid) {
+double WeightOfLeastError(std::span<const double> errors, std::span<const double> grid) {
   const size_t i = std::min_element(errors.begin(), errors.end()) - errors.begin();
-  if (i == 0 || i + 1 == errors.size()) return {grid[i], errors[i]};
+  if (i == 0 || i + 1 == errors.size()) return grid[i];
   const double fall = errors[i - 1] - errors[i + 1];
   const double bend = errors[i - 1] - 2 * errors[i] + errors[i + 1];
-  if (!(bend > 0)) return {grid[i], errors[i]};
-  return {grid[i] + fall / (2 * bend) * (grid[i + 1] - grid[i]),
-          errors[i] - fall * fall / (8 * bend)};
+  return bend > 0 ? grid[i] + fall / (2 * bend) * (grid[i + 1] - grid[i]) : grid[i];
 }
 
 }  // namespace winnow

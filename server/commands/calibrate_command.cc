@@ -187,8 +187,7 @@ nlohmann::ordered_json ToJson(const Job& job, const CalibrationResult& result) {
           {"sparsity", job.options.sparsity},
           {"uniform_error", result.uniform_error},
           {"spread_error", result.spread_error},
-          {"tail_error", result.tail_error},
-          {"mean_tail_weight", result.mean_tail_weight}};
+          {"left_out_error", result.left_out_error}};
 }
 
 void Print(const Job& job, const CalibrationResult& result) {
@@ -202,8 +201,7 @@ void Print(const Job& job, const CalibrationResult& result) {
       "%.5f with uniform budgets, %.5f by head\n",
       job.options.sparsity, result.uniform_error, result.spread_error);
   if (result.file.tail_weights.empty()) return;
-  std::printf("  %.5f by head with what is not chosen estimated, at a mean weight of %.3f\n",
-              result.tail_error, result.mean_tail_weight);
+  std::printf("  %.5f by head were what is not chosen left out\n", result.left_out_error);
 }
 
 // Everything but the command line: makes all files.

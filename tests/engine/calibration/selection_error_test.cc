@@ -281,7 +281,7 @@ TEST(MeasureSelectionErrorsOfMadeUpHeadsTest, ExactLabelsThatValuesFollowLetAllO
   head.queries = head.Normal(static_cast<int>(head.positions.size()), kDim, 0.4);
   const std::vector<double> errors = head.Errors();
   EXPECT_LT(errors.back(), 0.01 * errors.front());
-  EXPECT_NEAR(ChooseTailWeight(errors, TailWeightGrid()).weight, 1, 0.05);
+  EXPECT_NEAR(WeightOfLeastError(errors, TailWeightGrid()), 1, 0.05);
 }
 
 TEST(MeasureSelectionErrorsOfMadeUpHeadsTest, NoiseInTheLabelsOfAHeadThatLooksUpLetsNothingCount) {
@@ -301,7 +301,7 @@ TEST(MeasureSelectionErrorsOfMadeUpHeadsTest, NoiseInTheLabelsOfAHeadThatLooksUp
   head.values = head.Normal(MadeUp::kTokens, kDim, 1);
   const std::vector<double> errors = head.Errors();
   EXPECT_GT(errors.back(), 4 * errors.front());
-  EXPECT_LT(ChooseTailWeight(errors, TailWeightGrid()).weight, 0.05);
+  EXPECT_LT(WeightOfLeastError(errors, TailWeightGrid()), 0.05);
 }
 
 TEST(MeasureSelectionErrorsOfMadeUpHeadsTest, WithWeight0TheRestIsLeftOut) {

@@ -18,26 +18,20 @@ TEST(TailWeightTest, AParabolasLowestPointIsFoundBetweenWeights) {
     for (const double weight : TailWeightGrid()) {
       errors.push_back(2 + 3 * (weight - lowest) * (weight - lowest));
     }
-    const BestTail best = ChooseTailWeight(errors, TailWeightGrid());
-    EXPECT_NEAR(best.weight, lowest, 1e-12);
-    EXPECT_NEAR(best.error, 2, 1e-12);
+    EXPECT_NEAR(WeightOfLeastError(errors, TailWeightGrid()), lowest, 1e-12);
   }
 }
 
 TEST(TailWeightTest, ErrorsThatOnlyRiseOrFallHaveTheirLeastAtAnEnd) {
   const std::vector<double> grid = {0, 0.5, 1};
-  const BestTail none = ChooseTailWeight(std::vector<double>{1, 2, 4}, grid);
-  EXPECT_EQ(none.weight, 0);
-  EXPECT_EQ(none.error, 1);
-  const BestTail all = ChooseTailWeight(std::vector<double>{4, 2, 1}, grid);
-  EXPECT_EQ(all.weight, 1);
-  EXPECT_EQ(all.error, 1);
+  EXPECT_EQ(WeightOfLeastError(std::vector<double>{1, 2, 4}, grid), 0);
+  EXPECT_EQ(WeightOfLeastError(std::vector<double>{4, 2, 1}, grid), 1);
 }
 
 TEST(TailWeightTest, OfEqualErrorsTheSmallestWeightIsTaken) {
   const std::vector<double> grid = {0, 0.5, 1};
-  EXPECT_EQ(ChooseTailWeight(std::vector<double>{1, 1, 1}, grid).weight, 0);
-  EXPECT_EQ(ChooseTailWeight(std::vector<double>{0.5}, std::vector<double>{0}).weight, 0);
+  EXPECT_EQ(WeightOfLeastError(std::vector<double>{1, 1, 1}, grid), 0);
+  EXPECT_EQ(WeightOfLeastError(std::vector<double>{0.5}, std::vector<double>{0}), 0);
 }
 
 }  // namespace
