@@ -12,13 +12,15 @@
 namespace winnow {
 namespace {
 
-constexpr int kPrompt = 40;
+// Tails count from contexts of 128 on, of which half is at least kEvenBudget tokens.
+constexpr int kPrompt = 110;
+constexpr int kSparsity = 2;
 
 EngineOptions Options(int blocks) {
   EngineOptions options;
   options.block_tokens = RandomModel::kBlockTokens;
   options.kv_blocks = blocks;
-  options.max_context = 128;
+  options.max_context = 256;
   options.max_step_tokens = RandomModel::kStepTokens;
   options.recall.interval_tokens = 2;
   return options;
@@ -31,7 +33,7 @@ Request SparseRequest(uint64_t id, int shift, int n = 1) {
   request.prompt_tokens.erase(request.prompt_tokens.begin(), request.prompt_tokens.begin() + shift);
   request.sampling.temperature = 0.8f;
   request.sampling.seed = 5;
-  request.attention = {.kind = SelectionKind::kLabels, .sparsity = 6};
+  request.attention = {.kind = SelectionKind::kLabels, .sparsity = kSparsity};
   request.max_tokens = 60;
   request.n = n;
   request.ignore_eos = true;
@@ -96,7 +98,7 @@ TEST_P(SparseEngineTest, BatchedSequencesSayTheSameAsAlone) {
 TEST_P(SparseEngineTest, PreemptedSequenceSelectsTheSameTokensAfterResume) {
   std::vector<Request> requests;
   for (int i = 0; i < 4; ++i) requests.push_back(SparseRequest(i + 1, i));
-  const Generation run(GetParam(), Options(16), requests);  // one sequence needs 7 blocks
+  const Generation run(GetParam(), Options(28), requests);  // one sequence needs 11 blocks
   EXPECT_GT(run.observer.preemptions, 0);
   for (int i = 0; i < 4; ++i) {
     EXPECT_EQ(run.sinks[i].continuations[0].token_ids(), Alone(i)) << i;
@@ -111,7 +113,7 @@ TEST_P(SparseEngineTest, ContinuationsShareThePromptsLabels) {
   const Generation forked(GetParam(), Options(64), {SparseRequest(1, 0, 3)});
   EXPECT_EQ(forked.sinks[0].continuations[0].token_ids(), Alone(0));
   // The same continuations when the prompt is computed for each: the pool has no block to fork to.
-  const Generation crowded(GetParam(), Options(8), {SparseRequest(1, 0, 3)});
+  const Generation crowded(GetParam(), Options(12), {SparseRequest(1, 0, 3)});
   for (int i = 0; i < 3; ++i) {
     EXPECT_EQ(forked.sinks[0].continuations[i].token_ids(),
               crowded.sinks[0].continuations[i].token_ids())
@@ -125,7 +127,7 @@ TEST_P(SparseEngineTest, RecallFloorRaisesTheBudgetAlikeAloneAndPreempted) {
   const Generation alone(GetParam(), options, {SparseRequest(1, 0)});
   EXPECT_GT(alone.sinks[0].summary->sparsity.fallbacks, 0);
   EXPECT_NE(alone.sinks[0].continuations[0].token_ids(), Alone(0));
-  options.kv_blocks = 10;
+  options.kv_blocks = 16;
   const Generation crowded(GetParam(), options, {SparseRequest(2, 3), SparseRequest(1, 0)});
   EXPECT_GT(crowded.observer.preemptions, 0);
   EXPECT_EQ(crowded.sinks[1].continuations[0].token_ids(),
@@ -142,15 +144,15 @@ TEST_P(SparseEngineTest, SummaryCountsWhatGeneratedTokensRead) {
   int64_t labels = 0;
   int64_t dense = 0;
   for (int context = kPrompt + 1; context < kPrompt + 60; ++context) {
-    rows += 2 * ((context + 5) / 6) * 64;
+    rows += 2 * ((context + 1) / 2) * 64;
     labels += 2 * context * 4;
     dense += 2 * context * 64;
   }
   EXPECT_EQ(traffic.row_bytes, rows);
   EXPECT_EQ(traffic.label_bytes, labels);
   // Means of 8 codes, 16 numbers of keys and as many of values, and 8 x 16 slopes, in 2 layers: for
-  // tokens with 64 before them, of contexts up to kPrompt + 59.
-  const int64_t summaries = kPrompt + 59 - 64;
+  // tokens whose budget is kEvenBudget at least, of contexts up to kPrompt + 59.
+  const int64_t summaries = kPrompt + 60 - kSparsity * static_cast<int>(kEvenBudget);
   EXPECT_EQ(traffic.summary_bytes, GetParam() > 0 ? summaries * 2 * (8 + 2 * 16 + 8 * 16) * 4 : 0);
   EXPECT_EQ(traffic.dense_bytes, 0);
   EXPECT_EQ(traffic.equivalent_bytes, dense);

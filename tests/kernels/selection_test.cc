@@ -296,5 +296,42 @@ TEST(BudgetTokensTest, IsTheSameHoweverCompilersRoundWhatTheyMayContract) {
   EXPECT_EQ(unequal, 0);
 }
 
+TEST(TailWeightTest, IsTheHeadsOrZeroWhereNothingCanBeEstimated) {
+  const std::vector<float> weights = {0.5f, 0, 1};
+  LayerAttention layer;
+  layer.tail_weights = weights.data();
+  Selection selection{.kind = SelectionKind::kLabels, .fraction = 1.0f / 16};
+  EXPECT_EQ(TailWeight(selection, layer, 0, 8192), 0.5f);
+  EXPECT_EQ(TailWeight(selection, layer, 1, 8192), 0);
+  EXPECT_EQ(TailWeight(selection, layer, 2, 8192), 1);
+  // Budgets that would be uniform, of at least 64 tokens, whatever the head's own is.
+  const float spread[] = {8, 8, 0.1f};
+  layer.budget_weights = spread;
+  EXPECT_EQ(TailWeight(selection, layer, 2, 1024), 1);
+  EXPECT_EQ(TailWeight(selection, layer, 0, 1023), 0);
+  selection.budget_tokens = 64;
+  EXPECT_EQ(TailWeight(selection, layer, 0, 1023), 0.5f);
+  selection.budget_tokens = 63;
+  EXPECT_EQ(TailWeight(selection, layer, 0, 8192), 0);
+  selection.budget_tokens = 100;
+  // Nothing but sinks before the row's piece.
+  layer.sinks = 128;
+  EXPECT_EQ(TailWeight(selection, layer, 0, 192), 0);
+  EXPECT_EQ(TailWeight(selection, layer, 0, 193), 0.5f);
+  // Scores that labels do not foresee, or that are not theirs.
+  layer.soft_cap = 30;
+  EXPECT_EQ(TailWeight(selection, layer, 0, 8192), 0);
+  layer.soft_cap = 0;
+  for (const SelectionKind kind :
+       {SelectionKind::kAll, SelectionKind::kWindow, SelectionKind::kScores}) {
+    selection.kind = kind;
+    EXPECT_EQ(TailWeight(selection, layer, 0, 8192), 0);
+  }
+  selection.kind = SelectionKind::kLabels;
+  EXPECT_EQ(TailWeight(selection, layer, 0, 8192), 0.5f);
+  layer.tail_weights = nullptr;
+  EXPECT_EQ(TailWeight(selection, layer, 0, 8192), 0);
+}
+
 }  // namespace
 }  // namespace winnow::test

@@ -170,7 +170,7 @@ class TailSequence : public Sequence {
   }
 };
 
-constexpr Selection kSparse = {.kind = SelectionKind::kLabels, .fraction = 1.0f / 8};
+constexpr Selection kSparse = {.kind = SelectionKind::kLabels, .fraction = 1.0f / 4};
 
 TEST(TailTest, IsWhatSummaryAndLabelsSayInDoublePrecision) {
   int compared = 0;
@@ -182,7 +182,7 @@ TEST(TailTest, IsWhatSummaryAndLabelsSayInDoublePrecision) {
         Shape{.heads = 9, .kv_heads = 3, .width = 64, .context = 1100, .block_tokens = 16},
         Shape{.heads = 10, .kv_heads = 2, .width = 24, .block_tokens = 256}}) {
     TailSequence sequence(shape, ++seed, shape.width == 24 ? 0.25f : 1.0f);
-    for (const float fraction : {0.08f, 0.125f, 0.5f}) {
+    for (const float fraction : {0.22f, 0.25f, 0.5f}) {
       const Selection selection{.kind = SelectionKind::kLabels, .fraction = fraction};
       const int position = shape.context - 1;
       const auto out = sequence.AttendAnew(position, selection);
@@ -265,15 +265,44 @@ TEST(TailTest, WithoutASummaryWhatIsNotChosenIsLeftOut) {
   sequence.summary.slot = -1;
   EXPECT_EQ(sequence.AttendAnew(699, kSparse), published);
   // Too early for a summary, which is not of sinks.
-  const Selection few{.kind = SelectionKind::kLabels, .budget_tokens = 25};
-  for (const auto& [sinks, position] :
-       {std::pair(4, 63), std::pair(64, 127), std::pair(100, 127)}) {
+  const Selection most{.kind = SelectionKind::kLabels, .budget_tokens = 120};
+  for (const int sinks : {64, 100}) {
     sequence.attention.sinks = sinks;
     sequence.summary.slot = 1;
-    const auto early = sequence.AttendAnew(position, few);
+    const auto early = sequence.AttendAnew(127, most);
     sequence.summary.slot = -1;
-    EXPECT_EQ(sequence.AttendAnew(position, few), early) << position;
+    EXPECT_EQ(sequence.AttendAnew(127, most), early) << sinks;
   }
+}
+
+TEST(TailTest, AHeadOfWeightZeroIsWhatItIsWithoutATail) {
+  TailSequence sequence({}, 77);
+  const auto with = sequence.AttendAnew(699, kSparse);
+  sequence.attention.tail_weights = nullptr;
+  const auto without = sequence.AttendAnew(699, kSparse);
+  sequence.weights = {1, 0};
+  sequence.attention.tail_weights = sequence.weights.data();
+  const auto mixed = sequence.AttendAnew(699, kSparse);
+  const size_t half = mixed.size() / 2;  // of each KV head
+  EXPECT_EQ(std::memcmp(&mixed[0], &with[0], half * sizeof(float)), 0);
+  EXPECT_EQ(std::memcmp(&mixed[half], &without[half], half * sizeof(float)), 0);
+  EXPECT_NE(std::memcmp(&with[half], &without[half], half * sizeof(float)), 0);
+}
+
+TEST(TailTest, BudgetsBelowTheEvenPartLeaveOutWhatIsNotChosen) {
+  TailSequence sequence({}, 78);
+  const auto tail_matters = [&](const Selection& selection) {
+    const auto with = sequence.AttendAnew(699, selection);
+    sequence.attention.tail_weights = nullptr;
+    const auto without = sequence.AttendAnew(699, selection);
+    sequence.attention.tail_weights = sequence.weights.data();
+    return with != without;
+  };
+  const auto kLabels = SelectionKind::kLabels;
+  EXPECT_FALSE(tail_matters({.kind = kLabels, .budget_tokens = 63}));
+  EXPECT_TRUE(tail_matters({.kind = kLabels, .budget_tokens = 64}));
+  EXPECT_FALSE(tail_matters({.kind = kLabels, .fraction = 63.0f / 700}));
+  EXPECT_TRUE(tail_matters({.kind = kLabels, .fraction = 65.0f / 700}));
 }
 
 TEST(TailTest, LabelsThatAreAllTheSameLeaveTheMeanValue) {
