@@ -48,14 +48,14 @@ struct SummaryShape {
   int width;
   int head_dim;
 
-  int64_t rows() const { return width + 2 * int64_t{head_dim}; }  ///< of totals and means
-  int64_t totals() const { return 0; }
-  int64_t moments() const { return rows(); }
-  int64_t means() const { return moments() + int64_t{width} * (width + head_dim); }
-  int64_t slopes() const { return means() + rows(); }
-  int64_t floats() const { return slopes() + int64_t{width} * head_dim; }
+  constexpr int64_t rows() const { return width + 2 * int64_t{head_dim}; }  ///< of totals and means
+  constexpr int64_t totals() const { return 0; }
+  constexpr int64_t moments() const { return rows(); }
+  constexpr int64_t means() const { return moments() + int64_t{width} * (width + head_dim); }
+  constexpr int64_t slopes() const { return means() + rows(); }
+  constexpr int64_t floats() const { return slopes() + int64_t{width} * head_dim; }
   /// Of those, the ones that rows read: means and slopes.
-  int64_t read_floats() const { return floats() - means(); }
+  constexpr int64_t read_floats() const { return floats() - means(); }
 };
 
 /// Keeps the regression sound where labels hardly vary.

@@ -18,12 +18,20 @@ inline constexpr int kMinTilesPerBlock = kWarps;
 struct Arguments {
   DecodeAttention call;
   BudgetWeights weights;
+  TailWeights tails;
   ScoreCap cap;
   AttendScratch scratch;
 
   // Of a KV head of a row, `item` = row kv_heads + kv_head.
   __device__ int Budget(int item) const {
     return BudgetOf(call, weights, item / call.kv_heads, item % call.kv_heads);
+  }
+  // DecodeAttention::tails of its query heads; null: what is not chosen is left out.
+  __device__ const float* Tails(int item) const {
+    if (call.tail_weights == nullptr) return nullptr;
+    const bool has_tail = TailOf(call, weights, tails, item / call.kv_heads,
+                                 item % call.kv_heads) > 0;
+    return has_tail ? call.tails + int64_t{item} * call.group * (1 + call.head_dim) : nullptr;
   }
 };
 

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "kernels/cuda/decode_attention.h"
+#include "kernels/cuda/renew_summaries.h"
 
 namespace winnow::cuda {
 
@@ -17,6 +18,19 @@ inline BudgetWeights CopyBudgetWeights(const DecodeAttention& call) {
     std::copy_n(call.budget_weights, call.kv_heads, weights.of_head);
   } else {
     std::fill_n(weights.of_head, call.kv_heads, 1.0f);
+  }
+  return weights;
+}
+
+/// DecodeAttention::tail_weights, likewise; all 0 without.
+struct TailWeights {
+  float of_head[kMaxKvHeads];
+};
+
+inline TailWeights CopyTailWeights(const DecodeAttention& call) {
+  TailWeights weights = {};
+  if (call.tail_weights != nullptr) {
+    std::copy_n(call.tail_weights, call.kv_heads, weights.of_head);
   }
   return weights;
 }
@@ -36,6 +50,32 @@ __device__ inline int32_t BudgetOf(const DecodeAttention& call, const BudgetWeig
   attention.min_context = call.min_context;
   const int32_t budget = BudgetTokens(call.selections[row], attention, kv_head, context);
   return budget < context ? min(budget, call.max_selected) : context;
+}
+
+/// TailWeight of a KV head of a row; 0, too, where its sequence has no summary and where all is
+/// chosen.
+__device__ inline float TailOf(const DecodeAttention& call, const BudgetWeights& budgets,
+                               const TailWeights& tails, int row, int kv_head) {
+  if (call.tail_weights == nullptr || call.estimates[row] == kNoEstimate) return 0;
+  const int32_t context = call.contexts[row];
+  if (BudgetOf(call, budgets, row, kv_head) >= context) return 0;
+  LayerAttention attention;
+  attention.soft_cap = call.soft_cap;
+  attention.sinks = call.sinks;
+  attention.tail_weights = tails.of_head;
+  return TailWeight(call.selections[row], attention, kv_head, context);
+}
+
+/// Means and slopes (SummaryShape) that a KV head of a row estimates by, where TailOf is above 0.
+__device__ inline const float* EstimateOf(const DecodeAttention& call, int row, int kv_head) {
+  const SummaryShape shape = {call.label_width, call.head_dim};
+  const int32_t estimate = call.estimates[row];
+  if (estimate >= 0) {
+    return call.summaries + (int64_t{estimate} * call.kv_heads + kv_head) * shape.floats() +
+           shape.means();
+  }
+  const int64_t index = LongerEstimate(estimate);  // which is its own inverse
+  return call.longer + (index * call.kv_heads + kv_head) * shape.read_floats();
 }
 
 }  // namespace winnow::cuda

@@ -64,12 +64,7 @@ class CudaBackend : public Backend {
   std::string_view name() const override { return "cuda"; }
   DataType activation_type() const override { return DataType::kBF16; }
 
-  absl::Status CheckAttention(int heads, const KvShape& kv,
-                              const LayerAttention& attention) const override {
-    if (attention.tail_weights != nullptr) {
-      return absl::UnimplementedError(
-          "the CUDA backend does not estimate what is not chosen: set --tail off");
-    }
+  absl::Status CheckAttention(int heads, const KvShape& kv, const LayerAttention&) const override {
     if (!IsHeadSize(kv.head_dim)) {
       return absl::UnimplementedError(
           absl::StrCat("the CUDA backend computes heads of 64, 80, 96, 128 or 256 dimensions; the "
@@ -212,6 +207,7 @@ class CudaBackend : public Backend {
   void Attention(const StepBatch&, Tensor qkv, int heads, const KvView& kv,
                  const LayerAttention& attention, Tensor out) override {
     const StepShape& shape = arrays_.shape();
+    Note(decode_rows_.RenewSummaries(arrays_, kv, attention, stream_));
     if (shape.tiles > 0) {
       Note(LaunchPrefillAttention({.heads = heads,
                                    .kv_heads = kv.kv_heads,

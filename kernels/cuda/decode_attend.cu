@@ -88,6 +88,16 @@ __device__ Part AddUp(int parts, const PartOf& part_of) {
   return total;
 }
 
+// Number `c` of the result of one head of an item, whose tails may be null.
+template <int kDim>
+__device__ float Result(const Part& chosen, const float* tails, int head, int c) {
+  if (tails == nullptr) return chosen.out / chosen.sum;
+  const float* const tail = tails + head * (1 + kDim);
+  const Part total = AddUp(
+      2, [&](int p) { return p == 0 ? chosen : Part{__ldcg(tail), 1, __ldcg(tail + 1 + c)}; });
+  return total.out / total.sum;
+}
+
 // Adds the warps' results up; then, if other blocks hold parts of the head, leaves the sum to the
 // last of them.
 template <int kDim>
@@ -98,6 +108,7 @@ __device__ void Finish(const Arguments& arguments, const Segment& segment, const
   const int row = segment.item / call.kv_heads;
   const int first_column = segment.item % call.kv_heads * call.group * kDim;
   const bool is_whole = segment.begin == 0 && segment.end == segment.tiles;
+  const float* const tails = arguments.Tails(segment.item);
   Partial<kDim>& mine =
       partials[blockIdx.x * kPartialsPerBlock +
                (segment.first + segment.begin == division.Begin(blockIdx.x) ? 0 : 1)];
@@ -108,7 +119,7 @@ __device__ void Finish(const Arguments& arguments, const Segment& segment, const
       return Part{shared.max[w][head], shared.sum[w][head], shared.out[w][head][c]};
     });
     if (is_whole) {
-      WriteOut(call, row, first_column + x, total.out / total.sum);
+      WriteOut(call, row, first_column + x, Result<kDim>(total, tails, head, c));
       continue;
     }
     mine.out[head][c] = total.out;
@@ -143,7 +154,7 @@ __device__ void Finish(const Arguments& arguments, const Segment& segment, const
       const Partial<kDim>& from = part(p);
       return Part{__ldcg(&from.max[head]), __ldcg(&from.sum[head]), __ldcg(&from.out[head][c])};
     });
-    WriteOut(call, row, first_column + x, total.out / total.sum);
+    WriteOut(call, row, first_column + x, Result<kDim>(total, tails, head, c));
   }
 }
 
@@ -235,7 +246,8 @@ int64_t AttendPartialFloats(int head_dim) {
 
 cudaError_t LaunchAttend(const DecodeAttention& call, const AttendScratch& scratch,
                          cudaStream_t stream) {
-  const Arguments arguments = {call, CopyBudgetWeights(call), ScoreCap(call.soft_cap), scratch};
+  const Arguments arguments = {call, CopyBudgetWeights(call), CopyTailWeights(call),
+                               ScoreCap(call.soft_cap), scratch};
   return WithHeadSize(call.head_dim,
                       [&](auto dim) { return Launch<dim.value>(arguments, stream); });
 }

@@ -48,6 +48,10 @@ struct DecodeAttention {
   int32_t window = 0;
   int32_t min_context = 0;                ///< shorter contexts are dense
   const float* budget_weights = nullptr;  ///< host, [kv_heads], or null: all 1
+  /// LayerAttention::tail_weights, host. Null: what is not chosen is left out, and nothing about
+  /// summaries is read.
+  const float* tail_weights = nullptr;
+  const float* summaries = nullptr;  ///< KvView::summaries
 
   // The step's rows.
   int rows = 0;
@@ -55,6 +59,8 @@ struct DecodeAttention {
   const int32_t* sequences = nullptr;     ///< [rows] row of `block_tables`
   const int32_t* contexts = nullptr;      ///< [rows] tokens up to and including the row's own
   const Selection* selections = nullptr;  ///< [rows]; budgets are BudgetTokens of these
+  const int32_t* estimates = nullptr;     ///< [rows] StepArrays::estimates
+  const float* longer = nullptr;          ///< RenewSummaries::longer
   const int32_t* block_tables = nullptr;  ///< [sequences, max_blocks] as StepBatch::block_tables
   int max_blocks = 0;
   int32_t max_context = 0;  ///< no context is longer
@@ -74,6 +80,9 @@ struct DecodeAttention {
   /// the order of positions. An entry e is the token whose key begins at element 2 head_dim e of
   /// `kv`: e = (block kv_heads + kv_head) block_tokens + slot.
   uint32_t* selected = nullptr;
+  /// TailFloats, where there are tail_weights: of each query head what it does not choose, as one
+  /// more piece of its softmax: {log 2 of its weight, mean value [head_dim]}.
+  float* tails = nullptr;
   /// DecodeWorkspaceBytes, all zero before the first use; calls leave it fit for the next one.
   std::byte* workspace = nullptr;
 };
@@ -82,8 +91,14 @@ struct DecodeAttention {
 /// such contexts.
 int64_t DecodeWorkspaceBytes(int rows, int kv_heads, int head_dim, int max_context);
 
+/// Floats of DecodeAttention::tails for so many rows.
+constexpr int64_t TailFloats(int rows, int heads, int head_dim) {
+  return int64_t{rows} * heads * (1 + head_dim);
+}
+
 /// Queues attention of the rows as of Backend::Attention:
-///   out[t, h, :] = sum_j softmax_j(cap(scale q[t, h] . k[j, g])) v[j, g], j in S[t, g].
+///   out[t, h, :] = sum_j softmax_j(cap(scale q[t, h] . k[j, g])) v[j, g], j in S[t, g],
+/// and with tail_weights what is not in S[t, g] as its summary and labels estimate it.
 /// One launch if max_selected is 0, else two: choose what to attend to, attend. None allocates or
 /// waits, so they can be captured. The kernel queued just before may write all but the rows'
 /// contexts, selections, sequences, query_rows and block tables, which are read ahead. Sums run in

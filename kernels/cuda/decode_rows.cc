@@ -4,6 +4,7 @@
 
 #include "kernels/cuda/decode_kernels.h"
 #include "kernels/cuda/recall.h"
+#include "kernels/cuda/renew_summaries.h"
 #include "kernels/cuda/status.h"
 
 namespace winnow::cuda {
@@ -21,11 +22,32 @@ int64_t SelectedBytes(int rows, int kv_heads, int max_selected) {
   return int64_t{rows} * kv_heads * max_selected * static_cast<int64_t>(sizeof(uint32_t));
 }
 
-int RowsOfCall(int kv_heads, int max_context, int max_selected) {
-  int64_t rows = kMaxDecodeHeads / kv_heads;
-  for (const int64_t row_bytes :
-       {SelectedBytes(1, kv_heads, max_selected), SelectScratchBytes(1, kv_heads, max_context)}) {
-    if (max_selected > 0 && row_bytes > 0) rows = std::min(rows, kCallBytes / row_bytes);
+int64_t TailBytes(int rows, int heads, int head_dim) {
+  return TailFloats(rows, heads, head_dim) * static_cast<int64_t>(sizeof(float));
+}
+
+int64_t LongerBytes(int rows, int sequences, const KvShape& kv) {
+  return StepArrays::MostLonger(rows, sequences) * kv.kv_heads * kv.summary_shape().read_floats() *
+         static_cast<int64_t>(sizeof(float));
+}
+
+// Whether what a layer's rows do not choose counts at all.
+bool HasTail(const KvView& kv, const LayerAttention& attention) {
+  const float* const weights = attention.tail_weights;
+  return weights != nullptr && kv.summaries != nullptr && attention.soft_cap == 0 &&
+         std::any_of(weights, weights + kv.kv_heads, [](float weight) { return weight > 0; });
+}
+
+int RowsOfCall(const DecodeAttention& call) {
+  int64_t rows = kMaxDecodeHeads / call.kv_heads;
+  const int64_t tail_bytes =
+      call.tail_weights == nullptr
+          ? 0
+          : TailBytes(1, call.kv_heads * call.group, call.head_dim);
+  for (const int64_t row_bytes : {SelectedBytes(1, call.kv_heads, call.max_selected),
+                                  SelectScratchBytes(1, call.kv_heads, call.max_context),
+                                  tail_bytes}) {
+    if (call.max_selected > 0 && row_bytes > 0) rows = std::min(rows, kCallBytes / row_bytes);
   }
   return static_cast<int>(std::max<int64_t>(1, rows));
 }
@@ -45,8 +67,42 @@ absl::Status DecodeRows::Reserve(const StepLimits& limits, cudaStream_t stream) 
     status.Update(
         selected_.Take(of_rows(SelectedBytes(1, layer.kv_heads, context)), stream).status());
     status.Update(workspace_.Take(workspace, stream).status());
+    if (layer.summary_slots == 0) continue;
+    const int64_t tail_bytes = TailBytes(1, limits.heads, layer.head_dim);
+    status.Update(tails_.Take(of_rows(tail_bytes), stream).status());
+    status.Update(longer_.Take(LongerBytes(limits.rows, limits.sequences, layer), stream).status());
   }
   return status;
+}
+
+absl::StatusOr<float*> DecodeRows::TakeLonger(const StepShape& shape, const KvShape& kv,
+                                              cudaStream_t stream) {
+  const auto longer = longer_.Take(LongerBytes(shape.rows, shape.sequences, kv), stream);
+  if (!longer.ok()) return longer.status();
+  return reinterpret_cast<float*>(*longer);
+}
+
+absl::Status DecodeRows::RenewSummaries(const StepArrays& arrays, const KvView& kv,
+                                        const LayerAttention& attention, cudaStream_t stream) {
+  const StepShape& shape = arrays.shape();
+  if (shape.renewals == 0 || !HasTail(kv, attention)) return absl::OkStatus();
+  const auto longer = TakeLonger(shape, kv, stream);
+  if (!longer.ok()) return longer.status();
+  return CudaStatus(LaunchRenewSummaries({.kv_heads = kv.kv_heads,
+                                          .head_dim = kv.head_dim,
+                                          .block_tokens = kv.block_tokens,
+                                          .label_width = kv.label_width,
+                                          .kv = kv.data,
+                                          .labels = kv.labels,
+                                          .sinks = attention.sinks,
+                                          .block_tables = arrays.BlockTables(kv.group),
+                                          .max_blocks = shape.max_blocks,
+                                          .summaries = kv.summaries,
+                                          .longer = *longer,
+                                          .tasks = shape.renewals,
+                                          .task = arrays.tasks},
+                                         stream),
+                    "RenewSummaries");
 }
 
 DecodeAttention DecodeRows::CallFrom(int first) const {
@@ -56,6 +112,7 @@ DecodeAttention DecodeRows::CallFrom(int first) const {
   call.sequences += first;
   call.contexts += first;
   call.selections += first;
+  call.estimates += first;
   return call;
 }
 
@@ -63,6 +120,8 @@ absl::Status DecodeRows::Attend(const StepArrays& arrays, const Tensor& qkv, int
                                 const KvView& kv, const LayerAttention& attention,
                                 const Tensor& out, cudaStream_t stream) {
   const StepShape& shape = arrays.shape();
+  const int32_t max_selected = shape.MaxSelected(attention, kv.kv_heads);
+  const bool has_tail = shape.estimates && max_selected > 0 && HasTail(kv, attention);
   all_ = {.kv_heads = kv.kv_heads,
           .group = heads / kv.kv_heads,
           .head_dim = kv.head_dim,
@@ -78,22 +137,25 @@ absl::Status DecodeRows::Attend(const StepArrays& arrays, const Tensor& qkv, int
           .window = attention.window,
           .min_context = attention.min_context,
           .budget_weights = attention.budget_weights,
+          .tail_weights = has_tail ? attention.tail_weights : nullptr,
+          .summaries = kv.summaries,
           .rows = shape.decode_rows,
           .query_rows = arrays.decode_rows,
           .sequences = arrays.decode_sequences,
           .contexts = arrays.contexts,
           .selections = arrays.selections,
+          .estimates = arrays.estimates,
           .block_tables = arrays.BlockTables(kv.group),
           .max_blocks = shape.max_blocks,
           .max_context = shape.max_context,
-          .max_selected = shape.MaxSelected(attention, kv.kv_heads),
+          .max_selected = max_selected,
           .exact_scores = shape.scores > 0,
           .queries = static_cast<const float*>(qkv.data),
           .query_stride = qkv.stride,
           .out = out.data,
           .out_stride = out.stride,
           .out_type = OutType::kBf16};
-  rows_of_call_ = RowsOfCall(kv.kv_heads, all_.max_context, all_.max_selected);
+  rows_of_call_ = RowsOfCall(all_);
   const int rows = std::min(rows_of_call_, all_.rows);
   const auto selected = selected_.Take(SelectedBytes(rows, kv.kv_heads, all_.max_selected), stream);
   if (!selected.ok()) return selected.status();
@@ -102,6 +164,14 @@ absl::Status DecodeRows::Attend(const StepArrays& arrays, const Tensor& qkv, int
                                            kv.head_dim, all_.max_context),
                       stream);
   if (!workspace.ok()) return workspace.status();
+  if (has_tail) {
+    const auto tails = tails_.Take(TailBytes(rows, heads, kv.head_dim), stream);
+    if (!tails.ok()) return tails.status();
+    all_.tails = reinterpret_cast<float*>(*tails);
+    const auto longer = TakeLonger(shape, kv, stream);
+    if (!longer.ok()) return longer.status();
+    all_.longer = *longer;
+  }
   all_.selected = reinterpret_cast<uint32_t*>(*selected);
   all_.workspace = *workspace;
 

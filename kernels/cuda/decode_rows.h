@@ -6,6 +6,7 @@
 #include <span>
 
 #include "absl/status/status.h"
+#include "absl/status/statusor.h"
 #include "kernels/backend.h"
 #include "kernels/cuda/decode_attention.h"
 #include "kernels/cuda/memory.h"
@@ -21,6 +22,11 @@ class DecodeRows {
   /// Takes the memory for any step within the limits.
   absl::Status Reserve(const StepLimits& limits, cudaStream_t stream);
 
+  /// Brings the summaries of the step's sequences up to date, where its layer's tails count:
+  /// before Attend.
+  absl::Status RenewSummaries(const StepArrays& arrays, const KvView& kv,
+                              const LayerAttention& attention, cudaStream_t stream);
+
   /// Queues Backend::Attention of the decoding rows of `arrays`.
   absl::Status Attend(const StepArrays& arrays, const Tensor& qkv, int heads, const KvView& kv,
                       const LayerAttention& attention, const Tensor& out, cudaStream_t stream);
@@ -31,16 +37,23 @@ class DecodeRows {
                              PinnedBuffer& staging, float* recalls, cudaStream_t stream);
 
   /// Counts how often memory has moved that Attend uses.
-  int moved() const { return selected_.moved() + workspace_.moved(); }
+  int moved() const {
+    return selected_.moved() + workspace_.moved() + tails_.moved() + longer_.moved();
+  }
 
  private:
   /// The call of the rows from `first` on that are computed together.
   DecodeAttention CallFrom(int first) const;
+  /// Memory for all summaries of the step that are longer than its slots'.
+  absl::StatusOr<float*> TakeLonger(const StepShape& shape, const KvShape& kv,
+                                    cudaStream_t stream);
   absl::Status MeasureRows(int first, const StepArrays& arrays, std::span<const RecallProbe> probes,
                            PinnedBuffer& staging, float* recalls, cudaStream_t stream);
 
   Scratch selected_;      ///< [rows of a call, kv_heads, max_selected]
   Scratch workspace_;     ///< DecodeAttention::workspace
+  Scratch tails_;         ///< DecodeAttention::tails
+  Scratch longer_;        ///< RenewSummaries::longer
   Scratch probes_;        ///< of recall, and what they found
   DecodeAttention all_;   ///< all rows of the last Attend
   int rows_of_call_ = 1;  ///< of it

@@ -8,6 +8,7 @@
 #include "kernels/cuda/launch.cuh"
 #include "kernels/cuda/select_keys.cuh"
 #include "kernels/cuda/select_range.cuh"
+#include "kernels/cuda/select_tail.cuh"
 #include "kernels/cuda/select_threshold.cuh"
 #include "kernels/cuda/token_scorers.cuh"
 
@@ -24,6 +25,9 @@ using namespace select;  // NOLINT: this is what its parts are for
 // token is kept to a minimum, and each warp has many. Blocks have 8 to 32 warps; what does not grow
 // with the context is done by the first 8.
 //
+// Kernels of layers with tails then go through the labels once more, which the caches hold by now,
+// and sum up those that are not chosen.
+//
 // A group of one needs no softmax, which would not change the order. Others are padded to a power
 // of two by heads that weigh nothing.
 
@@ -33,12 +37,15 @@ constexpr int kOtherSharedBytes = 24 * 1024;
 struct Arguments {
   DecodeAttention call;
   BudgetWeights weights;
+  TailWeights tails;
   uint32_t* spilled_keys;  // [rows, kv_heads, warps warp tokens]; null: in shared memory
 };
 
-// Writes the warp's part of the `budget` chosen tokens, in order.
+// Writes the warp's part of the `budget` chosen tokens, in order. Adds those to the tail that equal
+// the last chosen ones and come too late to be chosen.
+template <typename Tail>
 __device__ void WriteChosen(const DecodeHead& head, const Range& range, const Threshold& threshold,
-                            int budget, uint32_t* selected, Shared& shared) {
+                            int budget, uint32_t* selected, Shared& shared, Tail& tail) {
   // Marks positions whose key equals the threshold.
   constexpr uint32_t kEqual = 1u << 31;
   const int lane = threadIdx.x % 32;
@@ -104,6 +111,13 @@ __device__ void WriteChosen(const DecodeHead& head, const Range& range, const Th
           place < budget) {
         selected[place] = entries[u];
       }
+      if constexpr (Tail::kCounts) {
+        uint32_t late = __ballot_sync(~0u, is_equal && equal >= threshold.ties);
+        for (; late != 0; late &= late - 1) {
+          const uint32_t entry = __shfl_sync(~0u, positions[u], __ffs(static_cast<int>(late)) - 1);
+          tail.AddOne(range, static_cast<int>(entry & ~kEqual));
+        }
+      }
       before.equal += __popc(equals);
       before.larger += 32 - __popc(equals);
     }
@@ -118,7 +132,7 @@ __device__ void WriteWindow(const DecodeHead& head, int budget, uint32_t* select
   }
 }
 
-template <typename Scorer, int kHeads>
+template <typename Scorer, int kHeads, bool kTail>
 __global__ void __launch_bounds__(32 * kMaxWarps, 1)
     Select(const __grid_constant__ Arguments arguments) {
   extern __shared__ uint4 shared_keys[];
@@ -157,6 +171,11 @@ __global__ void __launch_bounds__(32 * kMaxWarps, 1)
   }
   Scorer scorer(head, shared.queries);
   scorer.Prefetch(range.begin, range.end);
+  float tail_weight = 0;
+  if constexpr (kTail) {
+    tail_weight = TailOf(call, arguments.weights, arguments.tails, row, head.kv_head);
+    if (tail_weight > 0) PrefetchEstimate(call, EstimateOf(call, row, head.kv_head));
+  }
   for (int i = threadIdx.x; i < kBins; i += blockDim.x) shared.histograms[0][i] = 0;
   WaitForPreviousKernel();
   // The second histogram is not in use yet.
@@ -166,7 +185,24 @@ __global__ void __launch_bounds__(32 * kMaxWarps, 1)
   const int wanted = budget - call.sinks - call.window;
   const Threshold threshold =
       wanted > 0 ? FindThreshold(range, covered, wanted, shared) : Threshold{kForced, INT_MAX};
-  WriteChosen(head, range, threshold, budget, selected, shared);
+  if constexpr (kTail) {
+    if (tail_weight > 0) {  // for the whole cluster
+      using Tail = TailSums<Scorer::kLabelWidth, kHeads>;
+      Tail tail(scorer, threshold, shared);
+      tail.AddBelow(range, threshold);
+      WriteChosen(head, range, threshold, budget, selected, shared, tail);
+      // No block reads another's histograms any more.
+      static_assert(sizeof(typename Tail::BlockShared) <= sizeof(shared.histograms));
+      auto& sums = reinterpret_cast<typename Tail::BlockShared&>(shared.histograms);
+      tail.Share(sums);
+      SyncCluster();
+      WriteTail(head, tail_weight, EstimateOf(call, row, head.kv_head), threshold, shared, sums);
+      SyncCluster();  // others may still read this block's counts and sums
+      return;
+    }
+  }
+  NoTail none;
+  WriteChosen(head, range, threshold, budget, selected, shared, none);
   SyncCluster();  // others may still read this block's counts
 }
 
@@ -223,8 +259,13 @@ cudaError_t LaunchKernel(const Arguments& arguments, const Team& team, cudaStrea
       .shared_bytes = arguments.spilled_keys != nullptr
                           ? 0
                           : team.Keys(call.max_context) * static_cast<int>(sizeof(uint32_t))};
-  return LaunchEarly(Select<Scorer, kHeads>, shape, CurrentDeviceTraits().capability_major, stream,
-                     arguments);
+  const auto launch = [&](auto kernel) {
+    return LaunchEarly(kernel, shape, CurrentDeviceTraits().capability_major, stream, arguments);
+  };
+  if constexpr (Scorer::kLabelWidth >= 8) {
+    if (call.tail_weights != nullptr) return launch(Select<Scorer, kHeads, true>);
+  }
+  return launch(Select<Scorer, kHeads, false>);
 }
 
 template <typename Scorer>
@@ -272,7 +313,8 @@ int64_t SelectScratchBytes(int rows, int kv_heads, int max_context) {
 cudaError_t LaunchSelect(const DecodeAttention& call, uint32_t* keys, cudaStream_t stream) {
   const Team team = TeamFor(call.rows * call.kv_heads, call.max_context);
   const bool is_shared = team.Keys(call.max_context) <= MaxSharedKeys();
-  const Arguments arguments = {call, CopyBudgetWeights(call), is_shared ? nullptr : keys};
+  const Arguments arguments = {call, CopyBudgetWeights(call), CopyTailWeights(call),
+                               is_shared ? nullptr : keys};
   if (call.exact_scores) {
     const cudaError_t error = LaunchGroup<ExactScorer>(arguments, team, stream);
     if (error != cudaSuccess) return error;

@@ -18,7 +18,7 @@ inline constexpr int kBinBits = 11;
 inline constexpr int kBins = 1 << kBinBits;
 inline constexpr int kThreadBins = kBins / kFirstThreads;
 
-__host__ __device__ inline int CeilDivide(int a, int b) { return (a + b - 1) / b; }
+__host__ __device__ constexpr int CeilDivide(int a, int b) { return (a + b - 1) / b; }
 // Tokens of each of a head's warps: whole steps.
 __host__ __device__ inline int WarpTokens(int context, int warps) {
   return CeilDivide(CeilDivide(context, warps), kStepTokens) * kStepTokens;

@@ -11,9 +11,16 @@ namespace winnow::cuda {
 namespace {
 
 constexpr int64_t kAlignment = 16;  // bytes, of each array
-constexpr int64_t kArrays = 10;
+constexpr int64_t kArrays = 12;
 
 int64_t Aligned(int64_t bytes) { return (bytes + kAlignment - 1) / kAlignment * kAlignment; }
+
+// What a row of the task's sequence estimates by.
+int32_t EstimateOf(const SummaryTask& task, int32_t position, const Selection& selection) {
+  if (task.sequence < 0 || selection.kind != SelectionKind::kLabels) return kNoEstimate;
+  const int32_t pieces = (SummarisedTokens(position) - task.tokens) / kSummaryPiece;
+  return pieces == 0 ? task.slot : LongerEstimate(task.longer + pieces - 1);
+}
 
 }  // namespace
 
@@ -21,6 +28,21 @@ StepArrays::StepArrays() { cudaEventCreateWithFlags(&copied_, cudaEventDisableTi
 
 StepArrays::~StepArrays() {
   if (copied_ != nullptr) cudaEventDestroy(copied_);
+}
+
+// As the CPU's StepSummaries: a slot grows by what lies before its sequence's first row, and rows
+// further on that choose by labels find longer summaries.
+SummaryTask StepArrays::TaskOf(const StepBatch& batch, int sequence) const {
+  const SummarySlot slot = batch.summaries.empty() ? SummarySlot() : batch.summaries[sequence];
+  if (slot.slot < 0) return {};
+  const int begin = batch.query_begin[sequence];
+  const int32_t tokens = SummarisedTokens(batch.positions[begin]);
+  SummaryTask task = {sequence, slot.slot, slot.tokens, tokens, tokens};
+  for (int row = begin; row < batch.query_begin[sequence + 1] && !batch.selections.empty(); ++row) {
+    if (batch.selections[row].kind != SelectionKind::kLabels) continue;
+    task.last = SummarisedTokens(batch.positions[row]);
+  }
+  return task;
 }
 
 void StepArrays::Divide(const StepBatch& batch) {
@@ -32,11 +54,18 @@ void StepArrays::Divide(const StepBatch& batch) {
   decode_sequences_.clear();
   contexts_.clear();
   selections_.clear();
+  estimates_.clear();
+  tasks_.clear();
   tiles_.clear();
+  int32_t longer = 0;
   for (int s = 0; s < batch.sequences(); ++s) {
     const int begin = batch.query_begin[s];
     const int end = batch.query_begin[s + 1];
     std::fill(row_sequences_.begin() + begin, row_sequences_.begin() + end, s);
+    SummaryTask task = TaskOf(batch, s);
+    task.longer = longer;
+    longer += (task.last - task.tokens) / kSummaryPiece;
+    if (task.held < task.last) tasks_.push_back(task);
     const auto selection_of = [&](int row) {
       return batch.selections.empty() ? Selection{} : batch.selections[row];
     };
@@ -56,6 +85,8 @@ void StepArrays::Divide(const StepBatch& batch) {
       decode_sequences_.push_back(s);
       contexts_.push_back(batch.positions[row] + 1);
       selections_.push_back(selection);
+      estimates_.push_back(EstimateOf(task, batch.positions[row], selection));
+      shape_.estimates = shape_.estimates || estimates_.back() != kNoEstimate;
       shape_.AddDecodeRow(selection, contexts_.back());
       ++row;
     }
@@ -65,7 +96,9 @@ void StepArrays::Divide(const StepBatch& batch) {
                                                 : a.first_row < b.first_row;
   });
   shape_.tiles = static_cast<int>(tiles_.size());
+  shape_.renewals = static_cast<int>(tasks_.size());
   shape_.Round(batch.max_blocks);
+  tasks_.resize(static_cast<size_t>(shape_.renewals));  // the others are none
   const int64_t tables = std::ssize(batch.block_tables) / std::max(1, batch.max_blocks);
   tables_.assign(tables * shape_.max_blocks, 0);
   for (int64_t table = 0; table < tables; ++table) {
@@ -84,10 +117,12 @@ absl::Status StepArrays::Reserve(const StepLimits& limits) {
   }
   const size_t table_entries = static_cast<size_t>(groups) * static_cast<size_t>(limits.sequences) *
                                static_cast<size_t>(RoundBlocks(blocks));
-  // As Upload lays them out: seven arrays of a number for each row, and the others.
-  const size_t row_bytes = 7 * sizeof(int32_t) + sizeof(Selection) + sizeof(PrefillTile);
+  // As Upload lays them out: eight arrays of a number for each row, and the others.
+  const size_t row_bytes = 8 * sizeof(int32_t) + sizeof(Selection) + sizeof(PrefillTile);
+  const auto tasks = static_cast<size_t>(RoundRenewals(limits.sequences));
   const absl::Status status =
-      Grow(static_cast<int64_t>(rows * row_bytes + table_entries * sizeof(int32_t)) +
+      Grow(static_cast<int64_t>(rows * row_bytes + tasks * sizeof(SummaryTask) +
+                                table_entries * sizeof(int32_t)) +
            kArrays * kAlignment);
   if (!status.ok()) return status;
   row_sequences_.reserve(rows);
@@ -95,6 +130,8 @@ absl::Status StepArrays::Reserve(const StepLimits& limits) {
   decode_sequences_.reserve(rows);
   contexts_.reserve(rows);
   selections_.reserve(rows);
+  estimates_.reserve(rows);
+  tasks_.reserve(tasks);
   tiles_.reserve(rows);
   tables_.reserve(table_entries);
   return status;
@@ -135,6 +172,8 @@ absl::Status StepArrays::Upload(const StepBatch& batch, cudaStream_t stream) {
       array(decode_sequences_, &decode_sequences),
       array(contexts_, &contexts),
       array(selections_, &selections),
+      array(estimates_, &estimates),
+      array(tasks_, &tasks),
       array(tiles_, &tiles),
       array(tables_, &block_tables),
       array(batch.logit_rows, &logit_rows),

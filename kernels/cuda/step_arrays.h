@@ -11,6 +11,7 @@
 #include "kernels/backend.h"
 #include "kernels/cuda/memory.h"
 #include "kernels/cuda/prefill_attention.h"
+#include "kernels/cuda/renew_summaries.h"
 #include "kernels/cuda/step_shape.h"
 #include "kernels/selection.h"
 #include "kernels/step_batch.h"
@@ -45,6 +46,8 @@ class StepArrays {
   const int32_t* decode_sequences = nullptr;  ///< [decode rows]
   const int32_t* contexts = nullptr;          ///< [decode rows]
   const Selection* selections = nullptr;      ///< [decode rows]
+  const int32_t* estimates = nullptr;         ///< [decode rows] what they estimate by (kNoEstimate)
+  const SummaryTask* tasks = nullptr;         ///< [shape().renewals]
   const PrefillTile* tiles = nullptr;         ///< [tiles], longest contexts first
   const int32_t* logit_rows = nullptr;        ///< as in the batch
 
@@ -53,11 +56,15 @@ class StepArrays {
     return block_tables + int64_t{group} * shape_.sequences * shape_.max_blocks;
   }
 
+  /// Summaries beside those in slots that a step of the rows and sequences can need, at most.
+  static int MostLonger(int rows, int sequences) { return rows / kSummaryPiece + sequences; }
+
   /// Index among the decoding rows, or -1.
   int DecodeRowOf(int row) const;
 
  private:
   void Divide(const StepBatch& batch);
+  SummaryTask TaskOf(const StepBatch& batch, int sequence) const;
   absl::Status Grow(int64_t bytes);
 
   StepShape shape_;
@@ -66,6 +73,8 @@ class StepArrays {
   std::vector<int32_t> decode_sequences_;
   std::vector<int32_t> contexts_;
   std::vector<Selection> selections_;
+  std::vector<int32_t> estimates_;
+  std::vector<SummaryTask> tasks_;
   std::vector<PrefillTile> tiles_;
   std::vector<int32_t> tables_;
 

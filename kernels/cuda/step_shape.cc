@@ -31,6 +31,9 @@ int32_t RoundBudget(int32_t tokens) {
 
 int RoundContext(int tokens) { return RoundUp(tokens, kLeastContext); }
 int RoundBlocks(int blocks) { return RoundUp(blocks, kLeastBlocks); }
+int RoundRenewals(int renewals) {
+  return static_cast<int>(std::bit_ceil(static_cast<unsigned>(renewals)));
+}
 
 void StepShape::AddDecodeRow(const Selection& selection, int context) {
   ++decode_rows;
@@ -61,6 +64,7 @@ void StepShape::Round(int blocks) {
   labels = RoundBudget(labels);
   window = RoundBudget(window);
   scores = RoundBudget(scores);
+  if (renewals > 0) renewals = RoundRenewals(renewals);
 }
 
 int32_t StepShape::MaxSelected(const LayerAttention& attention, int kv_heads) const {

@@ -22,6 +22,8 @@ struct StepShape {
   int32_t labels = 0;
   int32_t window = 0;
   int32_t scores = 0;
+  int renewals = 0;        ///< sequences whose summaries change, at most
+  bool estimates = false;  ///< some decoding row has a summary to estimate by
 
   auto operator<=>(const StepShape&) const = default;
 
@@ -38,5 +40,7 @@ struct StepShape {
 /// Sizes as Round leaves them: up by at most an eighth, but for small ones.
 int RoundContext(int tokens);
 int RoundBlocks(int blocks);
+/// To a power of two: most steps of few sequences change no summary or one.
+int RoundRenewals(int renewals);
 
 }  // namespace winnow::cuda

@@ -80,6 +80,7 @@ struct GroupQueries {
 template <int kWidth>
 struct LabelScorer {
   using Score = int;
+  static constexpr int kLabelWidth = kWidth;
   static constexpr int kPieces = kWidth < 8 ? 1 : kWidth / 8;
   static constexpr int kUnroll = kPieces < 4 ? 4 / kPieces : 1;  // steps asked for at once
 
@@ -143,9 +144,13 @@ struct LabelScorer {
     return head.call.basis.query + int64_t{head.kv_head} * head.call.head_dim * kWidth;
   }
 
-  __device__ Labels Load(int position) const {
+  __device__ Labels Load(int position) const { return LoadAt(LaneAt(position)); }
+  // Where what Load loads begins.
+  __device__ const std::byte* LaneAt(int position) const {
     // Of the last panel what lies past the context may be read, but not past it.
-    const std::byte* at = At(min(position, (head.context - 1) & ~(kLaneTokens - 1)));
+    return At(min(position, (head.context - 1) & ~(kLaneTokens - 1)));
+  }
+  __device__ static Labels LoadAt(const std::byte* at) {
     Labels loaded;
     if constexpr (kWidth < 8) {
       const uint2 words = __ldg(reinterpret_cast<const uint2*>(at));
@@ -275,6 +280,7 @@ struct LabelScorer {
 /// Scores by whole keys: products of queries and keys, capped where the layer caps them.
 struct ExactScorer {
   using Score = float;
+  static constexpr int kLabelWidth = 0;
   static constexpr int kUnroll = 1;
   struct Labels {
     int position;
