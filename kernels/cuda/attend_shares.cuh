@@ -29,8 +29,8 @@ struct Arguments {
   // DecodeAttention::tails of its query heads; null: what is not chosen is left out.
   __device__ const float* Tails(int item) const {
     if (call.tail_weights == nullptr) return nullptr;
-    const bool has_tail = TailOf(call, weights, tails, item / call.kv_heads,
-                                 item % call.kv_heads) > 0;
+    const bool has_tail =
+        TailOf(call, weights, tails, item / call.kv_heads, item % call.kv_heads) > 0;
     return has_tail ? call.tails + int64_t{item} * call.group * (1 + call.head_dim) : nullptr;
   }
 };

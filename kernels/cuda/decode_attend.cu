@@ -93,8 +93,9 @@ template <int kDim>
 __device__ float Result(const Part& chosen, const float* tails, int head, int c) {
   if (tails == nullptr) return chosen.out / chosen.sum;
   const float* const tail = tails + head * (1 + kDim);
-  const Part total = AddUp(
-      2, [&](int p) { return p == 0 ? chosen : Part{__ldcg(tail), 1, __ldcg(tail + 1 + c)}; });
+  const Part total = AddUp(2, [&](int p) {
+    return p == 0 ? chosen : Part{__ldcg(tail), 1, __ldcg(tail + 1 + c)};
+  });
   return total.out / total.sum;
 }
 

@@ -41,12 +41,10 @@ bool HasTail(const KvView& kv, const LayerAttention& attention) {
 int RowsOfCall(const DecodeAttention& call) {
   int64_t rows = kMaxDecodeHeads / call.kv_heads;
   const int64_t tail_bytes =
-      call.tail_weights == nullptr
-          ? 0
-          : TailBytes(1, call.kv_heads * call.group, call.head_dim);
-  for (const int64_t row_bytes : {SelectedBytes(1, call.kv_heads, call.max_selected),
-                                  SelectScratchBytes(1, call.kv_heads, call.max_context),
-                                  tail_bytes}) {
+      call.tail_weights == nullptr ? 0 : TailBytes(1, call.kv_heads * call.group, call.head_dim);
+  for (const int64_t row_bytes :
+       {SelectedBytes(1, call.kv_heads, call.max_selected),
+        SelectScratchBytes(1, call.kv_heads, call.max_context), tail_bytes}) {
     if (call.max_selected > 0 && row_bytes > 0) rows = std::min(rows, kCallBytes / row_bytes);
   }
   return static_cast<int>(std::max<int64_t>(1, rows));

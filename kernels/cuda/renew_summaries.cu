@@ -1,5 +1,3 @@
-#include "kernels/cuda/renew_summaries.h"
-
 #include <cuda_fp16.h>
 
 #include <cstdint>
@@ -9,6 +7,7 @@
 #include "kernels/cuda/label_layout.cuh"
 #include "kernels/cuda/launch.cuh"
 #include "kernels/cuda/math.cuh"
+#include "kernels/cuda/renew_summaries.h"
 
 namespace winnow::cuda {
 namespace {
@@ -45,7 +44,6 @@ struct Layout {
     return Factor() + shape.width * (shape.width + 1) * 8;
   }
 };
-
 
 // A head's tokens from `begin` on.
 struct Tokens {
@@ -109,10 +107,9 @@ __device__ void AddStep(const SummaryShape& shape, const std::byte* rows, const 
       return reinterpret_cast<const float2*>(codes)[token * code_pairs + pair];
     }
     // Of a token's halves its key comes first.
-    const int of_row = pair - code_pairs + (pair < code_pairs + value_pairs ? value_pairs
-                                                                           : -value_pairs);
-    return __half22float2(
-        reinterpret_cast<const __half2*>(rows)[token * 2 * value_pairs + of_row]);
+    const int of_row =
+        pair - code_pairs + (pair < code_pairs + value_pairs ? value_pairs : -value_pairs);
+    return __half22float2(reinterpret_cast<const __half2*>(rows)[token * 2 * value_pairs + of_row]);
   };
   const int pairs = code_pairs + value_pairs;  // of moments
   const int units = shape.width / kUnitRows * pairs;
@@ -141,8 +138,7 @@ __device__ void AddStep(const SummaryShape& shape, const std::byte* rows, const 
           reinterpret_cast<const float4*>(codes + token * shape.width + kUnitRows * piece);
       const float4 low = eight[0];
       const float4 high = eight[1];
-      const float of_row[kUnitRows] = {low.x,  low.y,  low.z,  low.w,
-                                       high.x, high.y, high.z, high.w};
+      const float of_row[kUnitRows] = {low.x, low.y, low.z, low.w, high.x, high.y, high.z, high.w};
 #pragma unroll
       for (int i = 0; i < kUnitRows; ++i) {
         products[i].x = fmaf(of_row[i], x.x, products[i].x);
@@ -238,8 +234,7 @@ __device__ void Solve(const SummaryShape& shape, int tokens, const float* sums, 
 }
 
 template <int kWidth>
-__global__ void __launch_bounds__(kThreads)
-    Renew(const __grid_constant__ RenewSummaries call) {
+__global__ void __launch_bounds__(kThreads) Renew(const __grid_constant__ RenewSummaries call) {
   extern __shared__ uint4 shared_memory[];
   LetNextKernelStart();
   const SummaryTask task = call.task[blockIdx.x / call.kv_heads];

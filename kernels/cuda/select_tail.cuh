@@ -107,9 +107,8 @@ class TailSums {
                           : static_cast<int>(threshold.key) - 1 + queries.least[0];
       return kLargest - queries.scale[0] * static_cast<float>(cut);
     } else {
-      const float cut = threshold.key == kForced
-                            ? 1
-                            : fmaxf(__uint_as_float(threshold.key - 1), FLT_MIN);
+      const float cut =
+          threshold.key == kForced ? 1 : fmaxf(__uint_as_float(threshold.key - 1), FLT_MIN);
       return kLargest + queries.bias[head] + log2f(shared.factor[head]) - log2f(cut);
     }
   }
@@ -179,7 +178,8 @@ class TailSums {
     }
   }
 
-  // Adds up what lanes have of the same head: of the first tile's columns, the first lanes have all.
+  // Adds up what lanes have of the same head: of the first tile's columns, the first lanes have
+  // all.
   __device__ void Fold() {
     sum_ += __shfl_xor_sync(~0u, sum_, 1);
     sum_ += __shfl_xor_sync(~0u, sum_, 2);

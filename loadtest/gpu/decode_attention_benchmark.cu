@@ -1,6 +1,8 @@
-// Times decode attention, dense and Double Sparsity, against what memory allows: prints a table,
-// writes JSON to the file named by the first argument. Replays of CUDA graphs over several layers'
-// pools, so that nothing but what a layer itself reuses comes from the L2 cache; medians.
+// Times decode attention, dense and Double Sparsity without and with what it does not choose
+// estimated, against what memory allows, and renewing the summaries that estimates are made of, by
+// one piece each and of whole contexts: prints a table, writes JSON to the file named by the first
+// argument. Replays of CUDA graphs over several layers' pools, so that nothing but what a layer
+// itself reuses comes from the L2 cache; medians.
 
 #include <cuda_runtime.h>
 
@@ -15,6 +17,7 @@
 
 #include "kernels/cuda/decode_attention.h"
 #include "kernels/cuda/decode_kernels.h"
+#include "kernels/cuda/renew_summaries.h"
 
 namespace winnow::cuda {
 namespace {
@@ -43,6 +46,7 @@ struct Shape {
   int head_dim;
   int width;     // of labels
   int sparsity;  // 1: dense
+  bool tail;     // whether what is not chosen is estimated
 };
 
 __device__ uint32_t Hash(uint64_t x) {
@@ -171,6 +175,8 @@ struct Timing {
   double seconds = 0;
   double select_seconds = 0;
   double attend_seconds = 0;
+  double piece_seconds = 0;    // to renew all summaries by a piece
+  double summary_seconds = 0;  // and to make them anew
 };
 
 Timing Measure(const Shape& shape) {
@@ -186,6 +192,8 @@ Timing Measure(const Shape& shape) {
   const double heads = 1.0 * shape.batch * shape.kv_heads;
   timing.bytes = heads * budget * 4 * shape.head_dim;
   if (shape.sparsity > 1) timing.bytes += heads * shape.context * shape.width / 2;
+  const SummaryShape summary = {shape.width, shape.head_dim};
+  if (shape.tail) timing.bytes += heads * summary.read_floats() * sizeof(float);
   const int layers = std::clamp(static_cast<int>(kRotatedBytes / timing.bytes) + 1, 2, 8);
 
   std::mt19937 random(1);
@@ -234,8 +242,19 @@ Timing Measure(const Shape& shape) {
   call.workspace = Allocate<std::byte>(workspace_bytes);
   CHECK_CUDA(cudaMemset(call.workspace, 0, workspace_bytes));
   float* const all_queries = Upload(queries);
+  const int64_t summary_floats = int64_t{shape.batch} * shape.kv_heads * summary.floats();
+  const std::vector<float> tail_weights(shape.kv_heads, 1.0f);
+  float* summaries = nullptr;
+  if (shape.tail) {
+    summaries = Allocate<float>(layers * summary_floats);
+    CHECK_CUDA(cudaMemset(summaries, 0, layers * summary_floats * sizeof(float)));
+    call.tail_weights = tail_weights.data();
+    call.estimates = Upload(rows);
+    call.tails = Allocate<float>(TailFloats(shape.batch, shape.heads, shape.head_dim));
+  }
   const auto of_layer = [&](int layer) {
     DecodeAttention of_layer = call;
+    of_layer.summaries = summaries + layer * summary_floats;
     of_layer.kv = kv + layer * kv_bytes;
     of_layer.labels = labels + layer * label_bytes;
     of_layer.queries = all_queries + layer * shape.batch * row_numbers;
@@ -249,6 +268,32 @@ Timing Measure(const Shape& shape) {
            }) /
            layers;
   };
+  const auto renew = [&](int held) {
+    const int tokens = SummarisedTokens(shape.context);
+    std::vector<SummaryTask> tasks;
+    for (const int32_t row : rows) tasks.push_back({row, row, held, tokens, tokens});
+    const SummaryTask* const task = Upload(tasks);
+    return time([&](const DecodeAttention& layer, cudaStream_t stream) {
+      return LaunchRenewSummaries(
+          {.kv_heads = shape.kv_heads,
+           .head_dim = shape.head_dim,
+           .block_tokens = kBlockTokens,
+           .label_width = shape.width,
+           .kv = layer.kv,
+           .labels = layer.labels,
+           .sinks = kSinks,
+           .block_tables = layer.block_tables,
+           .max_blocks = layer.max_blocks,
+           .summaries = summaries + (layer.kv - kv) / kv_bytes * summary_floats,
+           .tasks = shape.batch,
+           .task = task},
+          stream);
+    });
+  };
+  if (shape.tail) {
+    timing.summary_seconds = renew(0);
+    timing.piece_seconds = renew(SummarisedTokens(shape.context) - kSummaryPiece);
+  }
   timing.seconds = time(LaunchDecodeAttention);
   if (shape.sparsity > 1) {
     const DecodeScratch scratch = ScratchOf(call);
@@ -268,8 +313,9 @@ int Main(int argc, char** argv) {
   arena.Reserve(kArenaBytes);
   const double bandwidth = CopyBandwidth();
   std::printf("%s, copy %.3f TB/s (read + write)\n", device.name, bandwidth / 1e12);
-  std::printf("%5s %7s %6s %4s %2s %7s %9s %8s %8s %6s %8s %8s %7s\n", "batch", "context", "heads",
-              "dim", "r", "policy", "MB", "floor us", "us", "share", "select", "attend", "speedup");
+  std::printf("%5s %7s %6s %4s %2s %9s %9s %8s %8s %6s %8s %8s %7s %8s %8s\n", "batch", "context",
+              "heads", "dim", "r", "policy", "MB", "floor us", "us", "share", "select", "attend",
+              "speedup", "piece", "summary");
   FILE* json = argc > 1 ? std::fopen(argv[1], "w") : nullptr;
   if (json != nullptr) {
     std::fprintf(json, "{\"device\": \"%s\", \"copy_bytes_per_second\": %.4g, \"results\": [",
@@ -285,27 +331,44 @@ int Main(int argc, char** argv) {
                                                {16, 4096, 32, 32, 128},
                                                {1, 65536, 32, 32, 128},
                                                {16, 32768, 32, 8, 128},
+                                               {8, 8192, 9, 3, 64},
                                                {64, 4096, 9, 3, 64}}) {
     double dense = 0;
-    for (const auto& [sparsity, width] :
-         std::vector<std::pair<int, int>>{{1, 8}, {16, 8}, {16, 16}, {16, 32}}) {
+    struct Policy {
+      int sparsity, width;
+      bool tail;
+    };
+    for (const auto& [sparsity, width, tail] : std::vector<Policy>{{1, 8, false},
+                                                                   {16, 8, false},
+                                                                   {16, 8, true},
+                                                                   {16, 16, false},
+                                                                   {16, 16, true},
+                                                                   {16, 32, false},
+                                                                   {16, 32, true}}) {
       const Timing t =
-          Measure({s.batch, s.context, s.heads, s.kv_heads, s.head_dim, width, sparsity});
+          Measure({s.batch, s.context, s.heads, s.kv_heads, s.head_dim, width, sparsity, tail});
       if (sparsity == 1) dense = t.seconds;
       const double floor = t.bytes / bandwidth;
-      std::printf("%5d %7d %3d/%-2d %4d %2d %7s %9.1f %8.1f %8.1f %5.0f%% %8.1f %8.1f %7.2f\n",
-                  s.batch, s.context, s.heads, s.kv_heads, s.head_dim, sparsity == 1 ? 0 : width,
-                  sparsity == 1 ? "dense" : "1/16", t.bytes / 1e6, floor * 1e6, t.seconds * 1e6,
-                  100 * floor / t.seconds, t.select_seconds * 1e6, t.attend_seconds * 1e6,
-                  dense / t.seconds);
+      std::printf(
+          "%5d %7d %3d/%-2d %4d %2d %9s %9.1f %8.1f %8.1f %5.0f%% %8.1f %8.1f %7.2f %8.1f "
+          "%8.1f\n",
+          s.batch, s.context, s.heads, s.kv_heads, s.head_dim, sparsity == 1 ? 0 : width,
+          sparsity == 1 ? "dense"
+          : tail        ? "1/16 tail"
+                        : "1/16",
+          t.bytes / 1e6, floor * 1e6, t.seconds * 1e6, 100 * floor / t.seconds,
+          t.select_seconds * 1e6, t.attend_seconds * 1e6, dense / t.seconds, t.piece_seconds * 1e6,
+          t.summary_seconds * 1e6);
       std::fflush(stdout);
       if (json == nullptr) continue;
       std::fprintf(json,
                    "%s\n{\"batch\": %d, \"context\": %d, \"heads\": %d, \"kv_heads\": %d, "
-                   "\"head_dim\": %d, \"sparsity\": %d, \"label_width\": %d, \"bytes\": %.0f, "
+                   "\"head_dim\": %d, \"sparsity\": %d, \"label_width\": %d, \"tail\": %s, "
+                   "\"bytes\": %.0f, "
                    "\"seconds\": %.4g, \"select_seconds\": %.4g, \"attend_seconds\": %.4g}",
                    first ? "" : ",", s.batch, s.context, s.heads, s.kv_heads, s.head_dim, sparsity,
-                   width, t.bytes, t.seconds, t.select_seconds, t.attend_seconds);
+                   width, tail ? "true" : "false", t.bytes, t.seconds, t.select_seconds,
+                   t.attend_seconds);
       first = false;
     }
   }
