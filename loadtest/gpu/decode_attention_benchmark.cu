@@ -254,7 +254,7 @@ Timing Measure(const Shape& shape) {
   }
   const auto of_layer = [&](int layer) {
     DecodeAttention of_layer = call;
-    of_layer.summaries = summaries + layer * summary_floats;
+    if (shape.tail) of_layer.summaries = summaries + layer * summary_floats;
     of_layer.kv = kv + layer * kv_bytes;
     of_layer.labels = labels + layer * label_bytes;
     of_layer.queries = all_queries + layer * shape.batch * row_numbers;

@@ -68,6 +68,9 @@ class TailSequence : public Sequence {
   std::vector<float> weights;  ///< LayerAttention::tail_weights
   double tolerance = 1e-3;     ///< of outputs
   double relative_tolerance = 0;
+  /// Heads whose selection is decided by less are not compared. Of many tokens any of those that
+  /// are about the last ones chosen may be: they weigh little.
+  double least_margin = 1.002;
 
   struct Summary {
     std::vector<double> code, value, key;  // means
@@ -112,7 +115,7 @@ class TailSequence : public Sequence {
     for (int g = 0; g < shape.kv_heads; ++g) {
       double margin;
       const std::vector<int> chosen = Select(position, g, selection, &margin);
-      if (margin < 1.002) continue;
+      if (margin < least_margin) continue;
       ++compared;
       const Summary of = Summarise(position / 64 * 64, g);
       for (int h = g * shape.group(); h < (g + 1) * shape.group(); ++h) {
