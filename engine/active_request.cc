@@ -64,6 +64,7 @@ const RequestSummary& ActiveRequest::Conclude(const absl::Status& status, absl::
     const SequenceAttention& attention = sequence->attention();
     sparsity.traffic += attention.traffic();
     sparsity.recall_sum += attention.recall_sum();
+    sparsity.estimated_sum += attention.estimated_sum();
     sparsity.recall_samples += attention.recall_samples();
     sparsity.fallbacks += attention.fallbacks();
   }

@@ -20,11 +20,11 @@ void NoteTraffic(std::span<const Span> spans, const ForwardPass& forward, StepSt
   }
 }
 
-void NoteRecalls(const StepBuilder& step, std::span<const float> recalls, StepStats& stats) {
-  for (size_t i = 0; i < recalls.size(); ++i) {
+void NoteProbes(const StepBuilder& step, std::span<const ProbedMass> found, StepStats& stats) {
+  for (size_t i = 0; i < found.size(); ++i) {
     const StepBuilder::Probed& probed = step.probed(i);
-    stats.recalls.push_back(recalls[i]);
-    if (probed.sequence->mutable_attention().AddRecall(probed.position, recalls[i])) {
+    stats.probed.push_back(found[i]);
+    if (probed.sequence->mutable_attention().AddProbe(probed.position, found[i])) {
       ++stats.fallbacks;
     }
   }

@@ -13,8 +13,8 @@ namespace winnow {
 /// REQUIRES: nothing of the spans has been accepted yet.
 void NoteTraffic(std::span<const Span> spans, const ForwardPass& forward, StepStats& stats);
 
-/// Takes the recalls that the probes of a step measured ([probes of its batch]): budgets of
+/// Takes what the probes of a step found ([probes of its batch]): budgets of
 /// sequences whose selections hold too little are doubled.
-void NoteRecalls(const StepBuilder& step, std::span<const float> recalls, StepStats& stats);
+void NoteProbes(const StepBuilder& step, std::span<const ProbedMass> found, StepStats& stats);
 
 }  // namespace winnow

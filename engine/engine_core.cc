@@ -114,7 +114,7 @@ bool EngineCore::ComputeStep() {
   const absl::Time computed = clock_();
   if (status.ok()) {
     NoteTraffic(schedule.spans, forward_, stats);
-    NoteRecalls(step_builder_, recalls_, stats);
+    NoteProbes(step_builder_, probed_, stats);
     status = HandOut(schedule.spans);
   }
   if (!status.ok()) Fail(status);
@@ -185,12 +185,11 @@ void EngineCore::NoteScheduled(const Schedule& schedule, absl::Time now) {
 absl::Status EngineCore::Compute() {
   const StepBatch& batch = step_builder_.batch();
   chosen_.resize(step_builder_.choices().size());
-  recalls_.resize(batch.recall_probes.size());
+  probed_.resize(batch.recall_probes.size());
   const bool described = std::ranges::any_of(
       step_builder_.choices(), [](const TokenChoice& choice) { return choice.alternatives >= 0; });
   descriptions_.assign(described ? chosen_.size() : 0, {});
-  return forward_.ForwardAndChoose(batch, step_builder_.choices(), chosen_, descriptions_,
-                                   recalls_);
+  return forward_.ForwardAndChoose(batch, step_builder_.choices(), chosen_, descriptions_, probed_);
 }
 
 // Hands out what the step computed. An error means that the device failed.

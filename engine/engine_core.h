@@ -136,7 +136,7 @@ class EngineCore {
   StepBuilder step_builder_;
   std::vector<int32_t> chosen_;                 ///< [choices of the step]
   std::vector<TokenDescription> descriptions_;  ///< [choices of the step], if one is wanted
-  std::vector<float> recalls_;                  ///< [probes of the step]
+  std::vector<ProbedMass> probed_;              ///< [probes of the step]
 
   RequestTable requests_;
   /// Ended during this step, whose schedule may still point to their sequences.

@@ -5,6 +5,7 @@
 
 #include "engine/attention/policy.h"
 #include "engine/request/request.h"
+#include "kernels/step_batch.h"
 
 namespace winnow {
 
@@ -18,8 +19,8 @@ struct StepStats {
   double sample_seconds = 0;  ///< sampling, detokenizing, handing out
   /// Of generated tokens row by row; a piece of a prompt counts its context once, in bytes alone.
   KvTraffic traffic;
-  std::vector<float> recalls;  ///< sampled in this step
-  int fallbacks = 0;           ///< sequences whose budget was doubled
+  std::vector<ProbedMass> probed;  ///< sampled in this step
+  int fallbacks = 0;               ///< sequences whose budget was doubled
 };
 
 /// The engine's state between two steps.

@@ -189,13 +189,12 @@ class Backend {
   virtual void Attention(const StepBatch& batch, Tensor qkv, int heads, const KvView& kv,
                          const LayerAttention& attention, Tensor out) = 0;
 
-  /// For each probe: the share of the exact softmax mass that S[row, kv_head] of Attention with the
-  /// same arguments holds, mean over the query heads; 1 for dense rows. Reads every key. `recalls`
-  /// [probes] in host memory, there after Synchronize. REQUIRES: Attention with these arguments was
-  /// called last.
+  /// For each probe: what S[row, kv_head] of Attention with the same arguments holds, and U. Reads
+  /// every key. `probed` [probes] in host memory, there after Synchronize. REQUIRES: Attention with
+  /// these arguments was called last.
   virtual void MeasureRecall(const StepBatch& batch, Tensor qkv, int heads, const KvView& kv,
                              const LayerAttention& attention, std::span<const RecallProbe> probes,
-                             float* recalls) = 0;
+                             ProbedMass* probed) = 0;
 
   /// out[t, c] = activation(gate_up[t, c]) * gate_up[t, ffn + c], out [rows, ffn]; both of
   /// activation_type().

@@ -8,11 +8,22 @@
 
 namespace winnow {
 
-/// Asks how much of the true softmax mass the tokens hold that one KV head of one row selects.
+/// Asks what the tokens hold that one KV head of one row selects, and the others (ProbedMass).
 struct RecallProbe {
   int32_t row = 0;
   int32_t layer = 0;
   int32_t kv_head = 0;
+};
+
+/// What a probe finds: shares of attention, means over the query heads of the KV head's group.
+struct ProbedMass {
+  /// Of the exact softmax over all that the row sees: what the selected tokens hold. 1 where the
+  /// row is dense.
+  float recall = 1;
+  /// Of the softmax that the row's output was made of: what the estimate of the other tokens had.
+  float estimated = 0;
+
+  bool operator==(const ProbedMass&) const = default;
 };
 
 /// The rows of one engine step and where their keys and values live: a view of arrays that the

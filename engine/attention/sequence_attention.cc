@@ -48,11 +48,12 @@ void SequenceAttention::AddTraffic(int position, const KvTraffic& traffic) {
   traffic_ += traffic;
 }
 
-bool SequenceAttention::AddRecall(int position, float recall) {
+bool SequenceAttention::AddProbe(int position, const ProbedMass& found) {
   last_probed_ = position;
-  recall_sum_ += recall;
+  recall_sum_ += found.recall;
+  estimated_sum_ += found.estimated;
   ++recall_samples_;
-  recent_sum_ += recall;
+  recent_sum_ += found.recall;
   ++recent_samples_;
   if (recent_samples_ < options_.floor_samples || recent_sum_ >= options_.floor * recent_samples_ ||
       fallbacks() == kMaxDoublings) {

@@ -33,9 +33,9 @@ class SequenceAttention {
   /// if it has been before or if there are no layers. RecallProbe::row is left to the caller.
   std::optional<RecallProbe> ProbeAt(int position, int layers, int kv_heads) const;
 
-  /// Takes the recall of the probe at `position`; true if that made the budget double from the next
+  /// Takes what the probe at `position` found; true if that made the budget double from the next
   /// position on.
-  bool AddRecall(int position, float recall);
+  bool AddProbe(int position, const ProbedMass& found);
 
   /// Counts what the row at `position` read, unless it has been counted before.
   void AddTraffic(int position, const KvTraffic& traffic);
@@ -43,6 +43,7 @@ class SequenceAttention {
   const AttentionPolicy& policy() const { return policy_; }
   const KvTraffic& traffic() const { return traffic_; }  ///< of the generated tokens
   double recall_sum() const { return recall_sum_; }
+  double estimated_sum() const { return estimated_sum_; }
   int recall_samples() const { return recall_samples_; }
   /// How often the budget was doubled.
   int fallbacks() const { return static_cast<int>(boost_positions_.size()); }
@@ -55,6 +56,7 @@ class SequenceAttention {
   int last_counted_ = -1;  ///< position
   int last_probed_ = -1;   ///< position
   double recall_sum_ = 0;
+  double estimated_sum_ = 0;
   int recall_samples_ = 0;
   double recent_sum_ = 0;  ///< since the last doubling
   int recent_samples_ = 0;

@@ -99,6 +99,7 @@ class WindowScorer {
       result.loss /= tokens;
       result.perplexity = std::exp(result.loss);
       result.recall /= tokens;
+      result.estimated /= tokens;
     }
     return std::move(results_);
   }
@@ -106,7 +107,7 @@ class WindowScorer {
  private:
   absl::Status ScoreHalf(std::span<const int32_t> window, PerplexityResult* result) {
     const Selection selection = SelectionOf(result->policy);
-    std::vector<float> recalls(probes_.size(), 1.0f);
+    std::vector<ProbedMass> probed(probes_.size());
     const auto visit = [&](int row, std::span<const float> logits) {
       if (row + 1 == context_) return;
       const double loss = NegativeLogLikelihood(logits, window[static_cast<size_t>(row) + 1]);
@@ -126,10 +127,13 @@ class WindowScorer {
          .logits_from = half_,
          .visit = visit,
          .probes = IsDense(result->policy) ? std::span<const RecallProbe>() : std::span(probes_),
-         .recalls = recalls});
+         .probed = probed});
     if (!status.ok()) return status;
     result->tokens += context_ - half_;
-    for (const float recall : recalls) result->recall += recall;
+    for (const ProbedMass& mass : probed) {
+      result->recall += mass.recall;
+      result->estimated += mass.estimated;
+    }
     for (int row = half_; row < context_; ++row) {
       result->traffic += model_.Traffic(selection, row + 1);
     }

@@ -30,6 +30,7 @@ struct PerplexityResult {
   KvTraffic traffic = {};  ///< of all rows through the decode path
   /// Mean share of the true softmax mass that selections held, sampled once in every row.
   double recall = 1;
+  double estimated = 0;  ///< likewise what the estimate of the other tokens had of the attention
   /// Over the scored tokens; none of the dense policy, or where it was not evaluated.
   std::optional<DenseComparison> from_dense;
 };

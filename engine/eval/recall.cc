@@ -60,16 +60,16 @@ absl::StatusOr<std::vector<RecallResult>> EvalRecall(ForwardPass& model,
     }
     for (RecallResult& result : results) {
       const Selection selection = SelectionOf(result.policy);
-      std::vector<float> recalls(probes.size());
+      std::vector<ProbedMass> probed(probes.size());
       if (absl::Status status = runner.Compute({.tokens = window,
                                                 .begin = half,
                                                 .selection = selection,
                                                 .probes = probes,
-                                                .recalls = recalls});
+                                                .probed = probed});
           !status.ok()) {
         return status;
       }
-      for (size_t i = 0; i < recalls.size(); ++i) result.recall[i % heads] += recalls[i];
+      for (size_t i = 0; i < probed.size(); ++i) result.recall[i % heads] += probed[i].recall;
       for (int position = half; position < options.context; ++position) {
         result.traffic += model.Traffic(selection, position + 1);
       }

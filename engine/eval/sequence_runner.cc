@@ -26,24 +26,24 @@ absl::Status SequenceRunner::Compute(const SequenceRows& rows) {
       batch_.AddRow(rows.tokens[static_cast<size_t>(position)], position, rows.selection,
                     position >= first_logits);
     }
-    std::vector<size_t> probed;  // this step's probes, as indices of rows.probes
+    std::vector<size_t> asked;  // this step's probes, as indices of rows.probes
     for (size_t i = 0; i < rows.probes.size(); ++i) {
       RecallProbe probe = rows.probes[i];
       if (probe.row < begin || probe.row >= end) continue;
       probe.row -= begin;
       batch_.AddProbe(probe);
-      probed.push_back(i);
+      asked.push_back(i);
     }
-    std::vector<float> recalls(probed.size());
+    std::vector<ProbedMass> probed(asked.size());
 
     const StepBatch batch = batch_.Build();
     logits_.resize(std::max(logits_.size(), batch.logit_rows.size() * vocab));
     const std::span<float> logits = std::span(logits_).first(batch.logit_rows.size() * vocab);
-    if (absl::Status status = model_.Forward(batch, logits, recalls); !status.ok()) return status;
+    if (absl::Status status = model_.Forward(batch, logits, probed); !status.ok()) return status;
     summary_.End(begin);
 
-    for (size_t i = 0; i < recalls.size(); ++i) {
-      rows.recalls[probed[batch_.probe_order()[i]]] = recalls[i];
+    for (size_t i = 0; i < probed.size(); ++i) {
+      rows.probed[asked[batch_.probe_order()[i]]] = probed[i];
     }
     for (int position = first_logits; position < end; ++position) {
       rows.visit(position,

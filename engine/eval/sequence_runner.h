@@ -27,7 +27,7 @@ struct SequenceRows {
   std::function<void(int position, std::span<const float> logits)> visit = {};
   /// What to measure, in any order; RecallProbe::row is a position.
   std::span<const RecallProbe> probes = {};
-  std::span<float> recalls = {};  ///< [probes], in their order
+  std::span<ProbedMass> probed = {};  ///< [probes], in their order
 };
 
 /// Computes one sequence through the decode path, many rows a step. Each row selects for itself,

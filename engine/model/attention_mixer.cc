@@ -68,7 +68,7 @@ void AttentionMixer::MeasureRecall(const StepContext& context, const KvView& kv)
   const auto begin = static_cast<size_t>(first - probes.begin());
   context.backend.MeasureRecall(
       context.batch, context.activations.qkv, settings_.heads, kv, selection_.attention(),
-      probes.subspan(begin, static_cast<size_t>(last - first)), &context.recalls[begin]);
+      probes.subspan(begin, static_cast<size_t>(last - first)), &context.probed[begin]);
 }
 
 // Of a token's key and value in one KV head.

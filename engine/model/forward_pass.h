@@ -31,10 +31,10 @@ class ForwardPass {
   virtual ~ForwardPass() = default;
 
   /// Computes the batch, writes its keys and values to their blocks and fills
-  /// `logits` ([batch.logit_rows.size(), vocab]) and `recalls` ([batch.recall_probes.size()], see
+  /// `logits` ([batch.logit_rows.size(), vocab]) and `probed` ([batch.recall_probes.size()], see
   /// Backend::MeasureRecall). An error means that the device failed.
   virtual absl::Status Forward(const StepBatch& batch, std::span<float> logits,
-                               std::span<float> recalls) = 0;
+                               std::span<ProbedMass> probed) = 0;
 
   /// The same, but makes choices of the logits, as Backend::ChooseTokens does, leaves them in
   /// `tokens` ([choices.size()]) and describes them, as Backend::DescribeTokens does, in
@@ -44,7 +44,7 @@ class ForwardPass {
                                         std::span<const TokenChoice> choices,
                                         std::span<int32_t> tokens,
                                         std::span<TokenDescription> descriptions,
-                                        std::span<float> recalls) = 0;
+                                        std::span<ProbedMass> probed) = 0;
 
   virtual int vocab() const = 0;
   virtual AttentionShape attention_shape() const = 0;

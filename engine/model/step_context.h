@@ -21,7 +21,7 @@ struct StepContext {
   const StepBatch& batch;
   KvPools& pools;
   Activations activations;        ///< of the batch's rows
-  std::span<float> recalls;       ///< [batch.recall_probes], for layers to fill in
+  std::span<ProbedMass> probed;   ///< [batch.recall_probes], for layers to fill in
   const LayerObserver& observer;  ///< null: nobody looks
 };
 

@@ -100,8 +100,8 @@ absl::Status Transformer::TakeStepMemory(const TransformerOptions& options) {
 }
 
 absl::Status Transformer::Forward(const StepBatch& batch, std::span<float> logits,
-                                  std::span<float> recalls) {
-  Compute(batch, recalls, [&](int first, const Tensor& rows) {
+                                  std::span<ProbedMass> probed) {
+  Compute(batch, probed, [&](int first, const Tensor& rows) {
     backend_.CopyToHost(rows, logits.data() + int64_t{first} * config_.vocab);
   });
   return backend_.Synchronize();
@@ -111,9 +111,9 @@ absl::Status Transformer::ForwardAndChoose(const StepBatch& batch,
                                            std::span<const TokenChoice> choices,
                                            std::span<int32_t> tokens,
                                            std::span<TokenDescription> descriptions,
-                                           std::span<float> recalls) {
+                                           std::span<ProbedMass> probed) {
   size_t next = 0;
-  Compute(batch, recalls, [&](int first, const Tensor& rows) {
+  Compute(batch, probed, [&](int first, const Tensor& rows) {
     const size_t begin = next;
     while (next < choices.size() && choices[next].row < first + rows.rows) ++next;
     const auto of_rows = choices.subspan(begin, next - begin);
@@ -125,13 +125,13 @@ absl::Status Transformer::ForwardAndChoose(const StepBatch& batch,
 }
 
 // Lets `take` have the logits, some rows at a time, with the first one's place in batch.logit_rows.
-void Transformer::Compute(const StepBatch& batch, std::span<float> recalls,
+void Transformer::Compute(const StepBatch& batch, std::span<ProbedMass> probed,
                           absl::FunctionRef<void(int first, const Tensor& logits)> take) {
   const StepContext context = {.backend = backend_,
                                .batch = batch,
                                .pools = pools_,
                                .activations = activations_.OfStep(batch.rows()),
-                               .recalls = recalls,
+                               .probed = probed,
                                .observer = observer_};
   backend_.BeginStep(batch);
   if (observer_ || !batch.recall_probes.empty()) {  // these touch host memory

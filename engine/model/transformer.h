@@ -51,10 +51,10 @@ class Transformer : public ForwardPass {
                                                            const TransformerOptions& options);
 
   absl::Status Forward(const StepBatch& batch, std::span<float> logits,
-                       std::span<float> recalls) override;
+                       std::span<ProbedMass> probed) override;
   absl::Status ForwardAndChoose(const StepBatch& batch, std::span<const TokenChoice> choices,
                                 std::span<int32_t> tokens, std::span<TokenDescription> descriptions,
-                                std::span<float> recalls) override;
+                                std::span<ProbedMass> probed) override;
   int vocab() const override { return config_.vocab; }
   AttentionShape attention_shape() const override;
   KvTraffic Traffic(const Selection& selection, int context) const override;
@@ -82,7 +82,7 @@ class Transformer : public ForwardPass {
   absl::Status LoadModules(const WeightSource& weights, const TransformerOptions& options);
   absl::Status TakeStepMemory(const TransformerOptions& options);
   absl::Status LoadRopes();
-  void Compute(const StepBatch& batch, std::span<float> recalls,
+  void Compute(const StepBatch& batch, std::span<ProbedMass> probed,
                absl::FunctionRef<void(int first, const Tensor& logits)> take);
   void RunBlocks(const StepContext& context);
   WeightTotals layer_totals() const;

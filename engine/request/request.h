@@ -74,7 +74,8 @@ struct Output {
 struct SparsitySummary {
   AttentionPolicy policy;
   KvTraffic traffic;
-  double recall_sum = 0;  ///< of the sampled recalls; see Backend::MeasureRecall
+  double recall_sum = 0;     ///< of samples (ProbedMass::recall)
+  double estimated_sum = 0;  ///< likewise (ProbedMass::estimated)
   int recall_samples = 0;
   int fallbacks = 0;  ///< times that a continuation's budget was doubled
 

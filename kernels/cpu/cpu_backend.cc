@@ -174,8 +174,8 @@ class CpuBackend : public Backend {
 
   void MeasureRecall(const StepBatch& batch, Tensor qkv, int heads, const KvView& kv,
                      const LayerAttention& attention, std::span<const RecallProbe> probes,
-                     float* recalls) override {
-    attention_.MeasureRecall({batch, qkv, heads, kv, attention, Tensor{}}, probes, recalls);
+                     ProbedMass* probed) override {
+    attention_.MeasureRecall({batch, qkv, heads, kv, attention, Tensor{}}, probes, probed);
   }
 
   void Gate(Activation activation, Tensor gate_up, Tensor out) override {

@@ -566,7 +566,7 @@ void PagedAttention::Merge(const AttentionCall& call, const Head& head) {
 }
 
 void PagedAttention::MeasureRecall(const AttentionCall& call, std::span<const RecallProbe> probes,
-                                   float* recalls) {
+                                   ProbedMass* probed) {
   const StepBatch& batch = call.batch;
   const auto head_of = [&](const RecallProbe& probe) {
     const auto after = std::ranges::upper_bound(batch.query_begin, probe.row);
@@ -578,7 +578,7 @@ void PagedAttention::MeasureRecall(const AttentionCall& call, std::span<const Re
     size_t end = begin;
     while (end < probes.size() && PlanHead(call, head_of(probes[end]))) ++end;
     pool_.ParallelFor(std::ssize(heads_), [&](int64_t i, int worker) {
-      recalls[begin + i] = Recall(call, heads_[i], &scratch_[worker]);
+      probed[begin + i].recall = Recall(call, heads_[i], &scratch_[worker]);
     });
     begin = end;
   }

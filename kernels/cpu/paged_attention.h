@@ -52,7 +52,7 @@ class PagedAttention {
 
   /// See Backend::MeasureRecall. call.out is not used.
   void MeasureRecall(const AttentionCall& call, std::span<const RecallProbe> probes,
-                     float* recalls);
+                     ProbedMass* probed);
 
  private:
   /// Query rows of a prefill chunk times one KV head.

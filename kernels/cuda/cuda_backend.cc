@@ -232,8 +232,8 @@ class CudaBackend : public Backend {
   }
 
   void MeasureRecall(const StepBatch&, Tensor, int, const KvView&, const LayerAttention&,
-                     std::span<const RecallProbe> probes, float* recalls) override {
-    Note(decode_rows_.MeasureRecall(arrays_, probes, *staging_, recalls, stream_));
+                     std::span<const RecallProbe> probes, ProbedMass* probed) override {
+    Note(decode_rows_.MeasureRecall(arrays_, probes, *staging_, probed, stream_));
   }
 
   void Gate(Activation activation, Tensor gate_up, Tensor out) override {

@@ -182,16 +182,16 @@ absl::Status DecodeRows::Attend(const StepArrays& arrays, const Tensor& qkv, int
 
 absl::Status DecodeRows::MeasureRecall(const StepArrays& arrays,
                                        std::span<const RecallProbe> probes, PinnedBuffer& staging,
-                                       float* recalls, cudaStream_t stream) {
-  std::fill_n(recalls, probes.size(), 1.0f);  // of rows that do not select
+                                       ProbedMass* probed, cudaStream_t stream) {
+  std::fill_n(probed, probes.size(), ProbedMass());  // of rows that do not select
   absl::Status status;
   while (!probes.empty() && all_.max_selected > 0 && status.ok()) {
     const size_t count = std::min(probes.size(), kProbes);
     for (int first = 0; first < all_.rows && status.ok(); first += rows_of_call_) {
-      status = MeasureRows(first, arrays, probes.first(count), staging, recalls, stream);
+      status = MeasureRows(first, arrays, probes.first(count), staging, probed, stream);
     }
     probes = probes.subspan(count);
-    recalls += count;
+    probed += count;
   }
   return status;
 }
@@ -199,7 +199,7 @@ absl::Status DecodeRows::MeasureRecall(const StepArrays& arrays,
 // Of those probes that ask about rows of the call from `first` on.
 absl::Status DecodeRows::MeasureRows(int first, const StepArrays& arrays,
                                      std::span<const RecallProbe> probes, PinnedBuffer& staging,
-                                     float* recalls, cudaStream_t stream) {
+                                     ProbedMass* probed, cudaStream_t stream) {
   const DecodeAttention rows = CallFrom(first);
   const auto row_of = [&](const RecallProbe& probe) {
     return arrays.DecodeRowOf(probe.row) - first;
@@ -234,7 +234,7 @@ absl::Status DecodeRows::MeasureRows(int first, const StepArrays& arrays,
   call(cudaStreamSynchronize(stream), "cudaStreamSynchronize");
   size_t next = 0;
   for (size_t i = 0; i < probes.size() && status.ok(); ++i) {
-    if (is_asked(probes[i])) recalls[i] = found[next++];
+    if (is_asked(probes[i])) probed[i].recall = found[next++];
   }
   return status;
 }

@@ -34,7 +34,7 @@ class DecodeRows {
   /// Backend::MeasureRecall after Attend; waits for the results. `staging` is scratch of at
   /// least a megabyte in host memory.
   absl::Status MeasureRecall(const StepArrays& arrays, std::span<const RecallProbe> probes,
-                             PinnedBuffer& staging, float* recalls, cudaStream_t stream);
+                             PinnedBuffer& staging, ProbedMass* probed, cudaStream_t stream);
 
   /// Counts how often memory has moved that Attend uses.
   int moved() const {
@@ -47,7 +47,7 @@ class DecodeRows {
   /// Memory for all summaries of the step that are longer than its slots'.
   absl::StatusOr<float*> TakeLonger(const StepShape& shape, const KvShape& kv, cudaStream_t stream);
   absl::Status MeasureRows(int first, const StepArrays& arrays, std::span<const RecallProbe> probes,
-                           PinnedBuffer& staging, float* recalls, cudaStream_t stream);
+                           PinnedBuffer& staging, ProbedMass* probed, cudaStream_t stream);
 
   Scratch selected_;      ///< [rows of a call, kv_heads, max_selected]
   Scratch workspace_;     ///< DecodeAttention::workspace

@@ -50,6 +50,7 @@ void PrintPerplexityJson(const std::vector<PerplexityResult>& results, const Eva
                                    {"perplexity", result.perplexity},
                                    {"mean_budget_fraction", BudgetFraction(result.traffic)},
                                    {"recall", result.recall},
+                                   {"estimated", result.estimated},
                                    {"kv_bytes_read", result.traffic.bytes()},
                                    {"kv_bytes_dense", result.traffic.equivalent_bytes}};
     AddPolicy(result.policy, model, &json);
@@ -75,19 +76,22 @@ void PrintComparison(const std::optional<DenseComparison>& comparison) {
 }
 
 void PrintPerplexityTable(const std::vector<PerplexityResult>& results) {
-  std::printf("%-24s %10s %18s %18s %15s %8s %8s %14s %8s\n", "policy", "perplexity", "vs dense",
-              "divergence", "top-1 as dense", "budget", "recall", "KV read", "of dense");
+  std::printf("%-24s %10s %18s %18s %15s %8s %8s %9s %14s %8s\n", "policy", "perplexity",
+              "vs dense", "divergence", "top-1 as dense", "budget", "recall", "estimated",
+              "KV read", "of dense");
   for (const PerplexityResult& result : results) {
     const KvTraffic& traffic = result.traffic;
     std::printf("%-24s %10.3f", Title(result.policy).c_str(), result.perplexity);
     PrintComparison(result.from_dense);
-    std::printf(" %6.2f %% %8.4f %11.3f MB %6.2f %%\n", 100 * BudgetFraction(traffic),
-                result.recall,
+    std::printf(" %6.2f %% %8.4f %9.4f %11.3f MB %6.2f %%\n", 100 * BudgetFraction(traffic),
+                result.recall, result.estimated,
                 static_cast<double>(traffic.bytes()) / static_cast<double>(result.tokens) / 1e6,
                 100 * ReadFraction(traffic));
   }
   std::printf(
-      "%lld tokens scored by each policy; KV read is per token, labels included; divergence is "
+      "%lld tokens scored by each policy; recall and estimated are shares of attention, those of "
+      "what was chosen and of the estimate of the rest; KV read is per token, labels and summaries "
+      "included; divergence is "
       "KL(dense || policy) in nats; ± one standard error, tokens taken for independent\n",
       static_cast<long long>(results[0].tokens));
 }

@@ -236,9 +236,12 @@ void PrintJson(const Completion& completion) {
   const v1::Usage& usage = completion.summary.usage();
   const v1::Timings& timings = completion.summary.timings();
   const v1::Sparsity& sparsity = completion.summary.sparsity();
-  const nlohmann::ordered_json recall = sparsity.has_sampled_recall()
-                                            ? nlohmann::ordered_json(sparsity.sampled_recall())
-                                            : nlohmann::ordered_json(nullptr);
+  nlohmann::ordered_json recall;  // null where nothing was sampled
+  nlohmann::ordered_json estimated;
+  if (sparsity.has_sampled_recall()) {
+    recall = sparsity.sampled_recall();
+    estimated = sparsity.sampled_estimated_mass();
+  }
   const nlohmann::ordered_json json = {
       {"text", completion.text},
       {"token_ids", completion.token_ids},
@@ -256,7 +259,8 @@ void PrintJson(const Completion& completion) {
         {"kv_bytes_read", sparsity.kv_bytes_read()},
         {"kv_bytes_dense", sparsity.kv_bytes_dense()},
         {"mean_budget_tokens", sparsity.mean_budget_tokens()},
-        {"sampled_recall", recall}}}};
+        {"sampled_recall", recall},
+        {"sampled_estimated_mass", estimated}}}};
   std::puts(json.dump().c_str());
 }
 
@@ -285,7 +289,8 @@ void PrintSparsity(const v1::Sparsity& sparsity) {
           static_cast<double>(std::max<int64_t>(1, sparsity.kv_bytes_dense())),
       sparsity.mean_budget_tokens());
   if (sparsity.has_sampled_recall()) {
-    absl::StrAppendFormat(&line, ", recall %.3f", sparsity.sampled_recall());
+    absl::StrAppendFormat(&line, ", recall %.3f, estimated %.3f", sparsity.sampled_recall(),
+                          sparsity.sampled_estimated_mass());
   }
   std::fputs((line + "\n").c_str(), stderr);
 }

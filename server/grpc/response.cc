@@ -102,6 +102,7 @@ void SetSummary(const RequestSummary& summary, v1::GenerateResponse* response) {
   sparsity->set_mean_budget_tokens(attention.mean_budget_tokens());
   if (attention.recall_samples > 0) {
     sparsity->set_sampled_recall(attention.recall_sum / attention.recall_samples);
+    sparsity->set_sampled_estimated_mass(attention.estimated_sum / attention.recall_samples);
   }
   sparsity->set_fallbacks(attention.fallbacks);
 }

@@ -25,6 +25,8 @@ const Buckets kItlBuckets = {0.001, 0.0025, 0.005, 0.0075, 0.01, 0.015, 0.02, 0.
 const Buckets kStepBuckets = {0.00001, 0.00003, 0.0001, 0.0003, 0.001, 0.003, 0.005, 0.01, 0.02,
                               0.03,    0.05,    0.1,    0.2,    0.3,   0.5,   1,     3};
 // Shares of the softmax mass.
+const Buckets kEstimatedMassBuckets = {0.005, 0.01, 0.02, 0.05, 0.1, 0.15,
+                                       0.2,   0.3,  0.4,  0.5,  0.75};
 const Buckets kRecallBuckets = {0.1, 0.2,  0.3, 0.4,  0.5,  0.6,  0.7,
                                 0.8, 0.85, 0.9, 0.95, 0.98, 0.99, 1};
 
@@ -114,6 +116,11 @@ MetricsExporter::MetricsExporter(const std::string& model, const std::string& ar
       &Histograms(r, "winnow_attention_recall",
                   "Share of the true softmax mass that selected tokens held, sampled.")
            .Add({}, kRecallBuckets);
+  attention_estimated_mass_ =
+      &Histograms(r, "winnow_attention_estimated_mass",
+                  "Share of attention that the estimate of the tokens that were not selected had, "
+                  "sampled.")
+           .Add({}, kEstimatedMassBuckets);
   budget_fallbacks_ = &Counters(r, "winnow_budget_fallbacks_total",
                                 "Budgets that were doubled because recall fell below the floor.")
                            .Add({});
@@ -196,7 +203,10 @@ void MetricsExporter::OnStep(const StepStats& stats) {
   add(selected_tokens_, stats.traffic.attended_tokens);
   add(considered_tokens_, stats.traffic.context_tokens);
   add(budget_fallbacks_, stats.fallbacks);
-  for (const float recall : stats.recalls) attention_recall_->Observe(recall);
+  for (const ProbedMass& mass : stats.probed) {
+    attention_recall_->Observe(mass.recall);
+    attention_estimated_mass_->Observe(mass.estimated);
+  }
 }
 
 void MetricsExporter::OnGauges(const EngineGauges& gauges) {

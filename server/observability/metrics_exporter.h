@@ -97,6 +97,7 @@ class MetricsExporter final : public EngineObserver {
   prometheus::Counter* considered_tokens_;
   prometheus::Counter* budget_fallbacks_;
   prometheus::Histogram* attention_recall_;
+  prometheus::Histogram* attention_estimated_mass_;
   prometheus::Gauge* label_cache_bytes_;
   std::optional<InferenceExtensionGauges> inference_extension_;
   StepHistograms step_seconds_[kStepKinds];

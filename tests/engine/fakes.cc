@@ -76,10 +76,10 @@ absl::Status HistoryModel::ForwardAndChoose(const StepBatch& batch,
                                             std::span<const TokenChoice> choices,
                                             std::span<int32_t> tokens,
                                             std::span<TokenDescription> descriptions,
-                                            std::span<float> recalls) {
+                                            std::span<ProbedMass> probed) {
   const auto vocab = static_cast<size_t>(vocab_);
   std::vector<float> all(batch.logit_rows.size() * vocab);
-  const absl::Status status = Forward(batch, all, recalls);
+  const absl::Status status = Forward(batch, all, probed);
   cpu::TokenChooser chooser;
   for (size_t i = 0; i < choices.size(); ++i) {
     const auto row = static_cast<size_t>(choices[i].row);
@@ -93,8 +93,8 @@ absl::Status HistoryModel::ForwardAndChoose(const StepBatch& batch,
 }
 
 absl::Status HistoryModel::Forward(const StepBatch& batch, std::span<float> logits,
-                                   std::span<float> recalls) {
-  std::ranges::fill(recalls, recall);
+                                   std::span<ProbedMass> probed) {
+  std::ranges::fill(probed, ProbedMass{.recall = recall});
   if (before_forward) {
     if (absl::Status status = before_forward(batch); !status.ok()) return status;
   }

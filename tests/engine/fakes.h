@@ -50,10 +50,10 @@ class HistoryModel : public ForwardPass, public BlockMemory {
   HistoryModel(int blocks, int block_tokens, int vocab, std::vector<int> windows = {0});
 
   absl::Status Forward(const StepBatch& batch, std::span<float> logits,
-                       std::span<float> recalls) override;
+                       std::span<ProbedMass> probed) override;
   absl::Status ForwardAndChoose(const StepBatch& batch, std::span<const TokenChoice> choices,
                                 std::span<int32_t> tokens, std::span<TokenDescription> descriptions,
-                                std::span<float> recalls) override;
+                                std::span<ProbedMass> probed) override;
   absl::Status Copy(const BlockCopy& copy) override;
   int vocab() const override { return vocab_; }
   AttentionShape attention_shape() const override {

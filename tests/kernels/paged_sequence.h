@@ -83,9 +83,9 @@ class Sequence {
   }
 
   // Output [rows, heads, head_dim] of rows [first, first + count), with one selection for each;
-  // recalls of all their heads if wanted.
+  // what probes of all their heads find if wanted.
   std::vector<float> Attend(int first, const std::vector<Selection>& selections,
-                            std::vector<float>* recalls = nullptr) {
+                            std::vector<ProbedMass>* probed = nullptr) {
     const int count = static_cast<int>(selections.size());
     const std::vector<int32_t> begin{0, count};
     std::vector<RecallProbe> probes;
@@ -108,9 +108,9 @@ class Sequence {
     backend->BeginStep(batch);
     backend->Attention(batch, rows, shape.heads, kv, attention,
                        View(out, int64_t{shape.heads} * shape.head_dim));
-    if (recalls != nullptr) {
-      recalls->resize(probes.size());
-      backend->MeasureRecall(batch, rows, shape.heads, kv, attention, probes, recalls->data());
+    if (probed != nullptr) {
+      probed->resize(probes.size());
+      backend->MeasureRecall(batch, rows, shape.heads, kv, attention, probes, probed->data());
     }
     return out;
   }
@@ -222,7 +222,7 @@ class Sequence {
 
   // Compares one row's output, where the selection is not a matter of rounding; returns how many KV
   // heads were compared.
-  int Check(int position, const Selection& selection, const float* out, const float* recalls) {
+  int Check(int position, const Selection& selection, const float* out, const ProbedMass* probed) {
     int compared = 0;
     for (int g = 0; g < shape.kv_heads; ++g) {
       double margin;
@@ -243,7 +243,7 @@ class Sequence {
         const auto all = Softmax(Scores(position, h, true));
         for (const int j : chosen) recall += all[j] / shape.group();
       }
-      EXPECT_NEAR(recalls[g], recall, 5e-4);
+      EXPECT_NEAR(probed[g].recall, recall, 5e-4);
     }
     return compared;
   }

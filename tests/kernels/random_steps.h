@@ -143,7 +143,7 @@ class RandomSteps {
       }
     }
     batch_ = builder_.Build();
-    recalls_.resize(kRows);
+    probed_.resize(kRows);
     choices_.clear();
     edits_.clear();
     for (int i = 0; i < up_to(3 * kLogitRows); ++i) edits_.push_back(RandomEdits(random, largest));
@@ -182,8 +182,7 @@ class RandomSteps {
       });
       if (!probes_[l].empty()) {
         backend_.Attention(batch_, qkv, kHeads, kv, attentions_[l], attended);
-        backend_.MeasureRecall(batch_, qkv, kHeads, kv, attentions_[l], probes_[l],
-                               recalls_.data());
+        backend_.MeasureRecall(batch_, qkv, kHeads, kv, attentions_[l], probes_[l], probed_.data());
       }
     }
     const Tensor logits{logits_, kLogitRows, kVocab, kVocab};
@@ -276,7 +275,7 @@ class RandomSteps {
   StepBatch batch_;
   std::vector<float> random_qkv_;
   std::vector<RecallProbe> probes_[std::size(kLayers)];
-  std::vector<float> recalls_;
+  std::vector<ProbedMass> probed_;
   std::vector<std::vector<LogitEdit>> edits_;
   std::vector<TokenChoice> choices_;
   std::vector<int32_t> tokens_;

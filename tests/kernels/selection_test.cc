@@ -54,10 +54,10 @@ TEST(SelectionTest, AttendsToTheBestApproximateScores) {
     Sequence sequence(shape, ++seed);
     for (const float fraction : {0.02f, 1.0f / 16, 0.125f, 0.5f, 0.97f}) {
       const Selection selection{.kind = SelectionKind::kLabels, .fraction = fraction};
-      std::vector<float> recalls;
+      std::vector<ProbedMass> probed;
       const int row = shape.context - 1;
-      const auto out = sequence.Attend(row, {selection}, &recalls);
-      compared += sequence.Check(row, selection, out.data(), recalls.data());
+      const auto out = sequence.Attend(row, {selection}, &probed);
+      compared += sequence.Check(row, selection, out.data(), probed.data());
       rows += shape.kv_heads;
     }
   }
@@ -69,9 +69,9 @@ TEST(SelectionTest, AttendsToTheBestExactScores) {
   int compared = 0;
   for (const float fraction : {0.05f, 0.1f, 0.3f}) {
     const Selection selection{.kind = SelectionKind::kScores, .fraction = fraction};
-    std::vector<float> recalls;
-    const auto out = sequence.Attend(699, {selection}, &recalls);
-    compared += sequence.Check(699, selection, out.data(), recalls.data());
+    std::vector<ProbedMass> probed;
+    const auto out = sequence.Attend(699, {selection}, &probed);
+    compared += sequence.Check(699, selection, out.data(), probed.data());
   }
   EXPECT_GE(compared, 3);
 }
@@ -83,9 +83,9 @@ TEST(SelectionTest, LayersMayScaleAndCapTheirScores) {
     sequence.attention.scale = 0.2f;
     sequence.attention.soft_cap = 4;
     const Selection selection{.kind = kind, .fraction = 0.1f};
-    std::vector<float> recalls;
-    const auto out = sequence.Attend(699, {selection}, &recalls);
-    compared += sequence.Check(699, selection, out.data(), recalls.data());
+    std::vector<ProbedMass> probed;
+    const auto out = sequence.Attend(699, {selection}, &probed);
+    compared += sequence.Check(699, selection, out.data(), probed.data());
   }
   EXPECT_GE(compared, 3);
 }
@@ -96,19 +96,19 @@ TEST(SelectionTest, LayersWithASlidingWindowAreDenseWithinItWhateverRowsSelect) 
   const auto dense = sequence.Attend(699, {Selection{}});
   for (const SelectionKind kind :
        {SelectionKind::kLabels, SelectionKind::kScores, SelectionKind::kWindow}) {
-    std::vector<float> recalls;
-    EXPECT_EQ(sequence.Attend(699, {{.kind = kind, .fraction = 0.1f}}, &recalls), dense);
-    EXPECT_EQ(recalls, (std::vector<float>{1, 1}));
+    std::vector<ProbedMass> probed;
+    EXPECT_EQ(sequence.Attend(699, {{.kind = kind, .fraction = 0.1f}}, &probed), dense);
+    EXPECT_EQ(probed, (std::vector<ProbedMass>{{}, {}}));
   }
 }
 
 TEST(SelectionTest, WindowTakesTheFirstAndTheLastTokens) {
   Sequence sequence({}, 21);
   const Selection selection{.kind = SelectionKind::kWindow, .fraction = 0.1f};
-  std::vector<float> recalls;
-  const auto out = sequence.Attend(650, {selection, selection}, &recalls);
-  EXPECT_EQ(sequence.Check(650, selection, out.data(), recalls.data()), 2);
-  EXPECT_EQ(sequence.Check(651, selection, out.data() + 6 * 64, recalls.data() + 2), 2);
+  std::vector<ProbedMass> probed;
+  const auto out = sequence.Attend(650, {selection, selection}, &probed);
+  EXPECT_EQ(sequence.Check(650, selection, out.data(), probed.data()), 2);
+  EXPECT_EQ(sequence.Check(651, selection, out.data() + 6 * 64, probed.data() + 2), 2);
 }
 
 TEST(SelectionTest, EqualScoresAreTakenInOrderOfPosition) {
@@ -138,9 +138,9 @@ TEST(SelectionTest, ABudgetOfTheWholeContextEqualsDenseAttentionExactly) {
     const auto dense = sequence.Attend(position, {Selection{}});
     for (const SelectionKind kind :
          {SelectionKind::kLabels, SelectionKind::kScores, SelectionKind::kWindow}) {
-      std::vector<float> recalls;
-      EXPECT_EQ(sequence.Attend(position, {{.kind = kind, .fraction = 1}}, &recalls), dense);
-      EXPECT_EQ(recalls, (std::vector<float>{1, 1}));
+      std::vector<ProbedMass> probed;
+      EXPECT_EQ(sequence.Attend(position, {{.kind = kind, .fraction = 1}}, &probed), dense);
+      EXPECT_EQ(probed, (std::vector<ProbedMass>{{}, {}}));
       EXPECT_EQ(sequence.Attend(position, {{.kind = kind, .budget_tokens = 700}}), dense);
     }
   }
@@ -149,9 +149,9 @@ TEST(SelectionTest, ABudgetOfTheWholeContextEqualsDenseAttentionExactly) {
 TEST(SelectionTest, OneTokenLessThanTheContextIsNearlyDense) {
   Sequence sequence({}, 24);
   const Selection selection{.kind = SelectionKind::kScores, .budget_tokens = 699};
-  std::vector<float> recalls;
-  sequence.Attend(699, {selection}, &recalls);
-  for (const float recall : recalls) EXPECT_GT(recall, 0.999f);
+  std::vector<ProbedMass> probed;
+  sequence.Attend(699, {selection}, &probed);
+  for (const ProbedMass& mass : probed) EXPECT_GT(mass.recall, 0.999f);
 }
 
 TEST(SelectionTest, ARowIsTheSameAloneAndAmongOthers) {
@@ -193,10 +193,12 @@ TEST(SelectionTest, NumbersThatAreNotFiniteStillSelectTokensOfTheContext) {
         for (const SelectionKind kind : {SelectionKind::kLabels, SelectionKind::kScores}) {
           for (const float fraction : {0.05f, 0.5f}) {
             // Recalls are measured over what was selected, which must lie in the context.
-            std::vector<float> recalls;
-            sequence.Attend(shape.context - 2, {{kind, fraction, 0}, {kind, fraction, 0}},
-                            &recalls);
-            for (const float recall : recalls) EXPECT_TRUE(std::isnan(recall) || recall <= 1);
+            std::vector<ProbedMass> probed;
+            sequence.Attend(shape.context - 2, {{kind, fraction, 0}, {kind, fraction, 0}}, &probed);
+            for (const auto& [recall, estimated] : probed) {
+              EXPECT_TRUE(std::isnan(recall) || recall <= 1);
+              EXPECT_EQ(estimated, 0);
+            }
           }
         }
       }
@@ -214,14 +216,14 @@ TEST(SelectionTest, RowsOfMoreContextThanIsComputedAtOnceAreTheSame) {
                                     : Selection{.kind = SelectionKind::kLabels,
                                                 .fraction = 0.01f * static_cast<float>(i + 1)});
   }
-  std::vector<float> recalls;
-  const auto together = sequence.Attend(shape.context - kRows, selections, &recalls);
+  std::vector<ProbedMass> probed;
+  const auto together = sequence.Attend(shape.context - kRows, selections, &probed);
   const size_t row = size_t{16} * 16;
   for (int i = 0; i < kRows; i += 7) {
-    std::vector<float> own_recalls;
-    const auto alone = sequence.Attend(shape.context - kRows + i, {selections[i]}, &own_recalls);
+    std::vector<ProbedMass> own_probed;
+    const auto alone = sequence.Attend(shape.context - kRows + i, {selections[i]}, &own_probed);
     EXPECT_EQ(std::memcmp(alone.data(), &together[i * row], row * sizeof(float)), 0) << i;
-    EXPECT_TRUE(std::equal(own_recalls.begin(), own_recalls.end(), recalls.begin() + i * 16)) << i;
+    EXPECT_TRUE(std::equal(own_probed.begin(), own_probed.end(), probed.begin() + i * 16)) << i;
   }
 }
 
@@ -229,10 +231,10 @@ TEST(SelectionTest, HeadsHaveBudgetsOfTheirOwn) {
   Sequence sequence({}, 27);
   const float weights[] = {0.5f, 4.0f};
   sequence.attention.budget_weights = weights;
-  std::vector<float> recalls;
-  const auto out = sequence.Attend(699, {kSparse}, &recalls);
-  EXPECT_GE(sequence.Check(699, kSparse, out.data(), recalls.data()), 1);
-  EXPECT_LT(recalls[0], recalls[1]);
+  std::vector<ProbedMass> probed;
+  const auto out = sequence.Attend(699, {kSparse}, &probed);
+  EXPECT_GE(sequence.Check(699, kSparse, out.data(), probed.data()), 1);
+  EXPECT_LT(probed[0].recall, probed[1].recall);
 }
 
 TEST(BudgetTokensTest, IsTheShareOfTheContextWithinItsLimits) {

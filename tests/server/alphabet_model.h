@@ -19,7 +19,7 @@ namespace winnow {
 class AlphabetModel final : public ForwardPass, public BlockMemory {
  public:
   absl::Status Forward(const StepBatch& batch, std::span<float> logits,
-                       std::span<float> /*recalls*/) override {
+                       std::span<ProbedMass> /*probed*/) override {
     if (before_step) before_step();
     absl::SleepFor(step_time.load());
     if (fails) return absl::InternalError("the device is gone");
@@ -35,10 +35,10 @@ class AlphabetModel final : public ForwardPass, public BlockMemory {
   }
   absl::Status ForwardAndChoose(const StepBatch& batch, std::span<const TokenChoice> choices,
                                 std::span<int32_t> tokens, std::span<TokenDescription> descriptions,
-                                std::span<float> recalls) override {
+                                std::span<ProbedMass> probed) override {
     constexpr size_t kVocab = FakeTokenizer::kVocabSize;
     std::vector<float> all(batch.logit_rows.size() * kVocab);
-    const absl::Status status = Forward(batch, all, recalls);
+    const absl::Status status = Forward(batch, all, probed);
     cpu::TokenChooser chooser;
     for (size_t i = 0; i < choices.size(); ++i) {
       const auto row = static_cast<size_t>(choices[i].row);

@@ -40,7 +40,7 @@ TEST(SequenceAttentionTest, WhatIsComputedAgainIsNeitherProbedNorCountedAgain) {
   SequenceAttention attention(kPolicy, {.interval_tokens = 1}, 100);
   for (const int position : {100, 101, 100, 101, 102}) {
     attention.AddTraffic(position, {.row_bytes = 10, .heads = 1});
-    if (attention.ProbeAt(position, 5, 3)) attention.AddRecall(position, 0.5f);
+    if (attention.ProbeAt(position, 5, 3)) attention.AddProbe(position, {0.5f});
   }
   EXPECT_EQ(attention.traffic().row_bytes, 30);
   EXPECT_EQ(attention.recall_samples(), 3);
@@ -50,13 +50,13 @@ TEST(SequenceAttentionTest, RecallBelowTheFloorDoublesTheBudgetFromTheNextTokenO
   SequenceAttention attention(kPolicy, {.interval_tokens = 1, .floor = 0.9, .floor_samples = 4},
                               100);
   for (int position = 100; position < 103; ++position) {
-    EXPECT_FALSE(attention.AddRecall(position, 0.5f));
+    EXPECT_FALSE(attention.AddProbe(position, {0.5f}));
   }
-  EXPECT_TRUE(attention.AddRecall(103, 0.5f));
+  EXPECT_TRUE(attention.AddProbe(103, {0.5f}));
   EXPECT_EQ(attention.SelectionAt(103).fraction, 1.0f / 16);  // computed again, it is the same
   EXPECT_EQ(attention.SelectionAt(104).fraction, 2.0f / 16);
-  EXPECT_FALSE(attention.AddRecall(104, 0.5f));  // the mean starts anew
-  for (int position = 105; position < 120; ++position) attention.AddRecall(position, 0.8f);
+  EXPECT_FALSE(attention.AddProbe(104, {0.5f}));  // the mean starts anew
+  for (int position = 105; position < 120; ++position) attention.AddProbe(position, {0.8f});
   EXPECT_EQ(attention.fallbacks(), 5);                   // 16 further samples
   EXPECT_EQ(attention.SelectionAt(120).fraction, 2.0f);  // all there is
   EXPECT_EQ(attention.SelectionAt(103).fraction, 1.0f / 16);
@@ -65,7 +65,7 @@ TEST(SequenceAttentionTest, RecallBelowTheFloorDoublesTheBudgetFromTheNextTokenO
 TEST(SequenceAttentionTest, GoodRecallLeavesTheBudgetAlone) {
   SequenceAttention attention(kPolicy, {.interval_tokens = 1, .floor = 0.9, .floor_samples = 4}, 0);
   for (int position = 0; position < 100; ++position) {
-    EXPECT_FALSE(attention.AddRecall(position, position % 2 == 0 ? 0.86f : 0.99f));
+    EXPECT_FALSE(attention.AddProbe(position, {position % 2 == 0 ? 0.86f : 0.99f}));
   }
   EXPECT_EQ(attention.fallbacks(), 0);
 }
@@ -73,7 +73,7 @@ TEST(SequenceAttentionTest, GoodRecallLeavesTheBudgetAlone) {
 TEST(SequenceAttentionTest, CountedBudgetsDoubleToo) {
   SequenceAttention attention({.kind = SelectionKind::kLabels, .budget_tokens = 64},
                               {.interval_tokens = 1, .floor = 1, .floor_samples = 1}, 10);
-  EXPECT_TRUE(attention.AddRecall(10, 0.5f));
+  EXPECT_TRUE(attention.AddProbe(10, {0.5f}));
   EXPECT_EQ(attention.SelectionAt(11).budget_tokens, 128);
 }
 

@@ -65,15 +65,15 @@ TEST(RecallTest, IsTheMeanOverRowsProbedOneByOne) {
   double sum = 0;
   for (int position = 0; position < kContext; ++position) {
     const std::vector<RecallProbe> probes = {{.row = position, .layer = 0, .kv_head = 0}};
-    std::vector<float> recalls(1);
+    std::vector<ProbedMass> probed(1);
     const auto status =
         runner.Compute({.tokens = std::span(text).first(static_cast<size_t>(position) + 1),
                         .begin = position,
                         .selection = SelectionOf(policies[0]),
                         .probes = probes,
-                        .recalls = recalls});
+                        .probed = probed});
     ASSERT_TRUE(status.ok()) << status;
-    if (position >= kContext / 2) sum += recalls[0];
+    if (position >= kContext / 2) sum += probed[0].recall;
   }
   EXPECT_NEAR(recall, sum / (kContext / 2), 1e-6);
 }

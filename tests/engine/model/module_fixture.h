@@ -85,7 +85,7 @@ class ModuleFixture {
   /// what the residual stream then holds.
   template <typename Module>
   Matrix64 Run(const Module& module, const Matrix64& x, int begin, const Selection& selection = {},
-               std::span<const RecallProbe> probes = {}, std::span<float> recalls = {}) {
+               std::span<const RecallProbe> probes = {}, std::span<ProbedMass> probed = {}) {
     const std::vector<int32_t> blocks = {1, 0};
     StepBatchBuilder rows(pools_->groups());
     rows.BeginSequence(blocks);
@@ -98,7 +98,7 @@ class ModuleFixture {
                                  .batch = batch,
                                  .pools = *pools_,
                                  .activations = activations_.OfStep(batch.rows()),
-                                 .recalls = recalls,
+                                 .probed = probed,
                                  .observer = observer};
     const Tensor residual = context.activations.residual;
     CopyToDevice(x, residual);

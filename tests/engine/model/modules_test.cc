@@ -250,8 +250,8 @@ TEST(AttentionMixerTest, MeasuresTheRecallOfItsOwnProbes) {
   const Matrix64 x = RandomMatrix(20, 32, 1);
   const std::vector<RecallProbe> probes = {
       {.row = 7, .layer = 0}, {.row = 3, .layer = 1}, {.row = 19, .layer = 1}};
-  std::vector<float> recalls(3, -1.0f);
-  fixture.Run(*mixer, x, 0, kWindowRow, probes, recalls);
+  std::vector<ProbedMass> probed(3, {.recall = -1});
+  fixture.Run(*mixer, x, 0, kWindowRow, probes, probed);
 
   const Matrix64 qkv = fixture.reference.Qkv(x, 1);
   const auto recall = [&](size_t t) {
@@ -263,10 +263,10 @@ TEST(AttentionMixerTest, MeasuresTheRecallOfItsOwnProbes) {
     }
     return mass;
   };
-  EXPECT_EQ(recalls[0], -1);
-  EXPECT_EQ(recalls[1], 1);  // a context of four tokens, all selected
-  EXPECT_LT(recalls[2], 0.99);
-  EXPECT_NEAR(recalls[2], recall(19), kFp16);
+  EXPECT_EQ(probed[0].recall, -1);
+  EXPECT_EQ(probed[1].recall, 1);  // a context of four tokens, all selected
+  EXPECT_LT(probed[2].recall, 0.99);
+  EXPECT_NEAR(probed[2].recall, recall(19), kFp16);
 }
 
 TEST(AttentionMixerTest, RowsOfALayerWithAWindowSeeAndReadItAlone) {
@@ -279,10 +279,10 @@ TEST(AttentionMixerTest, RowsOfALayerWithAWindowSeeAndReadItAlone) {
       fixture.reference.AfterAttention(x, 1, [](size_t, size_t) { return true; });
   ExpectNear(fixture.Run(*mixer, Slice(x, 0, 13), 0), Slice(expected, 0, 13), kFp16);
   const std::vector<RecallProbe> probes = {{.row = 6, .layer = 1}};
-  std::vector<float> recalls(1);
-  ExpectNear(fixture.Run(*mixer, Slice(x, 13, 20), 13, kWindowRow, probes, recalls),
+  std::vector<ProbedMass> probed(1);
+  ExpectNear(fixture.Run(*mixer, Slice(x, 13, 20), 13, kWindowRow, probes, probed),
              Slice(expected, 13, 20), kFp16);
-  EXPECT_EQ(recalls[0], 1);
+  EXPECT_EQ(probed[0].recall, 1);
 
   KvTraffic traffic;
   mixer->AddTraffic(kWindowRow, 20, &traffic);

@@ -11,7 +11,7 @@
 
 namespace winnow {
 
-absl::Status TimedModel::Forward(const StepBatch& batch, std::span<float>, std::span<float>) {
+absl::Status TimedModel::Forward(const StepBatch& batch, std::span<float>, std::span<ProbedMass>) {
   double seconds = costs_.base;
   for (size_t s = 0; s + 1 < batch.query_begin.size(); ++s) {
     const auto begin = static_cast<size_t>(batch.query_begin[s]);
@@ -34,12 +34,12 @@ absl::Status TimedModel::Forward(const StepBatch& batch, std::span<float>, std::
 absl::Status TimedModel::ForwardAndChoose(const StepBatch& batch,
                                           std::span<const TokenChoice> choices,
                                           std::span<int32_t> tokens, std::span<TokenDescription>,
-                                          std::span<float> recalls) {
+                                          std::span<ProbedMass> probed) {
   for (size_t i = 0; i < choices.size(); ++i) {
     const bool ends = choices[i].uniform < static_cast<double>(choices[i].min_p);
     tokens[i] = ends ? CoreBench::kVocab - 1 : 0;
   }
-  return Forward(batch, {}, recalls);
+  return Forward(batch, {}, probed);
 }
 
 VirtualServer::VirtualServer(const EngineOptions& options, const StepModel& costs)

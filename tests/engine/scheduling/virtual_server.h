@@ -39,10 +39,10 @@ class TimedModel : public ForwardPass, public BlockMemory {
   TimedModel(const StepModel& costs, absl::Time* now) : costs_(costs), now_(*now) {}
 
   absl::Status Forward(const StepBatch& batch, std::span<float> logits,
-                       std::span<float> recalls) override;
+                       std::span<ProbedMass> probed) override;
   absl::Status ForwardAndChoose(const StepBatch& batch, std::span<const TokenChoice> choices,
                                 std::span<int32_t> tokens, std::span<TokenDescription> descriptions,
-                                std::span<float> recalls) override;
+                                std::span<ProbedMass> probed) override;
   absl::Status Copy(const BlockCopy&) override { return absl::OkStatus(); }
   int vocab() const override { return CoreBench::kVocab; }
   AttentionShape attention_shape() const override { return {1, 1}; }

@@ -155,37 +155,37 @@ class CudaAttentionTest : public CudaBackendTest {
     Sync();
   }
 
-  // Attention of the step's rows; `recalls` of every row and KV head, if wanted.
+  // Attention of the step's rows; what probes of every row and KV head find, if wanted.
   std::vector<float> OnDevice(const std::vector<Selection>& selections,
-                              std::vector<float>* recalls = nullptr) {
+                              std::vector<ProbedMass>* probed = nullptr) {
     const StepBatch batch = Batch(selections);
     const Tensor out = Poisoned(batch.rows(), heads_ * device_pool_.kv.head_dim, DataType::kBF16);
     backend_->BeginStep(batch);
     backend_->Attention(batch, device_rotated_, heads_, device_pool_.kv, device_pool_.attention,
                         out);
-    if (recalls != nullptr) {
+    if (probed != nullptr) {
       const auto probes = Probes();
-      recalls->assign(probes.size(), NAN);
+      probed->assign(probes.size(), {NAN, NAN});
       backend_->MeasureRecall(batch, device_rotated_, heads_, device_pool_.kv,
-                              device_pool_.attention, probes, recalls->data());
+                              device_pool_.attention, probes, probed->data());
       Sync();
     }
     return Get(out);
   }
 
   std::vector<float> OnCpu(const std::vector<Selection>& selections,
-                           std::vector<float>* recalls = nullptr) {
+                           std::vector<ProbedMass>* probed = nullptr) {
     const StepBatch batch = Batch(selections);
     const int columns = heads_ * cpu_pool_.kv.head_dim;
     std::vector<float> out(int64_t{batch.rows()} * columns, NAN);
     cpu_->BeginStep(batch);
     cpu_->Attention(batch, View(rotated_, columns_), heads_, cpu_pool_.kv, cpu_pool_.attention,
                     View(out, columns));
-    if (recalls != nullptr) {
+    if (probed != nullptr) {
       const auto probes = Probes();
-      recalls->assign(probes.size(), NAN);
+      probed->assign(probes.size(), {NAN, NAN});
       cpu_->MeasureRecall(batch, View(rotated_, columns_), heads_, cpu_pool_.kv,
-                          cpu_pool_.attention, probes, recalls->data());
+                          cpu_pool_.attention, probes, probed->data());
     }
     return out;
   }
@@ -411,16 +411,17 @@ TEST_F(CudaAttentionTest, SelectingRowsEqualTheCpus) {
       std::vector<Selection> selections(tokens_.size(), Selection{kind, 0.125f, 0});
       for (int row = 4; row < 44; ++row) selections[row] = {};
       selections.back() = {kind, 1, 77};
-      std::vector<float> recalls;
-      std::vector<float> cpu_recalls;
-      const auto got = OnDevice(selections, &recalls);
-      const auto want = OnCpu(selections, &cpu_recalls);
+      std::vector<ProbedMass> probed;
+      std::vector<ProbedMass> cpu_probed;
+      const auto got = OnDevice(selections, &probed);
+      const auto want = OnCpu(selections, &cpu_probed);
       // Both keep the best tokens; near the budget's end they may differ in single ones, whose
       // approximate scores differ in their last place.
       EXPECT_LT(RelativeError(got, want), 2e-2) << static_cast<int>(kind);
-      ASSERT_EQ(recalls.size(), cpu_recalls.size());
-      for (size_t i = 0; i < recalls.size(); ++i) {
-        EXPECT_NEAR(recalls[i], cpu_recalls[i], 1e-2) << static_cast<int>(kind) << ", probe " << i;
+      ASSERT_EQ(probed.size(), cpu_probed.size());
+      for (size_t i = 0; i < probed.size(); ++i) {
+        EXPECT_NEAR(probed[i].recall, cpu_probed[i].recall, 1e-2)
+            << static_cast<int>(kind) << ", probe " << i;
       }
     }
   }
@@ -430,24 +431,25 @@ TEST_F(CudaAttentionTest, LayersWithASlidingWindowAreDenseWithinItWhateverRowsSe
   Fill({{700, 1}, {300, 3}, {1500, 1}}, 6, 2, 64, 16, 32);
   Attend(0, 0, 100);
   HideUnseenBlocks();
-  std::vector<float> recalls;
+  std::vector<ProbedMass> probed;
   const auto got =
-      OnDevice(std::vector<Selection>(5, {SelectionKind::kLabels, 0.125f, 0}), &recalls);
+      OnDevice(std::vector<Selection>(5, {SelectionKind::kLabels, 0.125f, 0}), &probed);
   EXPECT_LT(RelativeError(got, DenseReference()), 5e-3);
-  EXPECT_EQ(recalls, std::vector<float>(recalls.size(), 1));
+  EXPECT_EQ(probed, std::vector<ProbedMass>(probed.size()));
 }
 
 TEST_F(CudaAttentionTest, RowsOfMoreMemoryThanACallTakesEqualTheCpus) {
   // Lists of some 5,000 entries for 6 heads of each row come to more than 64 MiB.
   Fill({{5000, 700}}, 6, 6, 64, 16, 31);
   const std::vector<Selection> selections(700, {SelectionKind::kLabels, 0.9f, 0});
-  std::vector<float> recalls;
-  std::vector<float> cpu_recalls;
-  const auto got = OnDevice(selections, &recalls);
-  const auto want = OnCpu(selections, &cpu_recalls);
+  std::vector<ProbedMass> probed;
+  std::vector<ProbedMass> cpu_probed;
+  const auto got = OnDevice(selections, &probed);
+  const auto want = OnCpu(selections, &cpu_probed);
   EXPECT_LT(RelativeError(got, want), 2e-2);
-  ASSERT_EQ(recalls.size(), cpu_recalls.size());
-  for (size_t i = 0; i < recalls.size(); ++i) EXPECT_NEAR(recalls[i], cpu_recalls[i], 1e-2) << i;
+  ASSERT_EQ(probed.size(), cpu_probed.size());
+  for (size_t i = 0; i < probed.size(); ++i)
+    EXPECT_NEAR(probed[i].recall, cpu_probed[i].recall, 1e-2) << i;
 }
 
 TEST_F(CudaAttentionTest, ReplaysOfARecordingComputeTheirOwnBatch) {

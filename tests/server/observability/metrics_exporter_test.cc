@@ -61,7 +61,7 @@ TEST(MetricsExporter, TellsStepsApartByWhatTheyComputed) {
                   .attended_tokens = 30,
                   .context_tokens = 500,
                   .heads = 2};
-  step.recalls = {0.97f};
+  step.probed = {{.recall = 0.97f, .estimated = 0.02f}};
   step.fallbacks = 1;
   metrics.OnStep(step);
   step.prefill_tokens = 0;
@@ -81,6 +81,8 @@ TEST(MetricsExporter, TellsStepsApartByWhatTheyComputed) {
   EXPECT_THAT(text, HasSubstr("winnow_attention_tokens_total{kind=\"selected\"} 60\n"));
   EXPECT_THAT(text, HasSubstr("winnow_attention_tokens_total{kind=\"considered\"} 1000\n"));
   EXPECT_THAT(text, HasSubstr("winnow_attention_recall_bucket{le=\"0.95\"} 0\n"));
+  EXPECT_THAT(text, HasSubstr("winnow_attention_estimated_mass_bucket{le=\"0.01\"} 0\n"));
+  EXPECT_THAT(text, HasSubstr("winnow_attention_estimated_mass_bucket{le=\"0.05\"} 2\n"));
   EXPECT_THAT(text, HasSubstr("winnow_attention_recall_bucket{le=\"0.98\"} 2\n"));
   EXPECT_THAT(text, HasSubstr("winnow_budget_fallbacks_total 2\n"));
 }
