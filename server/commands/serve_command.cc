@@ -141,6 +141,7 @@ absl::Status Serve(ServeFlags& flags, const Signals& signals) {
        {"kv_blocks", options->kv_blocks * loaded->pools->groups()},
        {"kv_bytes", loaded->pools->kv_bytes()},
        {"label_bytes", loaded->pools->label_bytes()},
+       {"summary_bytes", loaded->pools->summary_bytes()},
        {"policy", std::string(PolicyName(attention->default_policy.kind))},
        {"sparsity", attention->default_policy.sparsity},
        {"chat", model.chat.has_value()},
