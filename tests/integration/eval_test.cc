@@ -147,5 +147,24 @@ TEST(EvalTest, RefusesBadCasesWithOneLine) {
   }
 }
 
+TEST(EvalPerplexityTest, EstimatingWhatIsNotChosenComesCloserToDense) {
+  const auto run = [](const std::string& tail, const std::string& context) {
+    const auto json = RunEval({"perplexity", "--text", "docs/architecture.md", "--context", context,
+                               "--policies", "dense,double-sparsity", "--sparsity", "8",
+                               "--label-file", "models/smollm2-135m-instruct.labels-r32.json",
+                               "--tail", tail, "--exact-products"});
+    return json["results"][1];
+  };
+  const auto with = run("by-head", "1024");
+  const auto without = run("off", "1024");
+  EXPECT_LT(with["divergence"].get<double>(), 0.5 * without["divergence"].get<double>());
+  EXPECT_GT(with["top1_agreement"].get<double>(), without["top1_agreement"].get<double>());
+  EXPECT_GT(with["kv_bytes_read"].get<int64_t>(), without["kv_bytes_read"].get<int64_t>());
+  EXPECT_NEAR(with["estimated"].get<double>(), 1 - with["recall"].get<double>(), 0.05);
+  EXPECT_EQ(without["estimated"], 0);
+  // A budget of less than 64 tokens: nothing is estimated.
+  EXPECT_EQ(run("by-head", "256"), run("off", "256"));
+}
+
 }  // namespace
 }  // namespace winnow

@@ -114,7 +114,8 @@ TEST(DemoPerplexityTest, CudaPredictsTheTextAsTheCpuDoesDenseAndSparse) {
     const auto pools = KvPools::Allocate(
         backend, KvLayout(config, {.blocks = (context + kBlockTokens - 1) / kBlockTokens,
                                    .block_tokens = kBlockTokens,
-                                   .label_width = labels->width}));
+                                   .label_width = labels->width,
+                                   .summary_slots = 1}));
     ASSERT_TRUE(pools.ok()) << pools.status();
     const auto transformer = Transformer::Load((*checkpoint)->weights(), config, backend, **pools,
                                                {.max_step_tokens = 256, .labels = &*labels});
@@ -131,6 +132,7 @@ TEST(DemoPerplexityTest, CudaPredictsTheTextAsTheCpuDoesDenseAndSparse) {
               << want.recall << "), CUDA " << got.perplexity << " (" << got.recall << ")\n";
     EXPECT_NEAR(got.perplexity / want.perplexity, 1, 0.005);
     EXPECT_NEAR(got.recall, want.recall, 0.01);
+    EXPECT_NEAR(got.estimated, want.estimated, 0.01);
   }
 }
 
