@@ -118,6 +118,10 @@ void WriteOutput(const AttentionCall& call, int row, int head, const Partial& to
   for (int c = 0; c < head_dim; ++c) out[c] = total.out[c] * inverse;
 }
 
+bool Summarises(const AttentionCall& call) {
+  return call.attention.tail_weights != nullptr && call.kv.summaries != nullptr;
+}
+
 }  // namespace
 
 void PagedAttention::Reserve(const StepLimits& limits) {
@@ -163,8 +167,7 @@ void PagedAttention::Run(const AttentionCall& call) {
   const StepBatch& batch = call.batch;
   const int kv_heads = call.kv.kv_heads;
   ClearPlan();
-  const bool summarises = call.attention.tail_weights != nullptr && call.kv.summaries != nullptr;
-  if (summarises) summaries_.Renew(batch, call.kv, call.attention.sinks);
+  if (Summarises(call)) summaries_.Renew(batch, call.kv, call.attention.sinks);
   for (int s = 0; s < batch.sequences(); ++s) {
     const int begin = batch.query_begin[s];
     const int end = batch.query_begin[s + 1];
@@ -182,10 +185,7 @@ void PagedAttention::Run(const AttentionCall& call) {
         continue;
       }
       for (int g = 0; g < kv_heads; ++g) {
-        Head head = HeadOf(call, row, g, table);
-        if (summarises && head.tail > 0 && head.selects()) {
-          head.estimate = summaries_.Estimate(s, batch.positions[row], g);
-        }
+        const Head head = HeadOf(call, s, row, g);
         if (PlanHead(call, head)) continue;
         RunPlanned(call);
         ClearPlan();
@@ -197,19 +197,24 @@ void PagedAttention::Run(const AttentionCall& call) {
   RunPlanned(call);
 }
 
-PagedAttention::Head PagedAttention::HeadOf(const AttentionCall& call, int row, int kv_head,
-                                            const int32_t* block_table) const {
+// Summaries are those of the step.
+PagedAttention::Head PagedAttention::HeadOf(const AttentionCall& call, int sequence, int row,
+                                            int kv_head) const {
   const StepBatch& batch = call.batch;
   const Selection selection = batch.selections.empty() ? Selection{} : batch.selections[row];
   const int context = batch.positions[row] + 1;
-  return {.row = row,
-          .kv_head = kv_head,
-          .block_table = block_table,
-          .kind = selection.kind,
-          .begin = call.FirstSeen(batch.positions[row]),
-          .context = context,
-          .budget = BudgetTokens(selection, call.attention, kv_head, context),
-          .tail = TailWeight(selection, call.attention, kv_head, context)};
+  Head head = {.row = row,
+               .kv_head = kv_head,
+               .block_table = batch.BlockTable(call.kv.group, sequence),
+               .kind = selection.kind,
+               .begin = call.FirstSeen(batch.positions[row]),
+               .context = context,
+               .budget = BudgetTokens(selection, call.attention, kv_head, context),
+               .tail = TailWeight(selection, call.attention, kv_head, context)};
+  if (Summarises(call) && head.tail > 0 && head.selects()) {
+    head.estimate = summaries_.Estimate(sequence, batch.positions[row], kv_head);
+  }
+  return head;
 }
 
 void PagedAttention::ClearPlan() {
@@ -263,11 +268,7 @@ bool PagedAttention::PlanHead(const AttentionCall& call, Head head) {
 
 // Computes the tiles and the heads that are planned.
 void PagedAttention::RunPlanned(const AttentionCall& call) {
-  const int head_dim = call.kv.head_dim;
-  partial_outs_.resize(partials_.size() * head_dim);
-  for (size_t i = 0; i < partials_.size(); ++i) {
-    partials_[i].out = partial_outs_.data() + i * head_dim;
-  }
+  PlacePartials(call.kv.head_dim);
   const bool whole = std::ssize(selecting_) >= int64_t{kWholeHeads} * pool_.threads();
   if (!whole) ShareOut(call);
   const int64_t tiles = std::ssize(tiles_);
@@ -290,6 +291,14 @@ void PagedAttention::RunPlanned(const AttentionCall& call) {
   });
   for (const Head& head : heads_) {
     if (!whole || !head.selects()) Merge(call, head);
+  }
+}
+
+// Gives the planned partials room for their outputs.
+void PagedAttention::PlacePartials(int head_dim) {
+  partial_outs_.resize(partials_.size() * head_dim);
+  for (size_t i = 0; i < partials_.size(); ++i) {
+    partials_[i].out = partial_outs_.data() + i * head_dim;
   }
 }
 
@@ -337,11 +346,7 @@ void PagedAttention::SelectAlone(const AttentionCall& call, const Head& head, Sc
 void PagedAttention::AttendSelecting(const AttentionCall& call, const Head& head,
                                      Scratch* scratch) {
   SelectAlone(call, head, scratch);
-  if (head.estimate != nullptr) {
-    for (int piece = 0; piece < Pieces(head.context, kPieceTokens); ++piece) {
-      SumTail(call, head, piece, scratch->selection.data());
-    }
-  }
+  if (head.estimate != nullptr) SumTails(call, head, scratch->selection.data());
   for (int chunk = 0; chunk < head.chunks(); ++chunk) AttendPart(call, head, chunk, scratch);
   Merge(call, head);
 }
@@ -454,8 +459,16 @@ void PagedAttention::SumTail(const AttentionCall& call, const Head& head, int pi
   SumCodes(listed.labels, weights, group, sums);
 }
 
-// Merges what query head `h` of the head's group has not chosen into `total`.
-void PagedAttention::MergeTail(const AttentionCall& call, const Head& head, int h, Partial* total) {
+// SumTail of all pieces, by one worker.
+void PagedAttention::SumTails(const AttentionCall& call, const Head& head, float* scores) {
+  for (int piece = 0; piece < Pieces(head.context, kPieceTokens); ++piece) {
+    SumTail(call, head, piece, scores);
+  }
+}
+
+// What query head `h` of the head's group has not chosen, of which SumTail left the sums; null if
+// it weighs nothing.
+const Partial* PagedAttention::Tail(const AttentionCall& call, const Head& head, int h) {
   const int group = call.group();
   const int width = call.kv.label_width;
   const int pieces = Pieces(head.context, kPieceTokens);
@@ -471,14 +484,14 @@ void PagedAttention::MergeTail(const AttentionCall& call, const Head& head, int 
     sum += factor * of_piece[0];
     for (int i = 0; i < width; ++i) codes[i] += factor * of_piece[1 + i];
   }
-  if (!(sum > 0)) return;
+  if (!(sum > 0)) return nullptr;
   for (int i = 0; i < width; ++i) codes[i] /= sum;
   Partial& tail = partials_[head.partials + int64_t{head.chunks()} * group + h];
   EstimateTail(call.kv.summary_shape(), head.estimate,
                call.query(head.row, head.kv_head * group + h), label_queries_[head.queries + h],
                FormOf(call).scale, {max + std::log2(sum), codes}, &tail);
   tail.max += std::log(head.tail);
-  MergePartial(tail, call.kv.head_dim, total);
+  return &tail;
 }
 
 void PagedAttention::AttendTile(const AttentionCall& call, const Tile& tile, Scratch* scratch) {
@@ -560,7 +573,8 @@ void PagedAttention::Merge(const AttentionCall& call, const Head& head) {
     for (int c = 1; c < head.chunks(); ++c) {
       MergePartial(partials_[head.partials + int64_t{c} * group + h], call.kv.head_dim, total);
     }
-    if (head.estimate != nullptr) MergeTail(call, head, h, total);
+    const Partial* tail = head.estimate != nullptr ? Tail(call, head, h) : nullptr;
+    if (tail != nullptr) MergePartial(*tail, call.kv.head_dim, total);
     WriteOutput(call, head.row, head.kv_head * group + h, *total);
   }
 }
@@ -571,29 +585,40 @@ void PagedAttention::MeasureRecall(const AttentionCall& call, std::span<const Re
   const auto head_of = [&](const RecallProbe& probe) {
     const auto after = std::ranges::upper_bound(batch.query_begin, probe.row);
     const auto sequence = static_cast<int>(after - batch.query_begin.begin()) - 1;
-    return HeadOf(call, probe.row, probe.kv_head, batch.BlockTable(call.kv.group, sequence));
+    return HeadOf(call, sequence, probe.row, probe.kv_head);
   };
   for (size_t begin = 0; begin < probes.size();) {
     ClearPlan();
     size_t end = begin;
     while (end < probes.size() && PlanHead(call, head_of(probes[end]))) ++end;
+    PlacePartials(call.kv.head_dim);
     pool_.ParallelFor(std::ssize(heads_), [&](int64_t i, int worker) {
-      probed[begin + i].recall = Recall(call, heads_[i], &scratch_[worker]);
+      probed[begin + i] = Probe(call, heads_[i], &scratch_[worker]);
     });
     begin = end;
   }
 }
 
-float PagedAttention::Recall(const AttentionCall& call, const Head& head, Scratch* scratch) {
-  if (!head.selects()) return 1;
+ProbedMass PagedAttention::Probe(const AttentionCall& call, const Head& head, Scratch* scratch) {
+  if (!head.selects()) return {};
   SelectAlone(call, head, scratch);
   const int group = call.group();
+  float tails[kMaxGroup];  // logs of base 2
+  std::fill_n(tails, group, -INFINITY);
+  if (head.estimate != nullptr) {
+    SumTails(call, head, scratch->selection.data());
+    for (int h = 0; h < group; ++h) {
+      const Partial* tail = Tail(call, head, h);
+      if (tail != nullptr) tails[h] = std::numbers::log2e_v<float> * tail->max;
+    }
+  }
   const int64_t stride = PaddedScores(head.context);
   if (std::ssize(scratch->selection) < group * stride) scratch->selection.resize(group * stride);
   float* weights[kMaxGroup] = {};
   for (int h = 0; h < group; ++h) weights[h] = scratch->selection.data() + h * stride;
   ScoreExactly(call, head.row, head.kv_head, head.block_table, 0, head.context, weights);
   double recall = 0;
+  double estimated = 0;
   for (int h = 0; h < group; ++h) {
     float max;
     const float sum = SoftmaxWeights2(head.context, weights[h], &max);
@@ -602,8 +627,9 @@ float PagedAttention::Recall(const AttentionCall& call, const Head& head, Scratc
       selected += weights[h][positions_[head.positions + j]];
     }
     recall += selected / sum / group;
+    estimated += 1 / (1 + selected * std::exp2(static_cast<double>(max - tails[h]))) / group;
   }
-  return static_cast<float>(std::min(recall, 1.0));
+  return {static_cast<float>(std::min(recall, 1.0)), static_cast<float>(estimated)};
 }
 
 }  // namespace winnow::cpu

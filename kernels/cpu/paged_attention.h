@@ -110,11 +110,12 @@ class PagedAttention {
     TopTokensScratch top_tokens;
   };
 
-  Head HeadOf(const AttentionCall& call, int row, int kv_head, const int32_t* block_table) const;
+  Head HeadOf(const AttentionCall& call, int sequence, int row, int kv_head) const;
   static int64_t ScoreRows(const AttentionCall& call, const Head& head);
   void ClearPlan();
   bool PlanHead(const AttentionCall& call, Head head);
   void RunPlanned(const AttentionCall& call);
+  void PlacePartials(int head_dim);
   void ShareOut(const AttentionCall& call);
   void ProjectQueries(const AttentionCall& call, const Head& head);
   void ScorePart(const AttentionCall& call, const Head& head, int piece, float* scores);
@@ -122,12 +123,13 @@ class PagedAttention {
                        TopTokensScratch* scratch);
   void SelectAlone(const AttentionCall& call, const Head& head, Scratch* scratch);
   void SumTail(const AttentionCall& call, const Head& head, int piece, float* scores);
-  void MergeTail(const AttentionCall& call, const Head& head, int h, Partial* total);
+  void SumTails(const AttentionCall& call, const Head& head, float* scores);
+  const Partial* Tail(const AttentionCall& call, const Head& head, int h);
   void AttendSelecting(const AttentionCall& call, const Head& head, Scratch* scratch);
   void AttendTile(const AttentionCall& call, const Tile& tile, Scratch* scratch);
   void AttendPart(const AttentionCall& call, const Head& head, int chunk, Scratch* scratch);
   void Merge(const AttentionCall& call, const Head& head);
-  float Recall(const AttentionCall& call, const Head& head, Scratch* scratch);
+  ProbedMass Probe(const AttentionCall& call, const Head& head, Scratch* scratch);
 
   ThreadPool& pool_;
   StepSummaries summaries_;
