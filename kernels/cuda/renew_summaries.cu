@@ -38,10 +38,10 @@ struct Layout {
   __host__ __device__ constexpr int Codes() const {
     return Sums() + (static_cast<int>(shape.means()) * 4 + 15) / 16 * 16;
   }
-  // [width, width + 1] doubles, against conflicts of banks.
+  // [width, width + 1] floats, against conflicts of banks.
   __host__ __device__ constexpr int Factor() const { return Codes() + kStep * shape.width * 4; }
   __host__ __device__ constexpr int Bytes() const {
-    return Factor() + shape.width * (shape.width + 1) * 8;
+    return Factor() + shape.width * (shape.width + 1) * 4;
   }
 };
 
@@ -159,19 +159,20 @@ __device__ void AddStep(const SummaryShape& shape, const std::byte* rows, const 
 // regression's matrix, with the inverses of its diagonal. All zeros, if codes do not vary. By one
 // warp, of which lane i has row i.
 template <int kWidth>
-__device__ void Factorise(double* matrix) {
+__device__ void Factorise(float* matrix) {
   const int lane = threadIdx.x % 32;
-  double* const mine = matrix + min(lane, kWidth - 1) * (kWidth + 1);
-  const double trace = WarpSum(lane < kWidth ? mine[lane] : 0.0);
-  double row[kWidth];
+  float* const mine = matrix + min(lane, kWidth - 1) * (kWidth + 1);
+  const float trace = WarpSum(lane < kWidth ? mine[lane] : 0.0f);
+  constexpr auto kRidge = static_cast<float>(kSummaryRidge / kWidth);
+  float row[kWidth];
 #pragma unroll
   for (int j = 0; j < kWidth; ++j) {
-    row[j] = mine[j] + (j == lane ? kSummaryRidge * trace / kWidth : 0);
+    row[j] = mine[j] + (j == lane ? kRidge * trace : 0);
   }
-  double inverse = 0;
+  float inverse = 0;
 #pragma unroll
   for (int k = 0; k < kWidth; ++k) {
-    const double of_pivot = rsqrt(__shfl_sync(~0u, row[k], k));
+    const float of_pivot = rsqrtf(__shfl_sync(~0u, row[k], k));
     if (lane == k) inverse = of_pivot;
     row[k] *= of_pivot;
 #pragma unroll
@@ -180,15 +181,16 @@ __device__ void Factorise(double* matrix) {
   if (lane >= kWidth) return;
 #pragma unroll
   for (int j = 0; j < kWidth; ++j) {
-    const double value = j < lane ? row[j] : j == lane ? inverse : 0;
+    const float value = j < lane ? row[j] : j == lane ? inverse : 0;
     mine[j] = trace > 0 ? value : 0;
   }
 }
 
-// Makes means and slopes, `estimate`, of totals and moments of so many tokens. All threads take
-// part; what they summed is there to be seen by all.
+// Makes means and slopes, `estimate`, of totals and moments of so many tokens: covariances, which
+// are differences of large sums, in fp64, and what the ridge keeps well-conditioned in fp32. All
+// threads take part; what they summed is there to be seen by all.
 template <int kWidth>
-__device__ void Solve(const SummaryShape& shape, int tokens, const float* sums, double* factor,
+__device__ void Solve(const SummaryShape& shape, int tokens, const float* sums, float* factor,
                       float* estimate) {
   const double inverse = 1.0 / tokens;
   const float* const totals = sums + shape.totals();
@@ -198,7 +200,7 @@ __device__ void Solve(const SummaryShape& shape, int tokens, const float* sums, 
   }
   const auto covariance = [&](int i, int column) {
     const double moment = sums[shape.moments() + i * (kWidth + shape.head_dim) + column];
-    return (moment - totals[i] * inverse * totals[column]) * inverse;
+    return static_cast<float>((moment - totals[i] * inverse * totals[column]) * inverse);
   };
   for (int x = threadIdx.x; x < kWidth * kWidth; x += kThreads) {
     factor[x / kWidth * (kWidth + 1) + x % kWidth] = covariance(x / kWidth, x % kWidth);
@@ -207,12 +209,12 @@ __device__ void Solve(const SummaryShape& shape, int tokens, const float* sums, 
   if (threadIdx.x < 32) Factorise<kWidth>(factor);
   __syncthreads();
   // Read again where it is used again: there are not as many registers.
-  const volatile double* const read_factor = factor;
+  const volatile float* const read_factor = factor;
   const auto of_factor = [&](int i, int j) { return read_factor[i * (kWidth + 1) + j]; };
   static_assert(kThreads >= 256, "a thread has at most one column");
   const int c = threadIdx.x;
   if (c >= shape.head_dim) return;
-  double x[kWidth];
+  float x[kWidth];
 #pragma unroll
   for (int i = 0; i < kWidth; ++i) x[i] = covariance(i, kWidth + c);
 #pragma unroll
@@ -229,7 +231,7 @@ __device__ void Solve(const SummaryShape& shape, int tokens, const float* sums, 
   }
 #pragma unroll
   for (int i = 0; i < kWidth; ++i) {
-    estimate[rows + i * shape.head_dim + c] = static_cast<float>(x[i]);
+    estimate[rows + i * shape.head_dim + c] = x[i];
   }
 }
 
@@ -247,7 +249,7 @@ __global__ void __launch_bounds__(kThreads) Renew(const __grid_constant__ RenewS
   auto* const memory = reinterpret_cast<std::byte*>(shared_memory);
   auto* const sums = reinterpret_cast<float*>(memory + layout.Sums());
   auto* const codes = reinterpret_cast<float*>(memory + layout.Codes());
-  auto* const factor = reinterpret_cast<double*>(memory + layout.Factor());
+  auto* const factor = reinterpret_cast<float*>(memory + layout.Factor());
   const Tokens tokens = {call, call.block_tables + int64_t{task.sequence} * call.max_blocks,
                          kv_head, task.held, (task.last - task.held) / kStep};
   const int stages = layout.Stages();
