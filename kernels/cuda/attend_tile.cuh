@@ -65,6 +65,7 @@ struct Shared {
   float max[kWarps][kMaxGroup];
   float sum[kWarps][kMaxGroup];
   float out[kWarps][kMaxGroup][kPaddedDim];
+  const float* tails;  // Arguments::Tails
   bool is_last;
 };
 

@@ -88,14 +88,17 @@ __device__ Part AddUp(int parts, const PartOf& part_of) {
   return total;
 }
 
-// Number `c` of the result of one head of an item, whose tails may be null.
+// Number `c` of what a head of an item does not choose; of sum 0, where that is left out.
 template <int kDim>
-__device__ float Result(const Part& chosen, const float* tails, int head, int c) {
-  if (tails == nullptr) return chosen.out / chosen.sum;
+__device__ Part TailPart(const float* tails, int head, int c) {
+  if (tails == nullptr) return {};
   const float* const tail = tails + head * (1 + kDim);
-  const Part total = AddUp(2, [&](int p) {
-    return p == 0 ? chosen : Part{__ldcg(tail), 1, __ldcg(tail + 1 + c)};
-  });
+  return {__ldcg(tail), 1, __ldcg(tail + 1 + c)};
+}
+
+__device__ float Result(const Part& chosen, const Part& tail) {
+  if (tail.sum == 0) return chosen.out / chosen.sum;
+  const Part total = AddUp(2, [&](int p) { return p == 0 ? chosen : tail; });
   return total.out / total.sum;
 }
 
@@ -109,18 +112,18 @@ __device__ void Finish(const Arguments& arguments, const Segment& segment, const
   const int row = segment.item / call.kv_heads;
   const int first_column = segment.item % call.kv_heads * call.group * kDim;
   const bool is_whole = segment.begin == 0 && segment.end == segment.tiles;
-  const float* const tails = arguments.Tails(segment.item);
   Partial<kDim>& mine =
       partials[blockIdx.x * kPartialsPerBlock +
                (segment.first + segment.begin == division.Begin(blockIdx.x) ? 0 : 1)];
   for (int x = threadIdx.x; x < call.group * kDim; x += kThreads) {
     const int head = x / kDim;
     const int c = x % kDim;
+    const Part tail = is_whole ? TailPart<kDim>(shared.tails, head, c) : Part();
     const Part total = AddUp(kWarps, [&](int w) {
       return Part{shared.max[w][head], shared.sum[w][head], shared.out[w][head][c]};
     });
     if (is_whole) {
-      WriteOut(call, row, first_column + x, Result<kDim>(total, tails, head, c));
+      WriteOut(call, row, first_column + x, Result(total, tail));
       continue;
     }
     mine.out[head][c] = total.out;
@@ -151,11 +154,12 @@ __device__ void Finish(const Arguments& arguments, const Segment& segment, const
   for (int x = threadIdx.x; x < call.group * kDim; x += kThreads) {
     const int head = x / kDim;
     const int c = x % kDim;
+    const Part tail = TailPart<kDim>(shared.tails, head, c);
     const Part total = AddUp(parts, [&](int p) {
       const Partial<kDim>& from = part(p);
       return Part{__ldcg(&from.max[head]), __ldcg(&from.sum[head]), __ldcg(&from.out[head][c])};
     });
-    WriteOut(call, row, first_column + x, Result<kDim>(total, tails, head, c));
+    WriteOut(call, row, first_column + x, Result(total, tail));
   }
 }
 
@@ -195,12 +199,14 @@ __global__ void __launch_bounds__(kThreads, BlocksPerMultiprocessor<kDim>())
                            .kv_head = static_cast<uint32_t>(kv_head)};
     const float* const queries =
         call.queries + call.query_rows[row] * call.query_stride + kv_head * call.group * kDim;
+    const float* const tails = arguments.Tails(segment.item);
     // What the kernel before may have written is read from here on.
     if (!has_waited) WaitForPreviousKernel();
     has_waited = true;
     int index = first + (segment.begin + warp) * kTile + lane % kTile;
     uint32_t entry = tokens.Entry(index);
     __syncthreads();
+    if (threadIdx.x == 0) shared.tails = tails;
     ArrangeQueries<kDim>(queries, call, shared);
     __syncthreads();
     State<kDim> state;

@@ -25,8 +25,7 @@ using namespace select;  // NOLINT: this is what its parts are for
 // token is kept to a minimum, and each warp has many. Blocks have 8 to 32 warps; what does not grow
 // with the context is done by the first 8.
 //
-// Kernels of layers with tails then go through the labels once more, which the caches hold by now,
-// and sum up those that are not chosen.
+// Kernels of layers with tails also sum labels up that are not chosen: see select_tail.cuh.
 //
 // A group of one needs no softmax, which would not change the order. Others are padded to a power
 // of two by heads that weigh nothing.
@@ -41,13 +40,10 @@ struct Arguments {
   uint32_t* spilled_keys;  // [rows, kv_heads, warps warp tokens]; null: in shared memory
 };
 
-// Writes the warp's part of the `budget` chosen tokens, in order. Adds those to the tail that equal
-// the last chosen ones and come too late to be chosen.
+// Writes the warp's part of the `budget` chosen tokens, in order, and tells the tail.
 template <typename Tail>
 __device__ void WriteChosen(const DecodeHead& head, const Range& range, const Threshold& threshold,
                             int budget, uint32_t* selected, Shared& shared, Tail& tail) {
-  // Marks positions whose key equals the threshold.
-  constexpr uint32_t kEqual = 1u << 31;
   const int lane = threadIdx.x % 32;
   const int warp = threadIdx.x / 32;
   const uint32_t lanes_before = (1u << lane) - 1;
@@ -112,15 +108,14 @@ __device__ void WriteChosen(const DecodeHead& head, const Range& range, const Th
         selected[place] = entries[u];
       }
       if constexpr (Tail::kCounts) {
-        uint32_t late = __ballot_sync(~0u, is_equal && equal >= threshold.ties);
-        for (; late != 0; late &= late - 1) {
-          const uint32_t entry = __shfl_sync(~0u, positions[u], __ffs(static_cast<int>(late)) - 1);
-          tail.AddOne(range, static_cast<int>(entry & ~kEqual));
-        }
+        if (is_equal && equal >= threshold.ties) range.keys[begin + 32 * u + lane] |= kLate;
       }
       before.equal += __popc(equals);
       before.larger += 32 - __popc(equals);
     }
+  }
+  if constexpr (Tail::kCounts) {
+    if (tail.is_wanted()) tail.Finish(range, count, threshold);
   }
 }
 
@@ -181,29 +176,32 @@ __global__ void __launch_bounds__(32 * kMaxWarps, 1)
   // The second histogram is not in use yet.
   static_assert(kHeads * kFirstThreads <= kBins);
   scorer.template PrepareQueries<kHeads>(reinterpret_cast<float*>(shared.histograms[1]));
-  const KeyRange covered = MakeKeys<kHeads>(scorer, head, range, shared);
   const int wanted = budget - call.sinks - call.window;
-  const Threshold threshold =
-      wanted > 0 ? FindThreshold(range, covered, wanted, shared) : Threshold{kForced, INT_MAX};
+  const auto find = [&](const KeyRange& covered) {
+    return wanted > 0 ? FindThreshold(range, covered, wanted, shared) : Threshold{kForced, INT_MAX};
+  };
   if constexpr (kTail) {
-    if (tail_weight > 0) {  // for the whole cluster
-      using Tail = TailSums<Scorer::kLabelWidth, kHeads>;
-      Tail tail(scorer, threshold, shared);
-      tail.AddBelow(range, threshold);
-      WriteChosen(head, range, threshold, budget, selected, shared, tail);
+    using Tail = TailSums<Scorer::kLabelWidth, kHeads>;
+    Tail tail(scorer, shared, tail_weight > 0);  // for the whole cluster
+    const Threshold threshold = find(MakeKeys<kHeads>(scorer, head, range, shared, tail));
+    if constexpr (!Tail::kWantsWeights) {
+      if (tail.is_wanted()) tail.AddBelow(range, threshold);
+    }
+    WriteChosen(head, range, threshold, budget, selected, shared, tail);
+    if (tail.is_wanted()) {
       // No block reads another's histograms any more.
       static_assert(sizeof(typename Tail::BlockShared) <= sizeof(shared.histograms));
       auto& sums = reinterpret_cast<typename Tail::BlockShared&>(shared.histograms);
-      tail.Share(sums);
+      ShareTail(tail, sums);
       SyncCluster();
       WriteTail(head, tail_weight, EstimateOf(call, row, head.kv_head), threshold, shared, sums);
-      SyncCluster();  // others may still read this block's counts and sums
-      return;
     }
+  } else {
+    NoTail tail;
+    const Threshold threshold = find(MakeKeys<kHeads>(scorer, head, range, shared, tail));
+    WriteChosen(head, range, threshold, budget, selected, shared, tail);
   }
-  NoTail none;
-  WriteChosen(head, range, threshold, budget, selected, shared, none);
-  SyncCluster();  // others may still read this block's counts
+  SyncCluster();  // others may still read this block's counts and sums
 }
 
 // Keys that a block can hold in shared memory.

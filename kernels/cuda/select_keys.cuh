@@ -67,6 +67,13 @@ __device__ inline void FindBias(const Scorer& scorer, const DecodeHead& head, co
   __syncthreads();
 }
 
+// What is added to a head's score, as FloatOf it, times its scale. Rounded, so that weights come
+// with a factor that all tokens share.
+template <typename Scorer>
+__device__ inline float FloatBias(const GroupQueries& queries, int h) {
+  return fmaf(-Scorer::kFloatZero, queries.scale[h], queries.bias[h]);
+}
+
 // weights[t] = 2^(scale score + bias) of head h, but for a factor that all tokens share.
 template <typename Scorer>
 __device__ inline void WeighTokens(const Scorer& scorer, const typename Scorer::Labels& labels,
@@ -75,8 +82,7 @@ __device__ inline void WeighTokens(const Scorer& scorer, const typename Scorer::
   typename Scorer::Score scores[kLaneTokens];
   scorer.ScoreTokens(labels, h, Scorer::kFloatStart, scores);
   const float scale = queries.scale[h];
-  // Rounded, which is where the factor comes from.
-  const float bias = queries.bias[h] - Scorer::kFloatZero * scale;
+  const float bias = FloatBias<Scorer>(queries, h);
 #pragma unroll
   for (int t = 0; t < kLaneTokens; ++t) {
     weights[t] = Exp2(fmaf(Scorer::FloatOf(scores[t]), scale, bias));
@@ -118,10 +124,10 @@ __device__ inline KeyRange WeightKeys() {
 
 // Makes the keys of the warp's tokens, from softmax weights summed over the heads or, of one head,
 // from scores, and counts them in the first histogram, which is empty. Returns the range that this
-// covers, which takes smaller keys for its least one.
-template <int kHeads, typename Scorer>
+// covers, which takes smaller keys for its least one. A tail may want the softmax weights.
+template <int kHeads, typename Scorer, typename Tail>
 __device__ inline KeyRange MakeKeys(const Scorer& scorer, const DecodeHead& head,
-                                    const Range& range, Shared& shared) {
+                                    const Range& range, Shared& shared, Tail& tail) {
   if constexpr (kHeads > 1) {
     if (!scorer.template KnowsBias<kHeads>()) FindBias<kHeads>(scorer, head, range, shared);
     FindFactors<kHeads>(scorer, head, range, shared);
@@ -129,7 +135,7 @@ __device__ inline KeyRange MakeKeys(const Scorer& scorer, const DecodeHead& head
   const KeyRange covered = kHeads == 1 ? scorer.Keys() : WeightKeys();
   const int shift = Shift(covered);
   uint32_t* const histogram = shared.histograms[0];
-  ForLabels(scorer, range, [&](int step, const auto& labels, auto are_free) {
+  const auto make = [&](int step, const auto& labels, auto are_free) {
     uint32_t keys[kLaneTokens];
     if constexpr (kHeads == 1) {
       typename Scorer::Score scores[kLaneTokens];
@@ -146,7 +152,11 @@ __device__ inline KeyRange MakeKeys(const Scorer& scorer, const DecodeHead& head
         const float factor = shared.factor[h];
 #pragma unroll
         for (int t = 0; t < kLaneTokens; ++t) sums[t] = fmaf(factor, weights[t], sums[t]);
+        if constexpr (Tail::kWantsWeights) {
+          tail.Take(h, factor, weights, head.context - range.LanePosition(step));
+        }
       }
+      if constexpr (Tail::kWantsWeights) tail.AddTaken(range.LanePosition(step));
 #pragma unroll
       for (int t = 0; t < kLaneTokens; ++t) {
         // At most that only where they are no numbers.
@@ -164,7 +174,16 @@ __device__ inline KeyRange MakeKeys(const Scorer& scorer, const DecodeHead& head
       }
     }
     range.LaneKeys(step) = {keys[0], keys[1], keys[2], keys[3]};
-  });
+  };
+  if constexpr (Tail::kWantsWeights) {
+    // Once in the code, which is long: its instructions must be fetched, too.
+#pragma unroll 1
+    for (int step = 0; step < range.Steps(); ++step) {
+      make(step, scorer.Load(range.LanePosition(step)), std::false_type());
+    }
+  } else {
+    ForLabels(scorer, range, make);
+  }
   return covered;
 }
 

@@ -2,29 +2,28 @@
 
 #include <cuda_fp16.h>
 
-#include <cfloat>
 #include <cstddef>
 #include <cstdint>
 
+#include "kernels/cuda/async_copy.cuh"
 #include "kernels/cuda/budgets.cuh"
 #include "kernels/cuda/cluster.cuh"
 #include "kernels/cuda/mma.cuh"
+#include "kernels/cuda/select_keys.cuh"
 #include "kernels/cuda/select_range.cuh"
 #include "kernels/cuda/select_threshold.cuh"
 #include "kernels/cuda/token_scorers.cuh"
 
-// What the labels of a head's unchosen tokens say of them together: see decode_select.cu. A warp
-// sums their weights, and their codes times their weights, on tensor cores. Codes of 16 tokens are
-// a first operand, with a row for each dimension. Weights are the second one, with a column for
-// each query head: kHeads padded heads leave room for 8 / kHeads tiles of 16 tokens, each with
-// columns of its own. So every lane weighs 4 tokens of one tile for one head, whatever kHeads is,
-// and a tile's product takes the other tiles' weights for zeros.
+// What the labels of a head's unchosen tokens say of them together: see decode_select.cu. Warps sum
+// their weights, and their codes times their weights, on tensor cores: codes of some tokens are a
+// first operand, with a row for each dimension, and weights the second one.
 
 namespace winnow::cuda::select {
 
-/// Of the tail kernels; others count nothing.
+/// Of kernels without tails.
 struct NoTail {
   static constexpr bool kCounts = false;
+  static constexpr bool kWantsWeights = false;
 };
 
 /// What a block makes of its warps' sums, in place of the histograms.
@@ -37,195 +36,420 @@ struct TailShared {
   float of_all[kSums];
 };
 
+/// Marks entries of the list that a warp writes from: their keys equal the threshold; and they come
+/// too late to be chosen.
+inline constexpr uint32_t kEqual = 1u << 31;
+inline constexpr uint32_t kLate = 1u << 30;
+
+/// A lane's part of a product: row lane / 4 of the codes of one piece of labels, four tokens to a
+/// word, is one of the nibbles of that byte of their words.
+__device__ inline int TailRow() { return static_cast<int>(threadIdx.x % 32 / 4); }
+__device__ inline bool IsHighNibble() { return TailRow() >= 4; }
+
+/// The tail of a group of query heads, or with kHeads = 1 of one: see the specialisations.
 template <int kWidth, int kHeads>
-class TailSums {
+class TailSums;
+
+/// Of one head. Keys are its scores, so weights relative to the threshold's come of them, in fixed
+/// point: none of what is not chosen weighs more. What is chosen is left out. The sums of products
+/// are exact.
+template <int kWidth>
+class TailSums<kWidth, 1> {
  public:
   static constexpr bool kCounts = true;
+  static constexpr bool kWantsWeights = false;
   using Scorer = LabelScorer<kWidth>;
-  using BlockShared = TailShared<kWidth, kHeads>;
+  using BlockShared = TailShared<kWidth, 1>;
 
-  // Weights are relative to that of a token of key `threshold`, or more, which none of those that
-  // are not chosen exceeds in a head.
-  __device__ TailSums(const Scorer& scorer, const Threshold& threshold, const Shared& shared)
-      : scorer_(scorer),
-        head_(Lane() / 4 % kHeads),
-        scale_(shared.queries.scale[head_]),
-        bias_(BiasOf(head_, threshold, shared)) {}
+  __device__ TailSums(const Scorer& scorer, Shared& shared, bool is_wanted)
+      : scorer_(scorer), is_wanted_(is_wanted), shared_(shared) {}
 
-  // Adds the tokens of the warp's range whose keys are below the threshold.
+  __device__ bool is_wanted() const { return is_wanted_; }
+
+  /// Adds the tokens of the warp's range whose keys are below the threshold.
   __device__ void AddBelow(const Range& range, const Threshold& threshold) {
-    __syncwarp();  // other lanes wrote the keys
-    for (int base = range.begin; base < range.end; base += kStep) {
-      const uint4 four =
-          *reinterpret_cast<const uint4*>(&range.keys[LanePosition(base) - range.begin]);
-      const uint32_t keys[kLaneTokens] = {four.x, four.y, four.z, four.w};
-      Add(base, [&](int t) { return keys[t] < threshold.key && keys[t] != kAbsent; });
+    const int cut = Cut(threshold, shared_);
+    scale_ = shared_.queries.scale[0];
+    bias_ = RoundedBias(cut, scale_);
+    SyncCluster();  // no block reads another's histograms any more, nor lanes' keys are on the way
+#pragma unroll 1
+    for (int base = range.begin; base < range.end; base += kStepTokens) {
+      const int position = base + Lane() * kLaneTokens;
+      const uint4 keys = *reinterpret_cast<const uint4*>(&range.keys[position - range.begin]);
+      // Absent ones, whose key is 0, are the largest of these.
+      const uint32_t over[kLaneTokens] = {keys.x - 1, keys.y - 1, keys.z - 1, keys.w - 1};
+      Add(position, over, [&](int t) { return over[t] < threshold.key - 1; });
     }
   }
 
-  // Adds one token of the range. All lanes take part.
-  __device__ void AddOne(const Range& range, int position) {
-    const int base = position - (position - range.begin) % kStep;
-    const int first = LanePosition(base);
-    Add(base, [&](int t) { return first + t == position; });
-  }
-
-  // Leaves the block's sums.
-  __device__ void Share(BlockShared& shared) {
-    constexpr int kThreadSums = CeilDivide(BlockShared::kSums, kFirstThreads);
-    const int warp = threadIdx.x / 32;
-    float totals[kThreadSums] = {};
-    Fold();
-    for (int first = 0; first < BlockWarps(); first += BlockShared::kRound) {
-      __syncthreads();
-      if (warp >= first && warp < first + BlockShared::kRound) {
-        Write(shared.of_warp[warp - first]);
-      }
-      __syncthreads();
-      if (threadIdx.x >= kFirstThreads) continue;
-#pragma unroll
-      for (int n = 0; n < kThreadSums; ++n) {
-        const int i = threadIdx.x + n * kFirstThreads;
-        if (i >= BlockShared::kSums) break;
-        for (const auto& sums : shared.of_warp) totals[n] += sums[i];
+  /// Adds those of a warp's list that are late: which is seldom.
+  __device__ void Finish(const Range& range, int count, const Threshold& threshold) {
+    __syncwarp();
+#pragma unroll 1
+    for (int begin = 0; begin < count; begin += 32) {
+      const uint32_t entry = begin + Lane() < count ? range.keys[begin + Lane()] : 0;
+      uint32_t late = __ballot_sync(~0u, (entry & kLate) != 0);
+      for (; late != 0; late &= late - 1) {
+        const int from = __ffs(static_cast<int>(late)) - 1;
+        const int token = static_cast<int>(__shfl_sync(~0u, entry, from) & ~(kEqual | kLate));
+        const int position = token - (token - range.begin) % kStepTokens + Lane() * kLaneTokens;
+        const uint32_t equal = threshold.key - 1;
+        const uint32_t over[kLaneTokens] = {equal, equal, equal, equal};
+        Add(position, over, [&](int t) { return position + t == token; });
       }
     }
-    if (threadIdx.x >= kFirstThreads) return;
+  }
+
+  /// Leaves the warp's sums of weights and of codes times weights.
+  __device__ void Write(float* sums) const {
+    const float weights = WarpSum(sum_);
+    if (Lane() == 0) sums[0] = weights;
+    const float unit = (IsHighNibble() ? 0x1p-4f : 1.0f) / kOne;
 #pragma unroll
-    for (int n = 0; n < kThreadSums; ++n) {
-      const int i = threadIdx.x + n * kFirstThreads;
-      if (i < BlockShared::kSums) shared.of_block[i] = totals[n];
+    for (int m = 0; m < kMatrices; ++m) {
+#pragma unroll
+      for (int half = 0; half < 2; ++half) {
+        if (2 * m + half >= kPieces) break;
+        // Of the columns, which are all of the head.
+        float sum = 0;
+#pragma unroll
+        for (int e = 2 * half; e < 2 * half + 2; ++e) {
+          sum += 256 * static_cast<float>(high_[m][e]) + static_cast<float>(low_[m][e]);
+        }
+        sum += __shfl_xor_sync(~0u, sum, 1);
+        sum += __shfl_xor_sync(~0u, sum, 2);
+        if (Lane() % 4 == 0) sums[1 + 16 * m + 8 * half + TailRow()] = sum * unit;
+      }
     }
   }
 
-  // 2^(scale score + bias) is the weight of a token of the head.
-  __device__ static float BiasOf(int head, const Threshold& threshold, const Shared& shared) {
-    const GroupQueries& queries = shared.queries;
-    if constexpr (kHeads == 1) {  // keys are scores
-      const int cut = threshold.key == kForced
-                          ? queries.greatest[0]
-                          : static_cast<int>(threshold.key) - 1 + queries.least[0];
-      return kLargest - queries.scale[0] * static_cast<float>(cut);
-    } else {
-      const float cut =
-          threshold.key == kForced ? 1 : fmaxf(__uint_as_float(threshold.key - 1), FLT_MIN);
-      return kLargest + queries.bias[head] + log2f(shared.factor[head]) - log2f(cut);
-    }
+  /// Of all tokens' weights, beside what is in the sums.
+  static constexpr float kBesides = 0;
+
+  /// 2^(scale score + bias) is the weight of a token.
+  __device__ static float BiasOf(int, const Threshold& threshold, const Shared& shared) {
+    const float scale = shared.queries.scale[0];
+    const float rounded = RoundedBias(Cut(threshold, shared), scale);
+    // Weights are of keys less one, which are scores over the least one.
+    return fmaf(Scorer::kFloatZero - static_cast<float>(shared.queries.least[0]), scale, rounded);
   }
 
  private:
   static constexpr int kPieces = kWidth / 8;
-  static constexpr int kTiles = 8 / kHeads;
-  static constexpr int kStep = kTiles * kPanelTokens;
   static constexpr int kMatrices = (kPieces + 1) / 2;  // of 16 dimensions
-  // Powers of two: the largest weight, for numbers of 16 bits.
-  static constexpr float kLargest = 14;
+  static constexpr float kOne = 0x1p15f;               // in fixed point
 
   __device__ static int Lane() { return static_cast<int>(threadIdx.x % 32); }
-  // Of the lane's four tokens.
-  __device__ static int LanePosition(int base) {
-    return base + Lane() / 4 / kHeads * kPanelTokens + Lane() % 4 * kLaneTokens;
+  // By how much the threshold is over the least score.
+  __device__ static int Cut(const Threshold& threshold, const Shared& shared) {
+    return threshold.key == kForced ? shared.queries.greatest[0] - shared.queries.least[0]
+                                    : static_cast<int>(threshold.key) - 1;
+  }
+  __device__ static float RoundedBias(int cut, float scale) {
+    return -scale * (Scorer::kFloatZero + static_cast<float>(cut));
   }
 
-  // The lane's dimension of two tokens as halves. As they stand codes are subnormal ones, in units
-  // of CodeUnit.
-  __device__ static uint32_t CodePair(uint32_t first, uint32_t second) {
-    const uint32_t byte = Lane() / 4 % 4;
-    const uint32_t mask = Lane() < 16 ? 0x000f000f : 0x00f000f0;
-    return __byte_perm(first, second, byte * 0x11 + (4 + byte) * 0x1100) & mask;
-  }
-  __device__ static float CodeUnit() { return Lane() < 16 ? 0x1p24f : 0x1p20f; }
-
-  // Adds those of the lane's four tokens t for which counts(t).
+  // Adds those of the lane's four tokens t for which counts(t), with keys less one.
   template <typename Counts>
-  __device__ void Add(int base, const Counts& counts) {
-    const std::byte* const at = scorer_.LaneAt(LanePosition(base));
-    const typename Scorer::Labels own = Scorer::LoadAt(at);
-    typename Scorer::Score scores[kLaneTokens];
-    scorer_.ScoreTokens(own, head_, Scorer::kFloatStart, scores);
-    float weights[kLaneTokens];
+  __device__ void Add(int position, const uint32_t (&over)[kLaneTokens], const Counts& counts) {
+    const typename Scorer::Labels labels = scorer_.Load(position);
+    uint32_t fixed[kLaneTokens];  // in the low halves
 #pragma unroll
     for (int t = 0; t < kLaneTokens; ++t) {
-      const float score = Scorer::FloatOf(scores[t]) - Scorer::kFloatZero;
-      weights[t] = counts(t) ? Exp2(fmaf(score, scale_, bias_)) : 0;
-      sum_ += weights[t];
+      const float score = __int_as_float(static_cast<int>(over[t]) + Scorer::kFloatStart);
+      const float weight = counts(t) ? Exp2(fmaf(score, scale_, bias_)) : 0;
+      sum_ += weight;
+      fixed[t] = __float_as_uint(weight + 0x1p23f / kOne);
     }
-    const uint32_t pairs[2] = {Pack(__half(weights[0]), __half(weights[1])),
-                               Pack(__half(weights[2]), __half(weights[3]))};
+    const uint32_t pairs[2] = {__byte_perm(fixed[0], fixed[1], 0x5410),
+                               __byte_perm(fixed[2], fixed[3], 0x5410)};
+    const uint32_t low = __byte_perm(pairs[0], pairs[1], 0x6420);
+    const uint32_t high = __byte_perm(pairs[0], pairs[1], 0x7531);
 #pragma unroll
-    for (int tile = 0; tile < kTiles; ++tile) {
-      typename Scorer::Labels labels = own;
-      bool is_own = true;
-      if constexpr (kTiles > 1) {
-        const int from = 4 * kHeads * tile + Lane() % 4;
-        labels = Scorer::LoadAt(reinterpret_cast<const std::byte*>(
-            __shfl_sync(~0u, reinterpret_cast<unsigned long long>(at), from)));
-        is_own = Lane() / 4 / kHeads == tile;
-      }
-      const uint32_t b0 = is_own ? pairs[0] : 0;
-      const uint32_t b1 = is_own ? pairs[1] : 0;
+    for (int m = 0; m < kMatrices; ++m) {
+      uint32_t codes[2][8] = {};  // of a piece, of tiles of 16 tokens
+      Arrange(labels.words[2 * m], codes[0]);
+      if (2 * m + 1 < kPieces) Arrange(labels.words[min(2 * m + 1, kPieces - 1)], codes[1]);
 #pragma unroll
-      for (int m = 0; m < kMatrices; ++m) {
-        const uint4& even = labels.words[2 * m];
-        uint32_t a[4] = {CodePair(even.x, even.y), 0, CodePair(even.z, even.w), 0};
-        if (2 * m + 1 < kPieces) {
-          const uint4& odd = labels.words[min(2 * m + 1, kPieces - 1)];
-          a[1] = CodePair(odd.x, odd.y);
-          a[3] = CodePair(odd.z, odd.w);
-        }
-        Mma(codes_[m], a, b0, b1);
+      for (int tile = 0; tile < 8; tile += 2) {
+        const uint32_t a[4] = {codes[0][tile], codes[1][tile], codes[0][tile + 1],
+                               codes[1][tile + 1]};
+        const bool is_first = TailRow() == tile;
+        const bool is_second = TailRow() == tile + 1;
+        MmaBytes(high_[m], a, is_first ? high : 0, is_second ? high : 0);
+        MmaBytes(low_[m], a, is_first ? low : 0, is_second ? low : 0);
       }
     }
   }
 
-  // Adds up what lanes have of the same head: of the first tile's columns, the first lanes have
-  // all.
-  __device__ void Fold() {
+  // The lane's dimension of lane % 4's four tokens of each tile, from all lanes' words: bytes, in
+  // units of 16 where they are high nibbles.
+  __device__ void Arrange(const uint4& words, uint32_t (&codes)[8]) {
+    constexpr int kWarpWords = 4 * 32;
+    static_assert(kMaxWarps * kWarpWords * 4 <= sizeof(shared_.histograms));
+    uint32_t* const mine = &shared_.histograms[0][0] + threadIdx.x / 32 * kWarpWords;
+    const uint32_t first[2] = {__byte_perm(words.x, words.y, 0x5140),
+                               __byte_perm(words.z, words.w, 0x5140)};
+    const uint32_t second[2] = {__byte_perm(words.x, words.y, 0x7362),
+                                __byte_perm(words.z, words.w, 0x7362)};
+    const uint32_t bytes[4] = {
+        __byte_perm(first[0], first[1], 0x5410), __byte_perm(first[0], first[1], 0x7632),
+        __byte_perm(second[0], second[1], 0x5410), __byte_perm(second[0], second[1], 0x7632)};
+    // Byte b of a tile is a row of a matrix, kept where other bytes' rows of it are in other banks.
+    const auto row = [](int b, int tile) { return (b * 8 + (tile ^ (2 * b))) * 4; };
+    __syncwarp();
+#pragma unroll
+    for (int b = 0; b < 4; ++b) mine[row(b, Lane() / 4) + Lane() % 4] = bytes[b];
+    __syncwarp();
+    const uint32_t mask = IsHighNibble() ? 0xf0f0f0f0 : 0x0f0f0f0f;
+#pragma unroll
+    for (int tile = 0; tile < 8; tile += 4) {
+      uint32_t four[4];
+      LoadMatrices(four, static_cast<uint32_t>(
+                             __cvta_generic_to_shared(&mine[row(Lane() % 4, tile + Lane() / 8)])));
+#pragma unroll
+      for (int i = 0; i < 4; ++i) codes[tile + i] = four[i] & mask;
+    }
+  }
+
+  const Scorer& scorer_;
+  const bool is_wanted_;
+  Shared& shared_;
+  float scale_ = 0;
+  float bias_ = 0;
+  float sum_ = 0;
+  int high_[kMatrices][4] = {};  // products with the high bytes of weights
+  int low_[kMatrices][4] = {};
+};
+
+/// Of several heads: of all tokens, as their weights are made for the choice, less the chosen ones.
+/// A column of a product is one head's weights of a tile of 16 tokens: kHeads padded heads leave
+/// room for 8 / kHeads tiles, each with columns of its own, and a tile's product takes the other
+/// tiles' weights for zeros. Weights are softmax weights, rounded to 16 bits, with so large a unit
+/// that no number of tokens is lost that matters; those of chosen tokens are rounded alike, and
+/// vanish.
+template <int kWidth, int kHeads>
+class TailSums {
+ public:
+  static constexpr bool kCounts = true;
+  static constexpr bool kWantsWeights = true;
+  using Scorer = LabelScorer<kWidth>;
+  using BlockShared = TailShared<kWidth, kHeads>;
+
+  __device__ TailSums(const Scorer& scorer, Shared& shared, bool is_wanted)
+      : scorer_(scorer), is_wanted_(is_wanted), shared_(shared) {}
+
+  __device__ bool is_wanted() const { return is_wanted_; }
+
+  /// Takes head h's weights of the lane's four tokens, of which the first `valid` are there; they
+  /// come to softmax weights by the factor.
+  __device__ void Take(int h, float factor, const float (&weights)[kLaneTokens], int valid) {
+    float rounded[kLaneTokens];
+#pragma unroll
+    for (int t = 0; t < kLaneTokens; ++t) {
+      rounded[t] = t < valid ? Weight(weights[t], factor) : 0;
+    }
+    taken_[h][0] = Pack(__half(rounded[0]), __half(rounded[1]));
+    taken_[h][1] = Pack(__half(rounded[2]), __half(rounded[3]));
+  }
+
+  /// Adds what was taken of all heads, of the four tokens at the lane's position.
+  __device__ void AddTaken(int position) {
+    if (!is_wanted_) return;
+    const std::byte* const at = scorer_.LaneAt(position);
+    constexpr int kLanes = 32 / kHeads;  // that have the tokens of kTiles tiles
+    // Not in use while keys are made.
+    static_assert(kMaxWarps * 32 * sizeof(uint2) <= sizeof(shared_.histograms[1]));
+    auto* const staged = reinterpret_cast<uint2*>(shared_.histograms[1]) + threadIdx.x / 32 * 32;
+#pragma unroll 1
+    for (int begin = 0; begin < 32; begin += kLanes) {
+      __syncwarp();
+      const int mine = Lane() - begin;
+      if (mine >= 0 && mine < kLanes) {
+#pragma unroll
+        for (int h = 0; h < kHeads; ++h) {
+          staged[(mine / 4 * kHeads + h) * 4 + mine % 4] = {taken_[h][0], taken_[h][1]};
+        }
+      }
+      __syncwarp();
+      const uint2 weights = staged[Lane()];
+#pragma unroll
+      for (int tile = 0; tile < kTiles; ++tile) {
+        const int from = begin + 4 * tile + Lane() % 4;
+        AddTile(tile,
+                Scorer::LoadAt(reinterpret_cast<const std::byte*>(
+                    __shfl_sync(~0u, reinterpret_cast<unsigned long long>(at), from))),
+                weights);
+      }
+    }
+  }
+
+  /// Takes those of a warp's list off that are not late.
+  __device__ void Finish(const Range& range, int count, const Threshold&) {
+    __syncwarp();
+    const int h = TailRow() % kHeads;
+    const float factor = shared_.factor[h];
+#pragma unroll 1
+    for (int begin = 0; begin < count; begin += kTiles * kPanelTokens) {
+      const int first = begin + TailRow() / kHeads * kPanelTokens + Lane() % 4 * kLaneTokens;
+      const uint4 four = *reinterpret_cast<const uint4*>(&range.keys[first]);
+      const uint32_t entries[kLaneTokens] = {four.x, four.y, four.z, four.w};
+      typename Scorer::Labels labels;
+#pragma unroll
+      for (int t = 0; t < kLaneTokens; ++t) {
+        const uint32_t position =
+            first + t < count ? entries[t] & ~(kEqual | kLate) : static_cast<uint32_t>(range.begin);
+        const std::byte* const at = scorer_.At(static_cast<int>(position));
+#pragma unroll
+        for (int p = 0; p < kPieces; ++p) {
+          Word(labels.words[p], t) =
+              __ldg(reinterpret_cast<const uint32_t*>(at + p * 4 * kPanelTokens));
+        }
+      }
+      float weights[kLaneTokens];
+      WeighTokens(scorer_, labels, h, shared_.queries, weights);
+#pragma unroll
+      for (int t = 0; t < kLaneTokens; ++t) {
+        const bool is_chosen = first + t < count && (entries[t] & kLate) == 0;
+        weights[t] = is_chosen ? -Weight(weights[t], factor) : 0;
+        sum_ += weights[t];
+      }
+      const uint2 pairs = {Pack(__half(weights[0]), __half(weights[1])),
+                           Pack(__half(weights[2]), __half(weights[3]))};
+#pragma unroll
+      for (int tile = 0; tile < kTiles; ++tile) {
+        typename Scorer::Labels of_tile;
+        const int from = 4 * kHeads * tile + Lane() % 4;
+#pragma unroll
+        for (int p = 0; p < kPieces; ++p) {
+#pragma unroll
+          for (int t = 0; t < kLaneTokens; ++t) {
+            Word(of_tile.words[p], t) = __shfl_sync(~0u, Word(labels.words[p], t), from);
+          }
+        }
+        AddTile(tile, of_tile, pairs);
+      }
+    }
+  }
+
+  /// Leaves the warp's sums of weights and of codes times weights, of each head.
+  __device__ void Write(float* sums) {
+    // Adds up what lanes have of the same head: of the first tile's columns, the first lanes have
+    // all. A lane has columns 2 j and 2 j + 1, with j = lane % 4.
     sum_ += __shfl_xor_sync(~0u, sum_, 1);
     sum_ += __shfl_xor_sync(~0u, sum_, 2);
 #pragma unroll
     for (int lanes = 4 * kHeads; lanes < 32; lanes *= 2) {
       sum_ += __shfl_xor_sync(~0u, sum_, lanes);
     }
-    // A lane has columns 2 j and 2 j + 1, with j = lane % 4.
 #pragma unroll
     for (int m = 0; m < kMatrices; ++m) {
-      if constexpr (kHeads == 1) {
-        codes_[m][0] += codes_[m][1];
-        codes_[m][2] += codes_[m][3];
-      }
 #pragma unroll
-      for (int lanes = kHeads == 1 ? 1 : kHeads / 2; lanes < 4; lanes *= 2) {
+      for (int lanes = kHeads / 2; lanes < 4; lanes *= 2) {
 #pragma unroll
         for (float& x : codes_[m]) x += __shfl_xor_sync(~0u, x, lanes);
       }
     }
-  }
-
-  __device__ void Write(float* sums) const {
-    const int i = Lane() / 4;
     const int j = Lane() % 4;
-    if (i < kHeads && j == 0) sums[i * (1 + kWidth)] = sum_;
-    constexpr int kLaneHeads = kHeads == 1 ? 1 : 2;
-    if (j * kLaneHeads >= kHeads) return;
+    if (TailRow() < kHeads && j == 0) sums[TailRow() * (1 + kWidth)] = sum_;
+    if (2 * j >= kHeads) return;
+    const float unit = IsHighNibble() ? 0x1p20f : 0x1p24f;
 #pragma unroll
     for (int m = 0; m < kMatrices; ++m) {
 #pragma unroll
-      for (int e = 0; e < kLaneHeads; ++e) {
-        float* const of_head = sums + (j * kLaneHeads + e) * (1 + kWidth) + 1;
-        of_head[16 * m + i] = codes_[m][e] * CodeUnit();
-        if (2 * m + 1 < kPieces) of_head[16 * m + 8 + i] = codes_[m][2 + e] * CodeUnit();
+      for (int e = 0; e < 4; ++e) {
+        if (2 * m + e / 2 >= kPieces) break;
+        sums[(2 * j + e % 2) * (1 + kWidth) + 1 + 16 * m + 8 * (e / 2) + TailRow()] =
+            codes_[m][e] * unit;
       }
     }
   }
 
+  /// Of all tokens' weights, beside what is in the sums: all softmax weights.
+  static constexpr float kBesides = 0x1p15f;
+
+  /// 2^(scale score + bias) is the weight of a token of the head.
+  __device__ static float BiasOf(int h, const Threshold&, const Shared& shared) {
+    return log2f(kBesides) + log2f(shared.factor[h]) +
+           fmaf(Scorer::kFloatZero, shared.queries.scale[h], FloatBias<Scorer>(shared.queries, h));
+  }
+
+ private:
+  static constexpr int kPieces = kWidth / 8;
+  static constexpr int kTiles = 8 / kHeads;
+  static constexpr int kMatrices = (kPieces + 1) / 2;  // of 16 dimensions
+
+  __device__ static int Lane() { return static_cast<int>(threadIdx.x % 32); }
+  __device__ static float Weight(float weight, float factor) {
+    return __fmul_rn(weight, factor * kBesides);
+  }
+  __device__ static uint32_t& Word(uint4& words, int t) {
+    return t == 0 ? words.x : t == 1 ? words.y : t == 2 ? words.z : words.w;
+  }
+
+  // The lane's dimension of two tokens as halves. As they stand codes are subnormal ones, in units
+  // of 2^-24 or, high nibbles, of 2^-20.
+  __device__ static uint32_t CodePair(uint32_t first, uint32_t second) {
+    const uint32_t byte = TailRow() % 4;
+    const uint32_t mask = IsHighNibble() ? 0x00f000f0 : 0x000f000f;
+    return __byte_perm(first, second, byte * 0x11 + (4 + byte) * 0x1100) & mask;
+  }
+
+  // Adds codes times weights of the tile whose tokens' labels lanes 0 to 3 have, as all others.
+  __device__ void AddTile(int tile, const typename Scorer::Labels& labels, const uint2& weights) {
+    const bool is_own = kTiles == 1 || TailRow() / kHeads == tile;
+    const uint32_t b0 = is_own ? weights.x : 0;
+    const uint32_t b1 = is_own ? weights.y : 0;
+#pragma unroll
+    for (int m = 0; m < kMatrices; ++m) {
+      const uint4& even = labels.words[2 * m];
+      uint32_t a[4] = {CodePair(even.x, even.y), 0, CodePair(even.z, even.w), 0};
+      if (2 * m + 1 < kPieces) {
+        const uint4& odd = labels.words[min(2 * m + 1, kPieces - 1)];
+        a[1] = CodePair(odd.x, odd.y);
+        a[3] = CodePair(odd.z, odd.w);
+      }
+      Mma(codes_[m], a, b0, b1);
+    }
+  }
+
   const Scorer& scorer_;
-  int head_;
-  float scale_;
-  float bias_;
+  const bool is_wanted_;
+  Shared& shared_;
+  uint32_t taken_[kHeads][2] = {};  // halves
   float sum_ = 0;                   // of the lane's head and tiles
   float codes_[kMatrices][4] = {};  // results of products
 };
+
+/// Leaves the block's sums of its warps'.
+template <int kWidth, int kHeads>
+__device__ inline void ShareTail(TailSums<kWidth, kHeads>& tail,
+                                 TailShared<kWidth, kHeads>& shared) {
+  constexpr int kSums = TailShared<kWidth, kHeads>::kSums;
+  constexpr int kRound = TailShared<kWidth, kHeads>::kRound;
+  constexpr int kThreadSums = CeilDivide(kSums, kFirstThreads);
+  const int warp = threadIdx.x / 32;
+  float totals[kThreadSums] = {};
+#pragma unroll 1
+  for (int first = 0; first < BlockWarps(); first += kRound) {
+    __syncthreads();
+    if (warp / kRound * kRound == first) tail.Write(shared.of_warp[warp - first]);
+    __syncthreads();
+    if (threadIdx.x >= kFirstThreads) continue;
+#pragma unroll
+    for (int n = 0; n < kThreadSums; ++n) {
+      const int i = threadIdx.x + n * kFirstThreads;
+      if (i >= kSums) break;
+      for (const auto& sums : shared.of_warp) totals[n] += sums[i];
+    }
+  }
+  if (threadIdx.x >= kFirstThreads) return;
+#pragma unroll
+  for (int n = 0; n < kThreadSums; ++n) {
+    const int i = threadIdx.x + n * kFirstThreads;
+    if (i < kSums) shared.of_block[i] = totals[n];
+  }
+}
 
 /// Asks for what the tail of the row's head is estimated by.
 __device__ inline void PrefetchEstimate(const DecodeAttention& call, const float* estimate) {
@@ -241,11 +465,14 @@ template <int kWidth, int kHeads>
 __device__ void WriteTail(const DecodeHead& head, float weight, const float* estimate,
                           const Threshold& threshold, const Shared& shared,
                           TailShared<kWidth, kHeads>& sums) {
+  using Tail = TailSums<kWidth, kHeads>;
   const DecodeAttention& call = head.call;
   const int dim = call.head_dim;
   for (int i = threadIdx.x; i < sums.kSums; i += blockDim.x) {
-    float total = 0;
+    float total = i % (1 + kWidth) == 0 ? Tail::kBesides : 0;
     for (int rank = 0; rank < ClusterSize(); ++rank) total += *OfRank(&sums.of_block[i], rank);
+    // What sums of all tokens' weights cannot tell from nothing.
+    if (i % (1 + kWidth) == 0 && total < 0x1p-18f * Tail::kBesides) total = 0;
     sums.of_all[i] = total;
   }
   __syncthreads();
@@ -267,7 +494,7 @@ __device__ void WriteTail(const DecodeHead& head, float weight, const float* est
                mean_code[lane];
     }
     above = WarpSum(above);
-    const float bias = TailSums<kWidth, kHeads>::BiasOf(h, threshold, shared);
+    const float bias = Tail::BiasOf(h, threshold, shared);
     if (lane == 0) {
       tails[h * (1 + dim)] = log2f(weight) + above + log2f(sums.of_all[h * (1 + kWidth)]) - bias;
     }

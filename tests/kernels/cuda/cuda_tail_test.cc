@@ -135,6 +135,21 @@ TEST_F(CudaTailTest, IsWhatSummaryAndLabelsSayInDoublePrecision) {
   EXPECT_GT(compared, rows / 2);
 }
 
+TEST_F(CudaTailTest, IsAsExactWhereLabelsLeaveLittleOfTheirMass) {
+  int compared = 0;
+  for (const int heads : {2, 3, 6, 14}) {
+    for (const int width : {8, 32}) {
+      TailSequence sequence({.heads = heads, .kv_heads = heads == 3 ? 3 : 2, .width = width}, 90);
+      // Some 1 % is left.
+      for (float& x : sequence.query_basis) x *= 2;
+      OnDevice device = Copy(sequence);
+      const auto out = AttendAnew(device, 699, kSparse);
+      compared += sequence.CheckTail(699, kSparse, out.data());
+    }
+  }
+  EXPECT_GT(compared, 8);
+}
+
 TEST_F(CudaTailTest, RowsOfOneStepEachHaveTheirOwnSummary) {
   for (const Shape& shape :
        {Shape{},
