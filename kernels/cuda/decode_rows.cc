@@ -16,7 +16,7 @@ constexpr int64_t kCallBytes = int64_t{64} << 20;
 
 // Probes that are answered together, and their answers.
 constexpr size_t kProbes = 1 << 16;
-constexpr int64_t kProbeBytes = kProbes * (sizeof(DecodeProbe) + sizeof(float));
+constexpr int64_t kProbeBytes = kProbes * (sizeof(DecodeProbe) + sizeof(ProbedMass));
 
 int64_t SelectedBytes(int rows, int kv_heads, int max_selected) {
   return int64_t{rows} * kv_heads * max_selected * static_cast<int64_t>(sizeof(uint32_t));
@@ -215,9 +215,9 @@ absl::Status DecodeRows::MeasureRows(int first, const StepArrays& arrays,
   if (count == 0) return absl::OkStatus();
   const auto memory = probes_.Take(kProbeBytes, stream);
   if (!memory.ok()) return memory.status();
-  auto* const found = reinterpret_cast<float*>(asked + kProbes);
+  auto* const found = reinterpret_cast<ProbedMass*>(asked + kProbes);
   auto* const device_asked = reinterpret_cast<DecodeProbe*>(*memory);
-  auto* const device_found = reinterpret_cast<float*>(device_asked + kProbes);
+  auto* const device_found = reinterpret_cast<ProbedMass*>(device_asked + kProbes);
   absl::Status status;
   const auto call = [&](cudaError_t error, const char* name) {
     status.Update(CudaStatus(error, name));
@@ -229,12 +229,13 @@ absl::Status DecodeRows::MeasureRows(int first, const StepArrays& arrays,
        "cudaMemcpyAsync");
   call(LaunchMeasureRecall(rows, device_asked, static_cast<int>(count), device_found, stream),
        "MeasureRecall");
-  call(cudaMemcpyAsync(found, device_found, count * sizeof(float), cudaMemcpyDeviceToHost, stream),
+  call(cudaMemcpyAsync(found, device_found, count * sizeof(ProbedMass), cudaMemcpyDeviceToHost,
+                       stream),
        "cudaMemcpyAsync");
   call(cudaStreamSynchronize(stream), "cudaStreamSynchronize");
   size_t next = 0;
   for (size_t i = 0; i < probes.size() && status.ok(); ++i) {
-    if (is_asked(probes[i])) probed[i].recall = found[next++];
+    if (is_asked(probes[i])) probed[i] = found[next++];
   }
   return status;
 }

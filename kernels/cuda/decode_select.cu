@@ -192,9 +192,11 @@ __global__ void __launch_bounds__(32 * kMaxWarps, 1)
       // No block reads another's histograms any more.
       static_assert(sizeof(typename Tail::BlockShared) <= sizeof(shared.histograms));
       auto& sums = reinterpret_cast<typename Tail::BlockShared&>(shared.histograms);
+      const TailEstimate<Scorer::kLabelWidth, kHeads> estimate(
+          head, EstimateOf(call, row, head.kv_head), shared);
       ShareTail(tail, sums);
       SyncCluster();
-      WriteTail(head, tail_weight, EstimateOf(call, row, head.kv_head), threshold, shared, sums);
+      estimate.Write(tail_weight, threshold, shared, sums);
     }
   } else {
     NoTail tail;

@@ -30,8 +30,9 @@ struct Mass {
 // One block a probe, a warp a token at a time.
 __global__ void __launch_bounds__(kThreads)
     MeasureRecall(const __grid_constant__ DecodeAttention call,
-                  const __grid_constant__ BudgetWeights weights, const DecodeProbe* probes,
-                  float* recalls) {
+                  const __grid_constant__ BudgetWeights weights,
+                  const __grid_constant__ TailWeights tail_weights, const DecodeProbe* probes,
+                  ProbedMass* probed) {
   __shared__ Mass all[kWarps];
   __shared__ Mass chosen[kWarps];
   const DecodeProbe probe = probes[blockIdx.x];
@@ -41,7 +42,7 @@ __global__ void __launch_bounds__(kThreads)
   const int context = call.contexts[probe.row];
   const int budget = BudgetOf(call, weights, probe.row, probe.kv_head);
   if (budget >= context) {
-    if (threadIdx.x == 0) recalls[blockIdx.x] = 1;
+    if (threadIdx.x == 0) probed[blockIdx.x] = ProbedMass();
     return;
   }
   const auto* keys = reinterpret_cast<const __half*>(call.kv);
@@ -49,7 +50,9 @@ __global__ void __launch_bounds__(kThreads)
   const uint32_t* selected = call.selected + int64_t{head} * call.max_selected;
   const float scale = kLog2e * call.scale;
   const ScoreCap cap(call.soft_cap);
+  const bool has_tail = TailOf(call, weights, tail_weights, probe.row, probe.kv_head) > 0;
   float recall = 0;
+  float estimated = 0;
   for (int h = 0; h < call.group; ++h) {
     const float* query = call.queries + call.query_rows[probe.row] * call.query_stride +
                          (probe.kv_head * call.group + h) * call.head_dim;
@@ -89,16 +92,25 @@ __global__ void __launch_bounds__(kThreads)
       kept.Add(chosen[w]);
     }
     recall += kept.sum * Exp2(kept.largest - total.largest) / total.sum;
+    if (has_tail) {
+      const float tail = call.tails[(int64_t{head} * call.group + h) * (1 + call.head_dim)];
+      Mass merged = kept;
+      merged.Add(tail);
+      estimated += Exp2(tail - merged.largest) / merged.sum;
+    }
     __syncthreads();
   }
-  if (threadIdx.x == 0) recalls[blockIdx.x] = fminf(recall / static_cast<float>(call.group), 1);
+  if (threadIdx.x != 0) return;
+  const auto group = static_cast<float>(call.group);
+  probed[blockIdx.x] = {.recall = fminf(recall / group, 1), .estimated = estimated / group};
 }
 
 }  // namespace
 
 cudaError_t LaunchMeasureRecall(const DecodeAttention& call, const DecodeProbe* probes, int count,
-                                float* recalls, cudaStream_t stream) {
-  MeasureRecall<<<count, kThreads, 0, stream>>>(call, CopyBudgetWeights(call), probes, recalls);
+                                ProbedMass* probed, cudaStream_t stream) {
+  MeasureRecall<<<count, kThreads, 0, stream>>>(call, CopyBudgetWeights(call),
+                                                CopyTailWeights(call), probes, probed);
   return cudaGetLastError();
 }
 

@@ -5,6 +5,7 @@
 #include <cstdint>
 
 #include "kernels/cuda/decode_attention.h"
+#include "kernels/step_batch.h"
 
 namespace winnow::cuda {
 
@@ -14,11 +15,10 @@ struct DecodeProbe {
   int32_t kv_head;
 };
 
-/// Queues recalls[i] = share of the exact softmax mass over the context that the tokens hold which
-/// `call`, finished before, selected for probes[i]; mean over the query heads, 1 where it is dense.
-/// `probes` and `recalls` [count] are in device memory. Reads every key. Returns the launch's
-/// error.
+/// Queues probed[i] = what the tokens hold which `call`, finished before, selected for probes[i],
+/// and what its tails have. `probes` and `probed` [count] are in device memory. Reads every key.
+/// Returns the launch's error.
 cudaError_t LaunchMeasureRecall(const DecodeAttention& call, const DecodeProbe* probes, int count,
-                                float* recalls, cudaStream_t stream);
+                                ProbedMass* probed, cudaStream_t stream);
 
 }  // namespace winnow::cuda

@@ -29,11 +29,13 @@ struct NoTail {
 /// What a block makes of its warps' sums, in place of the histograms.
 template <int kWidth, int kHeads>
 struct TailShared {
-  static constexpr int kRound = kMinWarps;  // warps whose sums are added up together
   static constexpr int kSums = kHeads * (1 + kWidth);
+  // Warps whose sums are added up together: as many as there is room for.
+  static constexpr int kRound = 32 * kSums <= 3000 ? 32 : 16 * kSums <= 3000 ? 16 : 8;
   float of_warp[kRound][kSums];  // of a head: of weights, then of codes times weights
   float of_block[kSums];
   float of_all[kSums];
+  float mean_code[kWidth];  // of the summary
 };
 
 /// Marks entries of the list that a warp writes from: their keys equal the threshold; and they come
@@ -72,13 +74,18 @@ class TailSums<kWidth, 1> {
     scale_ = shared_.queries.scale[0];
     bias_ = RoundedBias(cut, scale_);
     SyncCluster();  // no block reads another's histograms any more, nor lanes' keys are on the way
+    // A step's labels are asked for before the one before is added, if there are registers.
+    constexpr bool kIsEarly = kPieces <= 2;
+    typename Scorer::Labels next = scorer_.Load(range.begin + Lane() * kLaneTokens);
 #pragma unroll 1
     for (int base = range.begin; base < range.end; base += kStepTokens) {
       const int position = base + Lane() * kLaneTokens;
+      const typename Scorer::Labels labels = kIsEarly ? next : scorer_.Load(position);
+      if (kIsEarly) next = scorer_.Load(position + kStepTokens);
       const uint4 keys = *reinterpret_cast<const uint4*>(&range.keys[position - range.begin]);
       // Absent ones, whose key is 0, are the largest of these.
       const uint32_t over[kLaneTokens] = {keys.x - 1, keys.y - 1, keys.z - 1, keys.w - 1};
-      Add(position, over, [&](int t) { return over[t] < threshold.key - 1; });
+      Add(labels, over, [&](int t) { return over[t] < threshold.key - 1; });
     }
   }
 
@@ -95,7 +102,7 @@ class TailSums<kWidth, 1> {
         const int position = token - (token - range.begin) % kStepTokens + Lane() * kLaneTokens;
         const uint32_t equal = threshold.key - 1;
         const uint32_t over[kLaneTokens] = {equal, equal, equal, equal};
-        Add(position, over, [&](int t) { return position + t == token; });
+        Add(scorer_.Load(position), over, [&](int t) { return position + t == token; });
       }
     }
   }
@@ -149,10 +156,10 @@ class TailSums<kWidth, 1> {
     return -scale * (Scorer::kFloatZero + static_cast<float>(cut));
   }
 
-  // Adds those of the lane's four tokens t for which counts(t), with keys less one.
+  // Adds those of the lane's four tokens t for which counts(t), with their keys less one.
   template <typename Counts>
-  __device__ void Add(int position, const uint32_t (&over)[kLaneTokens], const Counts& counts) {
-    const typename Scorer::Labels labels = scorer_.Load(position);
+  __device__ void Add(const typename Scorer::Labels& labels, const uint32_t (&over)[kLaneTokens],
+                      const Counts& counts) {
     uint32_t fixed[kLaneTokens];  // in the low halves
 #pragma unroll
     for (int t = 0; t < kLaneTokens; ++t) {
@@ -263,6 +270,16 @@ class TailSums {
     auto* const staged = reinterpret_cast<uint2*>(shared_.histograms[1]) + threadIdx.x / 32 * 32;
 #pragma unroll 1
     for (int begin = 0; begin < 32; begin += kLanes) {
+      const auto load = [&](int tile) {
+        const int from = begin + 4 * tile + Lane() % 4;
+        return Scorer::LoadAt(reinterpret_cast<const std::byte*>(
+            __shfl_sync(~0u, reinterpret_cast<unsigned long long>(at), from)));
+      };
+      // Asked for before others are waited for, as far as there are registers.
+      constexpr int kEarly = kPieces * kTiles <= 4 ? kTiles : 1;
+      typename Scorer::Labels labels[kTiles];
+#pragma unroll
+      for (int tile = 0; tile < kEarly; ++tile) labels[tile] = load(tile);
       __syncwarp();
       const int mine = Lane() - begin;
       if (mine >= 0 && mine < kLanes) {
@@ -273,14 +290,13 @@ class TailSums {
       }
       __syncwarp();
       const uint2 weights = staged[Lane()];
+      Products products = {};
 #pragma unroll
       for (int tile = 0; tile < kTiles; ++tile) {
-        const int from = begin + 4 * tile + Lane() % 4;
-        AddTile(tile,
-                Scorer::LoadAt(reinterpret_cast<const std::byte*>(
-                    __shfl_sync(~0u, reinterpret_cast<unsigned long long>(at), from))),
-                weights);
+        if (tile >= kEarly) labels[tile] = load(tile);
+        AddTile(tile, labels[tile], weights, products);
       }
+      AddUp(products);
     }
   }
 
@@ -316,6 +332,7 @@ class TailSums {
       }
       const uint2 pairs = {Pack(__half(weights[0]), __half(weights[1])),
                            Pack(__half(weights[2]), __half(weights[3]))};
+      Products products = {};
 #pragma unroll
       for (int tile = 0; tile < kTiles; ++tile) {
         typename Scorer::Labels of_tile;
@@ -327,8 +344,9 @@ class TailSums {
             Word(of_tile.words[p], t) = __shfl_sync(~0u, Word(labels.words[p], t), from);
           }
         }
-        AddTile(tile, of_tile, pairs);
+        AddTile(tile, of_tile, pairs, products);
       }
+      AddUp(products);
     }
   }
 
@@ -379,7 +397,20 @@ class TailSums {
   static constexpr int kTiles = 8 / kHeads;
   static constexpr int kMatrices = (kPieces + 1) / 2;  // of 16 dimensions
 
+  // Of a few tiles. Tensor cores cut what they add off at 2^-24 of the largest, all of it
+  // downwards: so sums over many tokens are made apart.
+  struct Products {
+    float of[kMatrices][4];
+  };
+
   __device__ static int Lane() { return static_cast<int>(threadIdx.x % 32); }
+  __device__ void AddUp(const Products& products) {
+#pragma unroll
+    for (int m = 0; m < kMatrices; ++m) {
+#pragma unroll
+      for (int e = 0; e < 4; ++e) codes_[m][e] += products.of[m][e];
+    }
+  }
   __device__ static float Weight(float weight, float factor) {
     return __fmul_rn(weight, factor * kBesides);
   }
@@ -396,7 +427,8 @@ class TailSums {
   }
 
   // Adds codes times weights of the tile whose tokens' labels lanes 0 to 3 have, as all others.
-  __device__ void AddTile(int tile, const typename Scorer::Labels& labels, const uint2& weights) {
+  __device__ static void AddTile(int tile, const typename Scorer::Labels& labels,
+                                 const uint2& weights, Products& products) {
     const bool is_own = kTiles == 1 || TailRow() / kHeads == tile;
     const uint32_t b0 = is_own ? weights.x : 0;
     const uint32_t b1 = is_own ? weights.y : 0;
@@ -409,7 +441,7 @@ class TailSums {
         a[1] = CodePair(odd.x, odd.y);
         a[3] = CodePair(odd.z, odd.w);
       }
-      Mma(codes_[m], a, b0, b1);
+      Mma(products.of[m], a, b0, b1);
     }
   }
 
@@ -440,7 +472,9 @@ __device__ inline void ShareTail(TailSums<kWidth, kHeads>& tail,
     for (int n = 0; n < kThreadSums; ++n) {
       const int i = threadIdx.x + n * kFirstThreads;
       if (i >= kSums) break;
-      for (const auto& sums : shared.of_warp) totals[n] += sums[i];
+      const int count = min(kRound, BlockWarps() - first);
+#pragma unroll 8
+      for (int w = 0; w < count; ++w) totals[n] += shared.of_warp[w][i];
     }
   }
   if (threadIdx.x >= kFirstThreads) return;
@@ -460,58 +494,103 @@ __device__ inline void PrefetchEstimate(const DecodeAttention& call, const float
   }
 }
 
-/// Writes DecodeAttention::tails of the head from what all blocks of its cluster have shared.
+/// What makes a piece of the softmax of a head's tail. What does not depend on the sums is read
+/// while they are made.
 template <int kWidth, int kHeads>
-__device__ void WriteTail(const DecodeHead& head, float weight, const float* estimate,
-                          const Threshold& threshold, const Shared& shared,
-                          TailShared<kWidth, kHeads>& sums) {
+class TailEstimate {
+ public:
   using Tail = TailSums<kWidth, kHeads>;
-  const DecodeAttention& call = head.call;
-  const int dim = call.head_dim;
-  for (int i = threadIdx.x; i < sums.kSums; i += blockDim.x) {
-    float total = i % (1 + kWidth) == 0 ? Tail::kBesides : 0;
-    for (int rank = 0; rank < ClusterSize(); ++rank) total += *OfRank(&sums.of_block[i], rank);
-    // What sums of all tokens' weights cannot tell from nothing.
-    if (i % (1 + kWidth) == 0 && total < 0x1p-18f * Tail::kBesides) total = 0;
-    sums.of_all[i] = total;
-  }
-  __syncthreads();
-  const float* const mean_code = estimate;
-  const float* const mean_value = mean_code + kWidth;
-  const float* const mean_key = mean_value + dim;
-  const float* const slopes = mean_key + dim;
-  float* const tails = call.tails + int64_t{head.item} * call.group * (1 + dim);
 
-  const int h = threadIdx.x / 32;
-  if (ClusterRank() == 0 && h < call.group) {
-    const int lane = threadIdx.x % 32;
-    const float* const query = head.Queries() + h * dim;
-    float above = 0;  // by how much scores lie above those that labels say
-    for (int c = lane; c < dim; c += 32) above += query[c] * mean_key[c];
-    above *= kLog2e * call.scale;
-    if (lane < kWidth) {
-      above -= shared.queries.scale[h] * static_cast<float>(shared.queries.codes[h][lane]) *
-               mean_code[lane];
+  __device__ TailEstimate(const DecodeHead& head, const float* estimate, const Shared& shared)
+      : head_(head),
+        dim_(head.call.head_dim),
+        mean_value_(estimate + kWidth),
+        slopes_(mean_value_ + 2 * dim_),
+        first_(ClusterRank() * blockDim.x + threadIdx.x) {
+    if (threadIdx.x < kWidth) mean_code_ = estimate[threadIdx.x];
+    const int h = threadIdx.x / 32;
+    if (ClusterRank() == 0 && h < head.call.group) {
+      const int lane = threadIdx.x % 32;
+      const float* const mean_key = mean_value_ + dim_;
+      const float* const query = head.Queries() + h * dim_;
+      float dot = 0;
+      for (int c = lane; c < dim_; c += 32) dot += query[c] * mean_key[c];
+      above_ = kLog2e * head.call.scale * dot;
+      if (lane < kWidth) {
+        above_ -= shared.queries.scale[h] * static_cast<float>(shared.queries.codes[h][lane]) *
+                  estimate[lane];
+      }
     }
-    above = WarpSum(above);
-    const float bias = Tail::BiasOf(h, threshold, shared);
-    if (lane == 0) {
-      tails[h * (1 + dim)] = log2f(weight) + above + log2f(sums.of_all[h * (1 + kWidth)]) - bias;
+    if (first_ >= head.call.group * dim_) return;
+    const int c = first_ % dim_;
+    value_ = mean_value_[c];
+#pragma unroll
+    for (int i = 0; i < kEarly; ++i) of_first_[i] = slopes_[i * dim_ + c];
+  }
+
+  /// Writes DecodeAttention::tails from what all blocks of the cluster have shared.
+  __device__ void Write(float weight, const Threshold& threshold, const Shared& shared,
+                        TailShared<kWidth, kHeads>& sums) const {
+    for (int i = threadIdx.x; i < sums.kSums; i += blockDim.x) {
+      float total = i % (1 + kWidth) == 0 ? Tail::kBesides : 0;
+      for (int rank = 0; rank < ClusterSize(); ++rank) total += *OfRank(&sums.of_block[i], rank);
+      // What sums of all tokens' weights cannot tell from nothing.
+      if (i % (1 + kWidth) == 0 && total < 0x1p-18f * Tail::kBesides) total = 0;
+      sums.of_all[i] = total;
+    }
+    if (threadIdx.x < kWidth) sums.mean_code[threadIdx.x] = mean_code_;
+    __syncthreads();
+    const int group = head_.call.group;
+    float* const tails = head_.call.tails + int64_t{head_.item} * group * (1 + dim_);
+    const int h = threadIdx.x / 32;
+    if (ClusterRank() == 0 && h < group) {
+      const float above = WarpSum(above_);
+      const float bias = Tail::BiasOf(h, threshold, shared);
+      if (threadIdx.x % 32 == 0) {
+        tails[h * (1 + dim_)] = log2f(weight) + above + log2f(sums.of_all[h * (1 + kWidth)]) - bias;
+      }
+    }
+    if (first_ >= group * dim_) return;
+    const int first = first_ % dim_;
+    WriteValue(
+        first_, value_, sums,
+        [&](int i) {
+          return i < kEarly ? of_first_[min(i, kEarly - 1)] : slopes_[i * dim_ + first];
+        },
+        tails);
+    const int threads = ClusterSize() * blockDim.x;
+    for (int x = first_ + threads; x < group * dim_; x += threads) {
+      const int c = x % dim_;
+      WriteValue(
+          x, mean_value_[c], sums, [&](int i) { return slopes_[i * dim_ + c]; }, tails);
     }
   }
-  const int threads = ClusterSize() * blockDim.x;
-  for (int x = ClusterRank() * blockDim.x + threadIdx.x; x < call.group * dim; x += threads) {
-    const int of_head = x / dim;
-    const int c = x % dim;
-    const float* const mine = &sums.of_all[of_head * (1 + kWidth)];
+
+ private:
+  template <typename Slope>
+  __device__ void WriteValue(int x, float value, const TailShared<kWidth, kHeads>& sums,
+                             const Slope& slope, float* tails) const {
+    const int h = x / dim_;
+    const float* const mine = &sums.of_all[h * (1 + kWidth)];
     const float inverse = mine[0] > 0 ? 1 / mine[0] : 0;
-    float value = mean_value[c];
-#pragma unroll 8
+#pragma unroll
     for (int i = 0; i < kWidth; ++i) {
-      value = fmaf(mine[1 + i] * inverse - mean_code[i], slopes[i * dim + c], value);
+      value = fmaf(mine[1 + i] * inverse - sums.mean_code[i], slope(i), value);
     }
-    tails[of_head * (1 + dim) + 1 + c] = value;
+    tails[h * (1 + dim_) + 1 + x % dim_] = value;
   }
-}
+
+  static constexpr int kEarly = kWidth < 16 ? kWidth : 16;  // slopes: there are few registers
+
+  const DecodeHead& head_;
+  const int dim_;
+  const float* const mean_value_;
+  const float* const slopes_;
+  const int first_;         // of the values that the thread writes
+  float mean_code_ = 0;     // of the thread's dimension
+  float above_ = 0;         // the lane's part of by how much scores lie above those of labels
+  float value_ = 0;         // the mean value of the first one
+  float of_first_[kEarly];  // its first slopes
+};
 
 }  // namespace winnow::cuda::select

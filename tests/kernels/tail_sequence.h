@@ -108,9 +108,10 @@ class TailSequence : public Sequence {
     return of;
   }
 
-  /// Compares a row's output where the selection is no matter of rounding. Returns how many KV
-  /// heads were compared.
-  int CheckTail(int position, const Selection& selection, const float* out) const {
+  /// Compares a row's output, and what probes of its KV heads found if given, where the selection
+  /// is no matter of rounding. Returns how many KV heads were compared.
+  int CheckTail(int position, const Selection& selection, const float* out,
+                const ProbedMass* probed = nullptr) const {
     int compared = 0;
     for (int g = 0; g < shape.kv_heads; ++g) {
       double margin;
@@ -118,16 +119,21 @@ class TailSequence : public Sequence {
       if (margin < least_margin) continue;
       ++compared;
       const Summary of = Summarise(position / 64 * 64, g);
+      double estimated = 0;
       for (int h = g * shape.group(); h < (g + 1) * shape.group(); ++h) {
-        CheckHead(position, h, chosen, of, out + h * shape.head_dim);
+        estimated += CheckHead(position, h, chosen, of, out + h * shape.head_dim) / shape.group();
+      }
+      if (probed != nullptr) {
+        EXPECT_NEAR(probed[g].estimated, estimated, 1e-2) << g;
       }
     }
     return compared;
   }
 
  private:
-  void CheckHead(int position, int h, const std::vector<int>& chosen, const Summary& of,
-                 const float* out) const {
+  // Returns what the tail has of the head's softmax.
+  double CheckHead(int position, int h, const std::vector<int>& chosen, const Summary& of,
+                   const float* out) const {
     const int g = h / shape.group();
     const std::vector<double> by_labels = Scores(position, h, false);
     double of_mean_key = 0;
@@ -171,6 +177,7 @@ class TailSequence : public Sequence {
       EXPECT_NEAR(out[c], value, tolerance + relative_tolerance * std::abs(value))
           << "position " << position << " head " << h << " dim " << c;
     }
+    return tail / sum;
   }
 };
 

@@ -52,7 +52,7 @@ class CudaTailTest : public CudaBackendTest {
   /// As Sequence::Attend, at once or as a step that may be replayed. Recordings want the same
   /// tensors, so replayed rows are always the sequence's last ones whatever their position.
   std::vector<float> Attend(OnDevice& of, int first, const std::vector<Selection>& selections,
-                            bool replays = false) {
+                            bool replays = false, std::vector<ProbedMass>* probed = nullptr) {
     const TailSequence& sequence = *of.sequence;
     const auto count = static_cast<int>(selections.size());
     const std::vector<int32_t> begin{0, count};
@@ -60,6 +60,10 @@ class CudaTailTest : public CudaBackendTest {
     const auto rows_of = [&](const std::vector<int32_t>& array) {
       return std::span(array).subspan(static_cast<size_t>(first), static_cast<size_t>(count));
     };
+    std::vector<RecallProbe> probes;
+    for (int row = 0; row < count && probed != nullptr; ++row) {
+      for (int g = 0; g < sequence.shape.kv_heads; ++g) probes.push_back({row, 0, g});
+    }
     const StepBatch batch{.tokens = rows_of(sequence.tokens),
                           .positions = rows_of(sequence.positions),
                           .query_begin = begin,
@@ -67,6 +71,7 @@ class CudaTailTest : public CudaBackendTest {
                           .max_blocks = static_cast<int32_t>(sequence.table.size()),
                           .logit_rows = {},
                           .selections = selections,
+                          .recall_probes = probes,
                           .summaries = {&of.summary, 1}};
     const int at = replays ? sequence.shape.context - count : first;
     const Tensor rows{of.qkv.Row(at), count, of.qkv.columns, of.qkv.stride};
@@ -79,6 +84,11 @@ class CudaTailTest : public CudaBackendTest {
       backend_->Replay(batch, &of.recordings, queue);
     } else {
       queue();
+    }
+    if (probed != nullptr) {
+      probed->resize(probes.size());
+      backend_->MeasureRecall(batch, rows, sequence.shape.heads, of.kv, of.attention, probes,
+                              probed->data());
     }
     return Get(out);
   }
@@ -148,6 +158,28 @@ TEST_F(CudaTailTest, IsAsExactWhereLabelsLeaveLittleOfTheirMass) {
     }
   }
   EXPECT_GT(compared, 8);
+}
+
+TEST_F(CudaTailTest, ProbesFindWhatTheEstimateHas) {
+  for (const int heads : {2, 6}) {
+    TailSequence sequence({.heads = heads}, 91);
+    OnDevice device = Copy(sequence);
+    // Rows of a step, one of which is dense.
+    const std::vector<Selection> selections{kSparse, {}, kSparse, kSparse};
+    std::vector<ProbedMass> probed;
+    const auto out = Attend(device, 696, selections, /*replays=*/false, &probed);
+    const auto columns = std::ssize(out) / std::ssize(selections);
+    int compared = 0;
+    for (const int row : {0, 2, 3}) {
+      compared += sequence.CheckTail(696 + row, kSparse, &out[row * columns],
+                                     &probed[static_cast<size_t>(2 * row)]);
+    }
+    EXPECT_GT(compared, 2);
+    EXPECT_EQ(probed[2], ProbedMass());
+    device.summary.slot = -1;
+    Attend(device, 696, selections, /*replays=*/false, &probed);
+    for (const ProbedMass& mass : probed) EXPECT_EQ(mass.estimated, 0);
+  }
 }
 
 TEST_F(CudaTailTest, RowsOfOneStepEachHaveTheirOwnSummary) {
