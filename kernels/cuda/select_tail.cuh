@@ -74,18 +74,19 @@ class TailSums<kWidth, 1> {
     scale_ = shared_.queries.scale[0];
     bias_ = RoundedBias(cut, scale_);
     SyncCluster();  // no block reads another's histograms any more, nor lanes' keys are on the way
-    // A step's labels are asked for before the one before is added, if there are registers.
-    constexpr bool kIsEarly = kPieces <= 2;
-    typename Scorer::Labels next = scorer_.Load(range.begin + Lane() * kLaneTokens);
+    const std::byte* next = scorer_.LaneAt(range.begin + Lane() * kLaneTokens);
+    typename Scorer::Labels labels = Early(next);
 #pragma unroll 1
     for (int base = range.begin; base < range.end; base += kStepTokens) {
       const int position = base + Lane() * kLaneTokens;
-      const typename Scorer::Labels labels = kIsEarly ? next : scorer_.Load(position);
-      if (kIsEarly) next = scorer_.Load(position + kStepTokens);
       const uint4 keys = *reinterpret_cast<const uint4*>(&range.keys[position - range.begin]);
       // Absent ones, whose key is 0, are the largest of these.
       const uint32_t over[kLaneTokens] = {keys.x - 1, keys.y - 1, keys.z - 1, keys.w - 1};
-      Add(labels, over, [&](int t) { return over[t] < threshold.key - 1; });
+      const std::byte* const at = next;
+      const typename Scorer::Labels early = labels;
+      next = scorer_.LaneAt(position + kStepTokens);
+      labels = Early(next);
+      Add(at, early, over, [&](int t) { return over[t] < threshold.key - 1; });
     }
   }
 
@@ -102,7 +103,8 @@ class TailSums<kWidth, 1> {
         const int position = token - (token - range.begin) % kStepTokens + Lane() * kLaneTokens;
         const uint32_t equal = threshold.key - 1;
         const uint32_t over[kLaneTokens] = {equal, equal, equal, equal};
-        Add(scorer_.Load(position), over, [&](int t) { return position + t == token; });
+        const std::byte* const at = scorer_.LaneAt(position);
+        Add(at, Early(at), over, [&](int t) { return position + t == token; });
       }
     }
   }
@@ -117,12 +119,10 @@ class TailSums<kWidth, 1> {
 #pragma unroll
       for (int half = 0; half < 2; ++half) {
         if (2 * m + half >= kPieces) break;
-        // Of the columns, which are all of the head.
-        float sum = 0;
-#pragma unroll
-        for (int e = 2 * half; e < 2 * half + 2; ++e) {
-          sum += 256 * static_cast<float>(high_[m][e]) + static_cast<float>(low_[m][e]);
-        }
+        // Of the columns, of which the first four are of high bytes.
+        float sum =
+            static_cast<float>(codes_[m][2 * half]) + static_cast<float>(codes_[m][2 * half + 1]);
+        if (Lane() % 4 < 2) sum *= 256;
         sum += __shfl_xor_sync(~0u, sum, 1);
         sum += __shfl_xor_sync(~0u, sum, 2);
         if (Lane() % 4 == 0) sums[1 + 16 * m + 8 * half + TailRow()] = sum * unit;
@@ -156,10 +156,22 @@ class TailSums<kWidth, 1> {
     return -scale * (Scorer::kFloatZero + static_cast<float>(cut));
   }
 
-  // Adds those of the lane's four tokens t for which counts(t), with their keys less one.
+  // A step's labels are asked for before the one before is added, if there are registers.
+  static constexpr bool kIsEarly = kPieces <= 2;
+  __device__ static typename Scorer::Labels Early(const std::byte* at) {
+    return kIsEarly ? Scorer::LoadAt(at) : typename Scorer::Labels{};
+  }
+  __device__ static uint4 Words(const std::byte* at, const typename Scorer::Labels& early, int p) {
+    if (kIsEarly) return early.words[p];
+    return __ldg(reinterpret_cast<const uint4*>(at + p * 4 * kPanelTokens));
+  }
+
+  // Adds those of the lane's four tokens t for which counts(t), whose labels are at `at`, with
+  // their keys less one. High bytes of weights are in a product's columns 0 to 3, and low ones in
+  // the others: of tiles 0 to 3 first, then of the other tiles.
   template <typename Counts>
-  __device__ void Add(const typename Scorer::Labels& labels, const uint32_t (&over)[kLaneTokens],
-                      const Counts& counts) {
+  __device__ void Add(const std::byte* at, const typename Scorer::Labels& early,
+                      const uint32_t (&over)[kLaneTokens], const Counts& counts) {
     uint32_t fixed[kLaneTokens];  // in the low halves
 #pragma unroll
     for (int t = 0; t < kLaneTokens; ++t) {
@@ -172,19 +184,23 @@ class TailSums<kWidth, 1> {
                                __byte_perm(fixed[2], fixed[3], 0x5410)};
     const uint32_t low = __byte_perm(pairs[0], pairs[1], 0x6420);
     const uint32_t high = __byte_perm(pairs[0], pairs[1], 0x7531);
+    // Lane 4 i + j has those of tile i.
+    const bool is_first_half = TailRow() < 4;
+    const uint32_t others = __shfl_xor_sync(~0u, is_first_half ? low : high, 16);
+    const uint32_t of_first_tiles = is_first_half ? high : others;
+    const uint32_t of_last_tiles = is_first_half ? others : low;
 #pragma unroll
     for (int m = 0; m < kMatrices; ++m) {
       uint32_t codes[2][8] = {};  // of a piece, of tiles of 16 tokens
-      Arrange(labels.words[2 * m], codes[0]);
-      if (2 * m + 1 < kPieces) Arrange(labels.words[min(2 * m + 1, kPieces - 1)], codes[1]);
+      Arrange(Words(at, early, 2 * m), codes[0]);
+      if (2 * m + 1 < kPieces) Arrange(Words(at, early, min(2 * m + 1, kPieces - 1)), codes[1]);
 #pragma unroll
       for (int tile = 0; tile < 8; tile += 2) {
         const uint32_t a[4] = {codes[0][tile], codes[1][tile], codes[0][tile + 1],
                                codes[1][tile + 1]};
-        const bool is_first = TailRow() == tile;
-        const bool is_second = TailRow() == tile + 1;
-        MmaBytes(high_[m], a, is_first ? high : 0, is_second ? high : 0);
-        MmaBytes(low_[m], a, is_first ? low : 0, is_second ? low : 0);
+        const uint32_t weights = tile < 4 ? of_first_tiles : of_last_tiles;
+        MmaBytes(codes_[m], a, TailRow() % 4 == tile % 4 ? weights : 0,
+                 TailRow() % 4 == tile % 4 + 1 ? weights : 0);
       }
     }
   }
@@ -225,8 +241,7 @@ class TailSums<kWidth, 1> {
   float scale_ = 0;
   float bias_ = 0;
   float sum_ = 0;
-  int high_[kMatrices][4] = {};  // products with the high bytes of weights
-  int low_[kMatrices][4] = {};
+  int codes_[kMatrices][4] = {};  // results of products
 };
 
 /// Of several heads: of all tokens, as their weights are made for the choice, less the chosen ones.
@@ -251,13 +266,13 @@ class TailSums {
   /// Takes head h's weights of the lane's four tokens, of which the first `valid` are there; they
   /// come to softmax weights by the factor.
   __device__ void Take(int h, float factor, const float (&weights)[kLaneTokens], int valid) {
-    float rounded[kLaneTokens];
-#pragma unroll
-    for (int t = 0; t < kLaneTokens; ++t) {
-      rounded[t] = t < valid ? Weight(weights[t], factor) : 0;
-    }
-    taken_[h][0] = Pack(__half(rounded[0]), __half(rounded[1]));
-    taken_[h][1] = Pack(__half(rounded[2]), __half(rounded[3]));
+    const auto pair = [&](int t) {
+      const uint32_t mask = valid >= t + 2 ? ~0u : valid == t + 1 ? 0xffffu : 0;
+      return mask &
+             Pack(__half(Weight(weights[t], factor)), __half(Weight(weights[t + 1], factor)));
+    };
+    taken_[h][0] = pair(0);
+    taken_[h][1] = pair(2);
   }
 
   /// Adds what was taken of all heads, of the four tokens at the lane's position.
