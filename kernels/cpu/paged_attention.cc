@@ -627,6 +627,7 @@ ProbedMass PagedAttention::Probe(const AttentionCall& call, const Head& head, Sc
       selected += weights[h][positions_[head.positions + j]];
     }
     recall += selected / sum / group;
+    if (tails[h] == -INFINITY) continue;
     estimated += 1 / (1 + selected * std::exp2(static_cast<double>(max - tails[h]))) / group;
   }
   return {static_cast<float>(std::min(recall, 1.0)), static_cast<float>(estimated)};

@@ -60,9 +60,10 @@ class TailSequence : public Sequence {
   }
 
   /// Attends with a summary that has been made for the row alone.
-  std::vector<float> AttendAnew(int position, const Selection& selection) {
+  std::vector<float> AttendAnew(int position, const Selection& selection,
+                                std::vector<ProbedMass>* probed = nullptr) {
     summary.tokens = 0;
-    return Attend(position, {selection});
+    return Attend(position, {selection}, probed);
   }
 
   std::vector<float> weights;  ///< LayerAttention::tail_weights

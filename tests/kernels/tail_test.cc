@@ -27,8 +27,9 @@ TEST(TailTest, IsWhatSummaryAndLabelsSayInDoublePrecision) {
     for (const float fraction : {0.22f, 0.25f, 0.5f}) {
       const Selection selection{.kind = SelectionKind::kLabels, .fraction = fraction};
       const int position = shape.context - 1;
-      const auto out = sequence.AttendAnew(position, selection);
-      compared += sequence.CheckTail(position, selection, out.data());
+      std::vector<ProbedMass> probed;
+      const auto out = sequence.AttendAnew(position, selection, &probed);
+      compared += sequence.CheckTail(position, selection, out.data(), probed.data());
       rows += shape.kv_heads;
     }
   }
