@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""Plots what sparse attention costs in perplexity against the bytes that it reads, as SVG.
+"""Plots how far sparse attention predicts from dense attention against the bytes that it reads, as SVG.
 
     scripts/plot_accuracy.py docs/accuracy.svg 'projection, r = 16'=projection.json window=base.json ...
 
 Each argument names a series and a file of `winnow eval perplexity --json`; of a file with several policies
-the series has those that are not dense and not true-scores. One file must hold the dense policy: losses are
-relative to it, context by context. Needs matplotlib.
+the series has those that are not dense and not true-scores. Each file must hold the dense policy, which the
+others are compared with. Needs matplotlib.
 """
 
 import json
@@ -29,19 +29,17 @@ def main():
     figure, axes = pyplot.subplots(1, len(contexts), figsize=(4.6 * len(contexts), 3.6), squeeze=False)
     for axis, context in zip(axes.flat, contexts):
         of_context = [(name, report) for name, report in reports if report["context"] == context]
-        dense = next(result["perplexity"] for _, report in of_context for result in report["results"]
-                     if result["policy"] == "dense")
         for name, report in of_context:
-            points = sorted((result["kv_bytes_read"] / result["kv_bytes_dense"], 100 * (result["perplexity"] / dense - 1))
+            points = sorted((result["kv_bytes_read"] / result["kv_bytes_dense"], result["divergence"])
                             for result in report["results"] if result["policy"] not in ("dense", "true-scores"))
             axis.plot([100 * x for x, _ in points], [y for _, y in points], marker="o", markersize=3, label=name)
         axis.set_title(f"context {context}", loc="left")
         axis.set_xscale("log")
         axis.minorticks_off()
         axis.set_xticks([3, 5, 10, 20, 30, 50], labels=["3", "5", "10", "20", "30", "50"])
-        axis.set_yscale("symlog", linthresh=1)
-        axis.set_xlabel("KV and label bytes read, % of dense")
-        axis.set_ylabel("increase of perplexity, %")
+        axis.set_yscale("log")
+        axis.set_xlabel("KV, label and summary bytes read, % of dense")
+        axis.set_ylabel("KL(dense || policy), nats a token")
         axis.legend(fontsize=7, frameon=False)
     figure.savefig(output, format="svg", metadata={"Date": None})
 
