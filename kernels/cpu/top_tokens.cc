@@ -6,6 +6,7 @@
 #include <cmath>
 #include <functional>
 #include <numeric>
+#include <type_traits>
 #include <vector>
 
 #undef HWY_TARGET_INCLUDE
@@ -23,6 +24,8 @@ namespace hn = hwy::HWY_NAMESPACE;
 using F32 = hn::CappedTag<float, 16>;
 using VF32 = hn::Vec<F32>;
 constexpr int kLanes = static_cast<int>(hn::MaxLanes(F32()));
+// Room behind candidates for vectors that are read and stored whole.
+constexpr size_t kBehind = 16;
 
 float SoftmaxWeights2(int count, float* scores, float* max) {
   const F32 d;
@@ -56,6 +59,59 @@ void WeightedSum(const float* const* weights, const float* factors, int heads, i
   }
 }
 
+// A weight as an integer that is ordered as weights are. What is no weight is larger than all.
+constexpr uint32_t kLargestKey = 0x7f800001;  // infinity's and one more
+HWY_INLINE uint32_t Key(float weight) {
+  return std::min(std::bit_cast<uint32_t>(weight), kLargestKey);
+}
+
+#if HWY_CAP_GE512
+
+// Writes the t in [0, count) whose weights are not below `low`, in ascending order, and returns the
+// end. Masked stores are slow on AMD processors; so whole vectors are stored and the end moves by
+// as many as were chosen.
+HWY_INLINE int32_t* Positions(const float* weights, int count, float low, int32_t* end) {
+  const F32 d;
+  const hn::RebindToSigned<F32> di;
+  const VF32 lows = hn::Set(d, low);
+  auto positions = hn::Iota(di, 0);
+  for (int t = 0; t < count; t += kLanes) {
+    // Not those that do not reach it, which NaN does not.
+    auto chosen = hn::Not(hn::Lt(hn::LoadU(d, weights + t), lows));
+    if (t + kLanes > count) chosen = hn::And(chosen, hn::FirstN(d, count - t));
+    hn::StoreU(hn::Compress(positions, hn::RebindMask(di, chosen)), di, end);
+    end += hn::CountTrue(d, chosen);
+    positions = hn::Add(positions, hn::Set(di, kLanes));
+  }
+  return end;
+}
+
+// Writes those of `items` whose keys lie in [least, most] to `out`, which may be where they are,
+// and returns how many they are.
+template <typename T>
+HWY_INLINE int Keep(const uint32_t* keys, int count, uint32_t least, uint32_t most, const T* items,
+                    T* out) {
+  const hn::RebindToSigned<F32> di;  // no key has the highest bit
+  const hn::Rebind<T, F32> d;
+  const auto load = [&](const auto* from) {
+    return hn::BitCast(di,
+                       hn::LoadU(hn::Rebind<std::remove_cvref_t<decltype(*from)>, F32>(), from));
+  };
+  const auto leasts = hn::Set(di, static_cast<int32_t>(least));
+  const auto mosts = hn::Set(di, static_cast<int32_t>(most));
+  int kept = 0;
+  for (int i = 0; i < count; i += kLanes) {
+    const auto key = load(keys + i);
+    auto within = hn::Not(hn::Or(hn::Lt(key, leasts), hn::Gt(key, mosts)));
+    if (i + kLanes > count) within = hn::And(within, hn::FirstN(di, count - i));
+    hn::StoreU(hn::BitCast(d, hn::Compress(load(items + i), within)), d, out + kept);
+    kept += static_cast<int>(hn::CountTrue(di, within));
+  }
+  return kept;
+}
+
+#else
+
 // For every byte the numbers of its bits that are set, in ascending order.
 struct SetBits {
   alignas(64) uint8_t numbers[256][8] = {};
@@ -69,15 +125,6 @@ struct SetBits {
   }
 };
 constexpr SetBits kSetBits;
-
-// A weight as an integer that is ordered as weights are. What is no weight is larger than all.
-HWY_INLINE uint32_t Key(float weight) {
-  constexpr uint32_t kInfinity = 0x7f800000;
-  return std::min(std::bit_cast<uint32_t>(weight), kInfinity + 1);
-}
-
-// Room behind positions for vectors that are stored whole.
-constexpr int kPositionsBehind = 8;
 
 // Writes the t in [0, count) whose weights are not below `low`, in ascending order, and returns the
 // end. Branches on single lanes would be mispredicted; masked stores are slow on AMD processors; so
@@ -106,6 +153,22 @@ HWY_INLINE int32_t* Positions(const float* weights, int count, float low, int32_
   return end;
 }
 
+// Writes those of `items` whose keys lie in [least, most] to `out`, which may be where they are,
+// and returns how many they are. Without branches, which would be mispredicted.
+template <typename T>
+HWY_INLINE int Keep(const uint32_t* keys, int count, uint32_t least, uint32_t most, const T* items,
+                    T* out) {
+  int kept = 0;
+  for (int i = 0; i < count; ++i) {
+    const bool within = keys[i] - least <= most - least;
+    out[kept] = items[i];
+    kept += within;
+  }
+  return kept;
+}
+
+#endif
+
 // A weight that probably some more than k of the weights reach, estimated from a sample; 0 where
 // that would not leave enough out.
 float LowerBound(const float* weights, int count, int k) {
@@ -122,35 +185,35 @@ float LowerBound(const float* weights, int count, int k) {
   return std::bit_cast<float>(samples[rank]);
 }
 
-// The k-th largest. Counts keys by ranges of equal width and goes on with the range in which it
-// lies: comparisons, as selecting by partitioning makes them, would be mispredicted every other
-// time. Reorders `bits`. REQUIRES: 1 <= k <= bits.size().
-uint32_t KthLargest(std::vector<uint32_t>& bits, int k) {
+// The k-th largest of `count` keys. Counts keys by ranges of equal width and goes on with the range
+// in which it lies: comparisons, as selecting by partitioning makes them, would be mispredicted
+// every other time. `rest` is scratch. REQUIRES: 1 <= k <= count; both have kBehind more.
+uint32_t KthLargest(const uint32_t* keys, int count, int k, uint32_t* rest) {
   constexpr int kRangeBits = 8;
-  uint32_t low = 0;
-  int width = 32;  // of the bits above `low` in which they still differ
-  size_t count = bits.size();
+  constexpr int kFew = 48;  // which partitioning finds faster
   for (;;) {
+    if (count <= kFew) {
+      std::copy(keys, keys + count, rest);
+      std::nth_element(rest, rest + k - 1, rest + count, std::greater<>());
+      return rest[k - 1];
+    }
     uint32_t high = 0;
-    low = ~0u;
-    for (size_t i = 0; i < count; ++i) {
-      high = std::max(high, bits[i]);
-      low = std::min(low, bits[i]);
+    uint32_t low = ~0u;
+    for (int i = 0; i < count; ++i) {
+      high = std::max(high, keys[i]);
+      low = std::min(low, keys[i]);
     }
     if (low == high) return low;
-    width = std::bit_width(high - low);
+    const int width = static_cast<int>(std::bit_width(high - low));  // of what differs
     const int shift = std::max(0, width - kRangeBits);
     std::array<int32_t, 1 << kRangeBits> counts = {};
-    for (size_t i = 0; i < count; ++i) ++counts[(bits[i] - low) >> shift];
-    uint32_t range = (1 << kRangeBits) - 1;
+    for (int i = 0; i < count; ++i) ++counts[(keys[i] - low) >> shift];
+    uint32_t range = (high - low) >> shift;
     for (; counts[range] < k; --range) k -= counts[range];
-    size_t kept = 0;
-    for (size_t i = 0; i < count; ++i) {
-      const uint32_t value = bits[i];
-      bits[kept] = value;
-      kept += (value - low) >> shift == range;
-    }
-    count = kept;
+    const uint32_t least = low + (range << shift);
+    const uint32_t most = std::min(high, least + ((1u << shift) - 1));
+    count = Keep(keys, count, least, most, keys, rest);
+    keys = rest;
   }
 }
 
@@ -172,26 +235,24 @@ void DropTies(const float* weights, uint32_t threshold, int k, int chosen, int32
 void TopTokens(const float* weights, int count, int k, int32_t base, int32_t* out,
                TopTokensScratch* scratch) {
   if (k == 0) return;
-  std::vector<int32_t>& positions = scratch->positions;
-  std::vector<uint32_t>& bits = scratch->bits;
-  positions.resize(std::max<size_t>(positions.size(), count + kPositionsBehind));
-  int32_t* const end = Positions(weights, count, LowerBound(weights, count, k), positions.data());
-  auto candidates = static_cast<int>(end - positions.data());
+  const auto fit = [](auto& vector, size_t size) {
+    if (vector.size() < size) vector.resize(size);
+  };
+  fit(scratch->positions, static_cast<size_t>(count) + kBehind);
+  int32_t* const positions = scratch->positions.data();
+  auto candidates = static_cast<int>(
+      Positions(weights, count, LowerBound(weights, count, k), positions) - positions);
   if (candidates < k) {
-    std::iota(positions.begin(), positions.begin() + count, 0);
+    std::iota(positions, positions + count, 0);
     candidates = count;
   }
-
-  bits.resize(candidates);
-  for (int i = 0; i < candidates; ++i) bits[i] = Key(weights[positions[i]]);
-  const uint32_t threshold = KthLargest(bits, k);
-  int chosen = 0;
-  for (int i = 0; i < candidates; ++i) {  // without branches, which would be mispredicted
-    const int32_t position = positions[i];
-    positions[chosen] = position;
-    chosen += Key(weights[position]) >= threshold;
-  }
-  if (chosen > k) DropTies(weights, threshold, k, chosen, positions.data());
+  fit(scratch->keys, static_cast<size_t>(candidates) + kBehind);
+  fit(scratch->rest, static_cast<size_t>(candidates) + kBehind);
+  uint32_t* const keys = scratch->keys.data();
+  for (int i = 0; i < candidates; ++i) keys[i] = Key(weights[positions[i]]);
+  const uint32_t threshold = KthLargest(keys, candidates, k, scratch->rest.data());
+  const int chosen = Keep(keys, candidates, threshold, kLargestKey, positions, positions);
+  if (chosen > k) DropTies(weights, threshold, k, chosen, positions);
   for (int i = 0; i < k; ++i) out[i] = base + positions[i];
 }
 
@@ -221,8 +282,9 @@ void TopTokens(const float* weights, int count, int k, int32_t base, int32_t* ou
 }
 
 void TopTokensScratch::Reserve(int count) {
-  positions.reserve(static_cast<size_t>(count) + HWY_NAMESPACE::kPositionsBehind);
-  bits.reserve(static_cast<size_t>(count));
+  for (auto* vector : {&keys, &rest})
+    vector->reserve(static_cast<size_t>(count) + HWY_NAMESPACE::kBehind);
+  positions.reserve(static_cast<size_t>(count) + HWY_NAMESPACE::kBehind);
 }
 
 }  // namespace winnow::cpu

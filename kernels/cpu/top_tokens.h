@@ -18,8 +18,9 @@ void WeightedSum(const float* const* weights, const float* factors, int heads, i
 
 /// What TopTokens needs for one call. Grows where nothing was reserved.
 struct TopTokensScratch {
-  std::vector<int32_t> positions;
-  std::vector<uint32_t> bits;
+  std::vector<int32_t> positions;  ///< of candidates
+  std::vector<uint32_t> keys;      ///< integers that are ordered as the candidates' weights
+  std::vector<uint32_t> rest;      ///< of keys, among which the k-th is sought
 
   /// Makes room for choices among up to `count` weights.
   void Reserve(int count);
