@@ -21,6 +21,13 @@ using F16 = hn::Rebind<hwy::float16_t, F32>;
 using VF32 = hn::Vec<F32>;
 constexpr int kLanes = static_cast<int>(hn::MaxLanes(F32()));
 constexpr int kTileRows = 4;
+// Sizes of heads are multiples of 16.
+using Wide = hn::CappedTag<float, 16>;
+constexpr int kWideLanes = static_cast<int>(hn::MaxLanes(Wide()));
+using F64 = hn::CappedTag<double, 8>;
+constexpr int kDoubleLanes = static_cast<int>(hn::MaxLanes(F64()));
+// Right sides that are solved together: their sums stay in registers.
+constexpr int kSolveColumns = 16;
 
 HWY_INLINE VF32 LoadHalf(const uint16_t* p) {
   return hn::PromoteTo(F32(), hn::LoadU(F16(), reinterpret_cast<const hwy::float16_t*>(p)));
@@ -82,32 +89,149 @@ void AddToSummary(const SummaryShape& shape, const SummaryTokens& tokens, Summar
   }
 }
 
+// Cov(c[i], x) for `count` columns of x = c or v, from `totals` of them and their moments with
+// c[i].
+HWY_INLINE void Covariances(const float* moments, const float* totals, double total_of_i,
+                            double inverse, int count, double* out) {
+  const F64 d;
+  const hn::Rebind<float, F64> df;
+  const auto mean_of_i = hn::Set(d, total_of_i * inverse);
+  for (int c = 0; c < count; c += kDoubleLanes) {
+    const auto moment = hn::PromoteTo(d, hn::LoadU(df, moments + c));
+    const auto total = hn::PromoteTo(d, hn::LoadU(df, totals + c));
+    const auto sum = hn::NegMulAdd(mean_of_i, total, moment);
+    hn::StoreU(hn::Mul(sum, hn::Set(d, inverse)), d, out + c);
+  }
+}
+
+// Makes the upper factor U of a positive definite matrix A = U^T U [n, n] of A's upper half, in its
+// place.
+HWY_INLINE void FactorCholesky(int n, double* a) {
+  const F64 d;
+  for (int k = 0; k < n; ++k) {
+    double* of_k = a + k * n;
+    const double inverse = 1 / std::sqrt(of_k[k]);
+    for (int j = k; j < n; ++j) of_k[j] *= inverse;
+    for (int i = k + 1; i < n; ++i) {
+      const auto factor = hn::Set(d, of_k[i]);
+      // What lies before the diagonal is changed with it and not used.
+      for (int j = i / kDoubleLanes * kDoubleLanes; j < n; j += kDoubleLanes) {
+        double* at = a + i * n + j;
+        hn::StoreU(hn::NegMulAdd(factor, hn::LoadU(d, of_k + j), hn::LoadU(d, at)), d, at);
+      }
+    }
+  }
+}
+
+// Solves (U^T U) x = x in place for kSolveColumns right sides, x [n, columns].
+HWY_INLINE void SolveCholesky(int n, const double* u, int columns, double* x) {
+  const F64 d;
+  constexpr int kVectors = kSolveColumns / kDoubleLanes;
+  // Row i is to become what is left of it without multiples of rows [begin, end), over u[i, i].
+  const auto eliminate = [&](int i, int begin, int end, const auto& factor_of) {
+    hn::Vec<F64> sums[kVectors];
+    for (int v = 0; v < kVectors; ++v) sums[v] = hn::LoadU(d, x + i * columns + v * kDoubleLanes);
+    for (int k = begin; k < end; ++k) {
+      const auto factor = hn::Set(d, factor_of(k));
+      for (int v = 0; v < kVectors; ++v) {
+        sums[v] = hn::NegMulAdd(factor, hn::LoadU(d, x + k * columns + v * kDoubleLanes), sums[v]);
+      }
+    }
+    const auto inverse = hn::Set(d, 1 / u[i * n + i]);
+    for (int v = 0; v < kVectors; ++v) {
+      hn::StoreU(hn::Mul(sums[v], inverse), d, x + i * columns + v * kDoubleLanes);
+    }
+  };
+  for (int i = 0; i < n; ++i) eliminate(i, 0, i, [&](int k) { return u[k * n + i]; });
+  for (int i = n - 1; i >= 0; --i) eliminate(i, i + 1, n, [&](int k) { return u[i * n + k]; });
+}
+
+void SolveSummary(const SummaryShape& shape, int64_t tokens, const float* sums,
+                  SummaryScratch* scratch, float* estimate) {
+  const int width = shape.width;
+  const int head_dim = shape.head_dim;
+  const int columns = width + head_dim;
+  const double inverse = 1 / static_cast<double>(tokens);
+  const float* totals = sums + shape.totals();
+  for (int64_t c = 0; c < shape.rows(); ++c) {
+    estimate[c] = static_cast<float>(totals[c] * inverse);
+  }
+  double* codes = scratch->covariance.data();
+  double* slopes = scratch->slopes.data();
+  double trace = 0;
+  for (int i = 0; i < width; ++i) {
+    const float* moments = sums + shape.moments() + int64_t{i} * columns;
+    Covariances(moments, totals, totals[i], inverse, width, codes + i * width);
+    Covariances(moments + width, totals + width, totals[i], inverse, head_dim,
+                slopes + i * head_dim);
+    trace += codes[i * width + i];
+  }
+  float* out = estimate + shape.rows();
+  if (!(trace > 0)) {  // the labels are all the same and say nothing
+    std::fill_n(out, int64_t{width} * head_dim, 0.0f);
+    return;
+  }
+  for (int i = 0; i < width; ++i) codes[i * width + i] += kSummaryRidge * trace / width;
+  FactorCholesky(width, codes);
+  for (int c = 0; c < head_dim; c += kSolveColumns) {
+    SolveCholesky(width, codes, head_dim, slopes + c);
+  }
+  std::transform(slopes, slopes + int64_t{width} * head_dim, out,
+                 [](double x) { return static_cast<float>(x); });
+}
+
+// values[c] += sum_i above[i] slopes[i, c] for kVectors vectors of c.
+template <int kVectors>
+HWY_INLINE void AddSlopes(const SummaryShape& shape, const float* above, const float* slopes,
+                          float* values) {
+  const Wide d;
+  hn::Vec<Wide> sums[kVectors];
+  for (int v = 0; v < kVectors; ++v) sums[v] = hn::LoadU(d, values + v * kWideLanes);
+  for (int i = 0; i < shape.width; ++i) {
+    const auto factor = hn::Set(d, above[i]);
+    for (int v = 0; v < kVectors; ++v) {
+      sums[v] = hn::MulAdd(
+          factor, hn::LoadU(d, slopes + int64_t{i} * shape.head_dim + v * kWideLanes), sums[v]);
+    }
+  }
+  for (int v = 0; v < kVectors; ++v) hn::StoreU(sums[v], d, values + v * kWideLanes);
+}
+
 void EstimateTail(const SummaryShape& shape, const float* estimate, const float* query,
                   const LabelQuery& label_query, float scale, const LabelTail& tail,
                   Partial* partial) {
-  const F32 d;
+  const Wide d;
   const float* mean_code = estimate;
   const float* mean_value = mean_code + shape.width;
   const float* mean_key = mean_value + shape.head_dim;
   const float* slopes = mean_key + shape.head_dim;
-  VF32 dot = hn::Zero(d);
-  for (int c = 0; c < shape.head_dim; c += kLanes) {
+  auto dot = hn::Zero(d);
+  for (int c = 0; c < shape.head_dim; c += kWideLanes) {
     dot = hn::MulAdd(hn::LoadU(d, query + c), hn::LoadU(d, mean_key + c), dot);
     hn::StoreU(hn::LoadU(d, mean_value + c), d, partial->out + c);
   }
-  double of_mean_label = 0;
-  for (int i = 0; i < shape.width; ++i) of_mean_label += label_query.codes[i] * mean_code[i];
-  const double log2_sum = tail.log2_sum - label_query.scale * of_mean_label;
-  partial->max = scale * hn::GetLane(hn::SumOfLanes(d, dot)) +
-                 static_cast<float>(std::numbers::ln2 * log2_sum);
+  const F32 d8;
+  float above[kMaxLabelWidth];
+  VF32 of_mean_label = hn::Zero(d8);
+  for (int i = 0; i < shape.width; i += kLanes) {
+    const VF32 mean = hn::LoadU(d8, mean_code + i);
+    const auto code = hn::LoadU(hn::Rebind<int8_t, F32>(), label_query.codes + i);
+    of_mean_label = hn::MulAdd(hn::ConvertTo(d8, hn::PromoteTo(hn::RebindToSigned<F32>(), code)),
+                               mean, of_mean_label);
+    hn::StoreU(hn::Sub(hn::LoadU(d8, tail.mean_code + i), mean), d8, above + i);
+  }
+  const float log2_sum =
+      tail.log2_sum - label_query.scale * hn::GetLane(hn::SumOfLanes(d8, of_mean_label));
+  partial->max =
+      scale * hn::GetLane(hn::SumOfLanes(d, dot)) + std::numbers::ln2_v<float> * log2_sum;
   partial->sum = 1;
-  for (int i = 0; i < shape.width; ++i) {
-    const VF32 above = hn::Set(d, tail.mean_code[i] - mean_code[i]);
-    const float* slope = slopes + i * shape.head_dim;
-    for (int c = 0; c < shape.head_dim; c += kLanes) {
-      const VF32 value = hn::LoadU(d, partial->out + c);
-      hn::StoreU(hn::MulAdd(above, hn::LoadU(d, slope + c), value), d, partial->out + c);
-    }
+  constexpr int kVectors = 4;
+  int c = 0;
+  for (; c + kVectors * kWideLanes <= shape.head_dim; c += kVectors * kWideLanes) {
+    AddSlopes<kVectors>(shape, above, slopes + c, partial->out + c);
+  }
+  for (; c < shape.head_dim; c += kWideLanes) {
+    AddSlopes<1>(shape, above, slopes + c, partial->out + c);
   }
 }
 
@@ -117,41 +241,8 @@ HWY_AFTER_NAMESPACE();
 
 #if HWY_ONCE
 namespace winnow::cpu {
-namespace {
-
-// The lower factor of a positive definite matrix [n, n], in its place.
-void FactorCholesky(int n, double* a) {
-  for (int i = 0; i < n; ++i) {
-    for (int j = 0; j <= i; ++j) {
-      double x = a[i * n + j];
-      for (int k = 0; k < j; ++k) x -= a[i * n + k] * a[j * n + k];
-      a[i * n + j] = i == j ? std::sqrt(x) : x / a[j * n + j];
-    }
-  }
-}
-
-// Solves (L L^T) x = x in place for `columns` right sides, x [n, columns].
-void SolveCholesky(int n, const double* l, int columns, double* x) {
-  const auto eliminate = [&](int from, int row, double factor) {
-    for (int c = 0; c < columns; ++c) x[row * columns + c] -= factor * x[from * columns + c];
-  };
-  const auto divide = [&](int row) {
-    const double inverse = 1 / l[row * n + row];
-    for (int c = 0; c < columns; ++c) x[row * columns + c] *= inverse;
-  };
-  for (int i = 0; i < n; ++i) {
-    for (int k = 0; k < i; ++k) eliminate(k, i, l[i * n + k]);
-    divide(i);
-  }
-  for (int i = n - 1; i >= 0; --i) {
-    for (int k = i + 1; k < n; ++k) eliminate(k, i, l[k * n + i]);
-    divide(i);
-  }
-}
-
-}  // namespace
-
 HWY_EXPORT(AddToSummary);
+HWY_EXPORT(SolveSummary);
 HWY_EXPORT(EstimateTail);
 
 void SummaryScratch::Fit(const SummaryShape& shape) {
@@ -170,37 +261,7 @@ void AddToSummary(const SummaryShape& shape, const SummaryTokens& tokens, Summar
 
 void SolveSummary(const SummaryShape& shape, int64_t tokens, const float* sums,
                   SummaryScratch* scratch, float* estimate) {
-  const int width = shape.width;
-  const int head_dim = shape.head_dim;
-  const int columns = width + head_dim;
-  const double inverse = 1 / static_cast<double>(tokens);
-  const float* totals = sums + shape.totals();
-  for (int64_t c = 0; c < shape.rows(); ++c) {
-    estimate[c] = static_cast<float>(totals[c] * inverse);
-  }
-  // Cov(c[i], x) of x = c and v
-  const auto covariance = [&](int i, int column) {
-    const double moment = sums[shape.moments() + int64_t{i} * columns + column];
-    return (moment - totals[i] * inverse * totals[column]) * inverse;
-  };
-  double* codes = scratch->covariance.data();
-  double* slopes = scratch->slopes.data();
-  double trace = 0;
-  for (int i = 0; i < width; ++i) {
-    for (int j = 0; j < width; ++j) codes[i * width + j] = covariance(i, j);
-    for (int c = 0; c < head_dim; ++c) slopes[i * head_dim + c] = covariance(i, width + c);
-    trace += codes[i * width + i];
-  }
-  float* out = estimate + shape.rows();
-  if (!(trace > 0)) {  // the labels are all the same and say nothing
-    std::fill_n(out, int64_t{width} * head_dim, 0.0f);
-    return;
-  }
-  for (int i = 0; i < width; ++i) codes[i * width + i] += kSummaryRidge * trace / width;
-  FactorCholesky(width, codes);
-  SolveCholesky(width, codes, head_dim, slopes);
-  std::transform(slopes, slopes + int64_t{width} * head_dim, out,
-                 [](double x) { return static_cast<float>(x); });
+  HWY_DYNAMIC_DISPATCH(SolveSummary)(shape, tokens, sums, scratch, estimate);
 }
 
 void EstimateTail(const SummaryShape& shape, const float* estimate, const float* query,

@@ -36,7 +36,7 @@ void SolveSummary(const SummaryShape& shape, int64_t tokens, const float* sums,
 
 /// What labels say of the tokens that a query head has not chosen.
 struct LabelTail {
-  double log2_sum;         ///< of 2^score, with the scores of ScoreLabels
+  float log2_sum;          ///< of 2^score, with the scores of ScoreLabels
   const float* mean_code;  ///< [width], weighted with 2^score
 };
 
