@@ -8,6 +8,10 @@
 //
 // A vector of 32-bit lanes stands for as many weight rows. Each lane holds a quad: four consecutive
 // codes of its row. A product multiplies them with the same four activation codes, broadcast.
+//
+// NibbleDots multiplies each lane's quads, those in the low and in the high halves of its bytes,
+// with four factors of the lane's own. Its sums are vectors of the compiler's, of the type that the
+// instruction has: through others, GCC 12 copies each sum twice for every product.
 
 #if defined(WINNOW_INTEGER_DOT_INL_H_) == defined(HWY_TARGET_TOGGLE)
 #ifdef WINNOW_INTEGER_DOT_INL_H_
@@ -36,6 +40,7 @@ namespace hn = hwy::HWY_NAMESPACE;
 
 using I32 = hn::ScalableTag<int32_t>;
 using VI32 = hn::Vec<I32>;
+using U8 = hn::Repartition<uint8_t, I32>;
 
 HWY_INLINE int32_t LoadQuad(const int8_t* codes) {
   int32_t quad;
@@ -78,6 +83,25 @@ HWY_INLINE Raw HighNibbles(Raw v) {
   return _mm512_and_si512(_mm512_srli_epi16(v, 4), _mm512_set1_epi8(15));
 }
 
+// Packed codes have all eight bits of the instruction's unsigned side: one sum is of both halves.
+struct NibbleDots {
+  using Sum = int32_t __attribute__((vector_size(64)));
+  Sum all = {};
+  Sum high = {};  // 16 times
+
+  HWY_INLINE NibbleDots() {}
+  // Factors from 0 to 127.
+  HWY_INLINE void Add(hn::Vec<U8> packed, hn::Vec<U8> factors) {
+    const __m512i upper = _mm512_and_si512(packed.raw, _mm512_set1_epi8(static_cast<char>(0xf0)));
+    all = reinterpret_cast<Sum>(
+        _mm512_dpbusd_epi32(reinterpret_cast<__m512i>(all), packed.raw, factors.raw));
+    high = reinterpret_cast<Sum>(
+        _mm512_dpbusd_epi32(reinterpret_cast<__m512i>(high), upper, factors.raw));
+  }
+  HWY_INLINE VI32 Low() const { return VI32{reinterpret_cast<__m512i>(all - high)}; }
+  HWY_INLINE VI32 High() const { return VI32{reinterpret_cast<__m512i>(high >> 4)}; }
+};
+
 #elif HWY_ARCH_X86 && HWY_TARGET == HWY_AVX2
 
 // u8 x s8 to 16-bit sums of pairs. 8 quads of 4-bit codes fit: 8 * 2 * 15 * 127 < 32768.
@@ -115,6 +139,23 @@ HWY_INLINE Raw HighNibbles(Raw v) {
   return _mm256_and_si256(_mm256_srli_epi16(v, 4), _mm256_set1_epi8(15));
 }
 
+struct NibbleDots {
+  __m256i low, high;
+  HWY_INLINE NibbleDots() : low(_mm256_setzero_si256()), high(_mm256_setzero_si256()) {}
+  // Factors from 0 to 127.
+  HWY_INLINE void Add(hn::Vec<U8> packed, hn::Vec<U8> factors) {
+    low = _mm256_add_epi32(low, Quads(LowNibbles(packed.raw), factors.raw));
+    high = _mm256_add_epi32(high, Quads(HighNibbles(packed.raw), factors.raw));
+  }
+  HWY_INLINE VI32 Low() const { return VI32{low}; }
+  HWY_INLINE VI32 High() const { return VI32{high}; }
+
+ private:
+  static HWY_INLINE __m256i Quads(__m256i codes, __m256i factors) {
+    return _mm256_madd_epi16(_mm256_maddubs_epi16(codes, factors), _mm256_set1_epi16(1));
+  }
+};
+
 #else  // any other target: plain 32-bit arithmetic
 
 using Raw = hn::Vec<hn::Repartition<uint8_t, I32> >;
@@ -151,6 +192,33 @@ struct UnsignedDot {  // 0..15 is within the signed range
   SignedDot dot;
   HWY_INLINE void Add(Raw w, int32_t x) { dot.Add(w, x); }
   HWY_INLINE VI32 Sum() const { return dot.sum; }
+};
+
+struct NibbleDots {
+  VI32 low, high;
+  HWY_INLINE NibbleDots() : low(hn::Zero(I32())), high(hn::Zero(I32())) {}
+  // Factors from 0 to 127.
+  HWY_INLINE void Add(hn::Vec<U8> packed, hn::Vec<U8> factors) {
+    low = hn::Add(low, Quads(LowNibbles(packed), factors));
+    high = hn::Add(high, Quads(HighNibbles(packed), factors));
+  }
+  HWY_INLINE VI32 Low() const { return low; }
+  HWY_INLINE VI32 High() const { return high; }
+
+ private:
+  static HWY_INLINE VI32 Quads(Raw codes, Raw factors) {
+    const I32 d;
+    const VI32 byte = hn::Set(d, 255);
+    const VI32 x = hn::BitCast(d, codes);
+    const VI32 y = hn::BitCast(d, factors);
+    const VI32 first = hn::Mul(hn::And(x, byte), hn::And(y, byte));
+    const VI32 second =
+        hn::Mul(hn::And(hn::ShiftRight<8>(x), byte), hn::And(hn::ShiftRight<8>(y), byte));
+    const VI32 third =
+        hn::Mul(hn::And(hn::ShiftRight<16>(x), byte), hn::And(hn::ShiftRight<16>(y), byte));
+    const VI32 fourth = hn::Mul(hn::ShiftRight<24>(x), hn::ShiftRight<24>(y));
+    return hn::Add(hn::Add(first, second), hn::Add(third, fourth));
+  }
 };
 
 #endif

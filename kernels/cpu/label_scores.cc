@@ -210,65 +210,6 @@ void ScoreTile(const LabelBlocks& labels, const LabelQuery* queries, float* cons
   ScorePanels<kHeads, 0>(labels, queries, 0, labels.tokens, no_bias, scores);
 }
 
-// totals[h][i] += weights[h] times the codes of a panel's tokens in dimension i of four: those in
-// the low halves of its bytes, or with kFirstBit = 4 in the high ones.
-template <int kFirstBit, int kHeads>
-HWY_INLINE void AddCodes(const uint8_t* panel, const float* const* weights, int token,
-                         hn::Vec<F32> (&totals)[kHeads][4]) {
-  const F32 d;
-  const hn::RebindToSigned<F32> di;
-  const auto low = hn::Set(di, 15);
-  for (int lane = 0; lane < kPanelTokens; lane += kLanes) {
-    const auto packed = hn::LoadU(di, reinterpret_cast<const int32_t*>(panel + 4 * lane));
-    const hn::Vec<F32> codes[4] = {
-        hn::ConvertTo(d, hn::And(hn::ShiftRight<kFirstBit>(packed), low)),
-        hn::ConvertTo(d, hn::And(hn::ShiftRight<kFirstBit + 8>(packed), low)),
-        hn::ConvertTo(d, hn::And(hn::ShiftRight<kFirstBit + 16>(packed), low)),
-        hn::ConvertTo(d, hn::And(hn::ShiftRight<kFirstBit + 24>(packed), low)),
-    };
-    for (int h = 0; h < kHeads; ++h) {
-      const auto weight = hn::LoadU(d, weights[h] + token + lane);
-      for (int i = 0; i < 4; ++i) totals[h][i] = hn::MulAdd(weight, codes[i], totals[h][i]);
-    }
-  }
-}
-
-// sums[h][1 + begin + i] of four dimensions from `begin` on.
-template <int kFirstBit, int kHeads>
-HWY_INLINE void SumQuad(const LabelBlocks& labels, const float* const* weights, int begin,
-                        float* const* sums) {
-  const F32 d;
-  const int shift = std::countr_zero(static_cast<uint32_t>(labels.block_tokens));
-  hn::Vec<F32> totals[kHeads][4];
-  for (auto& of_head : totals) std::fill(std::begin(of_head), std::end(of_head), hn::Zero(d));
-  for (int token = 0; token < labels.tokens; token += kPanelTokens) {
-    const uint8_t* panel = labels.blocks[token >> shift] +
-                           LabelOffset(token & (labels.block_tokens - 1), labels.width);
-    AddCodes<kFirstBit>(panel + begin / 8 * 4 * kPanelTokens, weights, token, totals);
-  }
-  for (int h = 0; h < kHeads; ++h) {
-    for (int i = 0; i < 4; ++i) {
-      sums[h][1 + begin + i] = hn::GetLane(hn::SumOfLanes(d, totals[h][i]));
-    }
-  }
-}
-
-template <int kHeads>
-void SumTile(const LabelBlocks& labels, const float* const* weights, float* const* sums) {
-  const F32 d;
-  for (int h = 0; h < kHeads; ++h) {
-    auto total = hn::Zero(d);
-    for (int t = 0; t < labels.tokens; t += kLanes) {
-      total = hn::Add(total, hn::LoadU(d, weights[h] + t));
-    }
-    sums[h][0] = hn::GetLane(hn::SumOfLanes(d, total));
-  }
-  for (int i = 0; i < labels.width; i += 8) {
-    SumQuad<0, kHeads>(labels, weights, i, sums);
-    SumQuad<4, kHeads>(labels, weights, i + 4, sums);
-  }
-}
-
 // Calls tile(kHeads, first head) for up to kTileHeads heads at a time.
 template <typename Tile>
 HWY_INLINE void ForTiles(int heads, const Tile& tile) {
@@ -313,12 +254,6 @@ void ScoreLabels(const LabelBlocks& labels, const LabelQuery* queries, int heads
   });
 }
 
-void SumCodes(const LabelBlocks& labels, const float* const* weights, int heads,
-              float* const* sums) {
-  ForTiles(heads,
-           [&](auto tile_heads, int h) { SumTile<tile_heads()>(labels, weights + h, sums + h); });
-}
-
 }  // namespace HWY_NAMESPACE
 }  // namespace winnow::cpu
 HWY_AFTER_NAMESPACE();
@@ -330,7 +265,6 @@ HWY_EXPORT(WriteLabel);
 HWY_EXPORT(ProjectQuery);
 HWY_EXPORT(WeighLabels);
 HWY_EXPORT(ScoreLabels);
-HWY_EXPORT(SumCodes);
 
 void WriteLabel(const float* key, const float* basis, const float* offset, int head_dim, int width,
                 uint8_t* label) {
@@ -350,11 +284,6 @@ void WeighLabels(const LabelBlocks& labels, const LabelQuery* queries, int heads
 void ScoreLabels(const LabelBlocks& labels, const LabelQuery* queries, int heads,
                  float* const* scores) {
   HWY_DYNAMIC_DISPATCH(ScoreLabels)(labels, queries, heads, scores);
-}
-
-void SumCodes(const LabelBlocks& labels, const float* const* weights, int heads,
-              float* const* sums) {
-  HWY_DYNAMIC_DISPATCH(SumCodes)(labels, weights, heads, sums);
 }
 
 }  // namespace winnow::cpu

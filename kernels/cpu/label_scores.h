@@ -56,10 +56,4 @@ void ScoreLabels(const LabelBlocks& labels, const LabelQuery* queries, int heads
 void WeighLabels(const LabelBlocks& labels, const LabelQuery* queries, int heads,
                  float* const* weights, float* sums);
 
-/// sums[h] = {sum_t w, sum_t w code_t[0], .., sum_t w code_t[width - 1]} with w = weights[h][t],
-/// for the first labels.tokens tokens. REQUIRES: weights up to the next multiple of kPanelTokens
-/// are 0.
-void SumCodes(const LabelBlocks& labels, const float* const* weights, int heads,
-              float* const* sums);
-
 }  // namespace winnow::cpu

@@ -6,6 +6,7 @@
 #include <cmath>
 #include <numbers>
 #include <numeric>
+#include <span>
 
 namespace winnow::cpu {
 namespace {
@@ -21,6 +22,10 @@ constexpr int kWholeHeads = 4;
 // Tokens of the contexts of heads that are planned together, if it is more than one head. One takes
 // some 4 bytes, and as many for each query head of 128 dimensions.
 constexpr int64_t kPlannedTokens = int64_t{1} << 22;
+
+// Of chosen rows that are asked for at once: second-level caches hold twice as much, at least.
+constexpr int kAheadBytes = 256 << 10;
+constexpr int kLineBytes = 64;
 
 constexpr int kScoreAlignment = 16;
 int64_t PaddedScores(int context) {
@@ -342,11 +347,34 @@ void PagedAttention::SelectAlone(const AttentionCall& call, const Head& head, Sc
   ChoosePositions(call, head, scratch->selection.data(), &scratch->top_tokens);
 }
 
+// Asks for the chosen rows, which come to the second-level cache while sums are computed. The first
+// level waits for few lines at a time: asked for there, rows hold up the sums for as long as they
+// take.
+void PagedAttention::AskForRows(const AttentionCall& call, const Head& head) const {
+  const int row_bytes = static_cast<int>(call.kv.token_elements() * sizeof(uint16_t));
+  const int count = std::min(head.budget, kAheadBytes / row_bytes);
+  for (int begin = 0; begin < count; begin += kChunkTokens) {
+    const uint16_t* keys[kChunkTokens];
+    const int rows = std::min(kChunkTokens, count - begin);
+    PointToPositions(call, head.kv_head, head.block_table,
+                     positions_.data() + head.positions + begin, rows, keys);
+    for (int j = 0; j < rows; ++j) {
+      const auto* row = reinterpret_cast<const std::byte*>(keys[j]);
+      for (int byte = 0; byte < row_bytes; byte += kLineBytes) {
+        __builtin_prefetch(row + byte, 0, 2);
+      }
+    }
+  }
+}
+
 // All rounds of a head, by one worker.
 void PagedAttention::AttendSelecting(const AttentionCall& call, const Head& head,
                                      Scratch* scratch) {
   SelectAlone(call, head, scratch);
-  if (head.estimate != nullptr) SumTails(call, head, scratch->selection.data());
+  if (head.estimate != nullptr) {
+    AskForRows(call, head);
+    SumTails(call, head, scratch->selection.data());
+  }
   for (int chunk = 0; chunk < head.chunks(); ++chunk) AttendPart(call, head, chunk, scratch);
   Merge(call, head);
 }
@@ -393,8 +421,7 @@ void PagedAttention::ScorePart(const AttentionCall& call, const Head& head, int 
   }
 }
 
-// Fills in the head's positions. `scores` holds what ScorePart left; for the head's tail, weights
-// of chosen positions become 0.
+// Fills in the head's positions. `scores` holds what ScorePart left.
 void PagedAttention::ChoosePositions(const AttentionCall& call, const Head& head, float* scores,
                                      TopTokensScratch* scratch) {
   const int group = call.group();
@@ -435,28 +462,27 @@ void PagedAttention::ChoosePositions(const AttentionCall& call, const Head& head
   }
   TopTokens(ranks + sinks, head.context - sinks - window, head.budget - sinks - window, sinks,
             positions + sinks, scratch);
-  if (head.estimate == nullptr) return;
-  for (int h = 0; h < group; ++h) {
-    for (int j = 0; j < head.budget; ++j) scores[h * stride + positions[j]] = 0;
-  }
 }
 
-// Leaves the sum of the piece's weights, and of codes times weights, of every query head.
+// Leaves the sum of the weights that the piece's tokens have which are not chosen, and of codes
+// times weights, of every query head. Weights of the others become 0.
 void PagedAttention::SumTail(const AttentionCall& call, const Head& head, int piece,
                              float* scores) {
   const int group = call.group();
   const int first = piece * kPieceTokens;
   const int count = std::min(kPieceTokens, head.context - first);
-  const ListedLabels listed(call.kv, head.block_table, head.kv_head, head.context, first, count);
+  const ListedLabels listed(call.kv, head.block_table, head.kv_head, first + count, first, count);
+  const std::span chosen(positions_.data() + head.positions, static_cast<size_t>(head.budget));
+  const auto begin = std::ranges::lower_bound(chosen, first);
+  const auto end = std::ranges::lower_bound(begin, chosen.end(), first + count);
   float* weights[kMaxGroup] = {};
   float* sums[kMaxGroup] = {};
   for (int h = 0; h < group; ++h) {
     weights[h] = scores + h * PaddedScores(head.context) + first;
-    for (int j = count; j % kPanelTokens != 0; ++j) weights[h][j] = 0;
     sums[h] = tail_codes_.data() + head.tail_codes +
               (int64_t{piece} * group + h) * (1 + call.kv.label_width);
   }
-  SumCodes(listed.labels, weights, group, sums);
+  SumCodes(listed.labels, {{begin, end}, first}, weights, group, sums);
 }
 
 // SumTail of all pieces, by one worker.

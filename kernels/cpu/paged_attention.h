@@ -5,8 +5,10 @@
 #include <vector>
 
 #include "kernels/backend.h"
+#include "kernels/cpu/aligned_floats.h"
 #include "kernels/cpu/attention.h"
 #include "kernels/cpu/label_scores.h"
+#include "kernels/cpu/label_sums.h"
 #include "kernels/cpu/step_summaries.h"
 #include "kernels/cpu/thread_pool.h"
 #include "kernels/cpu/top_tokens.h"
@@ -102,7 +104,7 @@ class PagedAttention {
 
   /// What a worker needs for one item.
   struct Scratch {
-    std::vector<float> selection;  ///< scores that positions are chosen by
+    AlignedFloats selection;  ///< scores that positions are chosen by
     std::vector<float> scores;
     std::vector<float> outs;
     std::vector<Partial> chunk;
@@ -122,6 +124,7 @@ class PagedAttention {
   void ChoosePositions(const AttentionCall& call, const Head& head, float* scores,
                        TopTokensScratch* scratch);
   void SelectAlone(const AttentionCall& call, const Head& head, Scratch* scratch);
+  void AskForRows(const AttentionCall& call, const Head& head) const;
   void SumTail(const AttentionCall& call, const Head& head, int piece, float* scores);
   void SumTails(const AttentionCall& call, const Head& head, float* scores);
   const Partial* Tail(const AttentionCall& call, const Head& head, int h);
@@ -144,7 +147,7 @@ class PagedAttention {
   std::vector<LabelQuery> label_queries_;
   /// [heads, group (and one that is chosen by, before tails), padded context], if the rounds are
   /// shared out
-  std::vector<float> scores_;
+  AlignedFloats scores_;
   std::vector<ScorePiece> score_pieces_;
   std::vector<float> tail_codes_;
   std::vector<int32_t> positions_;
