@@ -169,22 +169,6 @@ HWY_INLINE int Keep(const uint32_t* keys, int count, uint32_t least, uint32_t mo
 
 #endif
 
-// A weight that probably some more than k of the weights reach, estimated from a sample; 0 where
-// that would not leave enough out.
-float LowerBound(const float* weights, int count, int k) {
-  constexpr int kSamples = 256;
-  if (count < 4 * kSamples) return 0;
-  const float expected = static_cast<float>(k) * kSamples / static_cast<float>(count);
-  // Three standard deviations more, so that it is seldom too high.
-  const int rank = static_cast<int>(expected + 3 * std::sqrt(expected)) + 2;
-  if (rank >= kSamples / 2) return 0;
-  uint32_t samples[kSamples];
-  const int stride = count / kSamples;
-  for (int i = 0; i < kSamples; ++i) samples[i] = Key(weights[i * stride]);
-  std::nth_element(samples, samples + rank, samples + kSamples, std::greater<>());
-  return std::bit_cast<float>(samples[rank]);
-}
-
 // The k-th largest of `count` keys. Counts keys by ranges of equal width and goes on with the range
 // in which it lies: comparisons, as selecting by partitioning makes them, would be mispredicted
 // every other time. `rest` is scratch. REQUIRES: 1 <= k <= count; both have kBehind more.
@@ -215,6 +199,22 @@ uint32_t KthLargest(const uint32_t* keys, int count, int k, uint32_t* rest) {
     count = Keep(keys, count, least, most, keys, rest);
     keys = rest;
   }
+}
+
+// A weight that probably some more than k of the weights reach, estimated from a sample; 0 where
+// that would not leave enough out.
+float LowerBound(const float* weights, int count, int k) {
+  constexpr int kSamples = 256;
+  if (count < 4 * kSamples) return 0;
+  const float expected = static_cast<float>(k) * kSamples / static_cast<float>(count);
+  // Three standard deviations more, so that it is seldom too high.
+  const int rank = static_cast<int>(expected + 3 * std::sqrt(expected)) + 2;
+  if (rank >= kSamples / 2) return 0;
+  uint32_t samples[kSamples + kBehind];
+  uint32_t rest[kSamples + kBehind];
+  const int stride = count / kSamples;
+  for (int i = 0; i < kSamples; ++i) samples[i] = Key(weights[i * stride]);
+  return std::bit_cast<float>(KthLargest(samples, kSamples, rank + 1, rest));
 }
 
 // Leaves k of the `chosen` positions, whose weights reach the threshold: all that are above it, and

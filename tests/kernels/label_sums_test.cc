@@ -154,7 +154,7 @@ TEST(LabelSumsTest, MeanCodesAreNearThoseOfTheWeightsThemselves) {
     }
   }
   // In units of a code, of which there are 16.
-  EXPECT_LT(std::sqrt(squares / count), 0.02);
+  EXPECT_LT(std::sqrt(squares / count), 0.01);
 }
 
 TEST(LabelSumsTest, PositionsThatAreLeftOutCountFromTheFirstToken) {
