@@ -9,6 +9,9 @@
 #include "kernels/cuda/select_keys.cuh"
 #include "kernels/cuda/select_range.cuh"
 #include "kernels/cuda/select_tail.cuh"
+#include "kernels/cuda/select_tail_estimate.cuh"
+#include "kernels/cuda/select_tail_group.cuh"
+#include "kernels/cuda/select_tail_one.cuh"
 #include "kernels/cuda/select_threshold.cuh"
 #include "kernels/cuda/token_scorers.cuh"
 
@@ -182,7 +185,7 @@ __global__ void __launch_bounds__(32 * kMaxWarps, 1)
   };
   if constexpr (kTail) {
     using Tail = TailSums<Scorer::kLabelWidth, kHeads>;
-    Tail tail(scorer, shared, tail_weight > 0);  // for the whole cluster
+    Tail tail(scorer, shared, wanted, tail_weight > 0);  // for the whole cluster
     const Threshold threshold = find(MakeKeys<kHeads>(scorer, head, range, shared, tail));
     if constexpr (!Tail::kWantsWeights) {
       if (tail.is_wanted()) tail.AddBelow(range, threshold);

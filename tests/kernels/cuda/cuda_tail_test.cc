@@ -150,9 +150,13 @@ TEST_F(CudaTailTest, IsAsExactWhereLabelsLeaveLittleOfTheirMass) {
   for (const int heads : {2, 3, 6, 14}) {
     for (const int width : {8, 32}) {
       TailSequence sequence({.heads = heads, .kv_heads = heads == 3 ? 3 : 2, .width = width}, 90);
-      // Some 1 % is left.
+      // From 40 % down to 0.1 % is left.
       for (float& x : sequence.query_basis) x *= 2;
       OnDevice device = Copy(sequence);
+      // Tensor cores cut products of 32 tokens off at 2^-24 of their largest sum, downwards: of
+      // 0.2 % some 16 2^-24 / 0.002 = 5e-4, which mean codes of 8 are too small by, in 32
+      // dimensions with slopes of 0.2 and either sign: 0.2 sqrt(32) 8 5e-4.
+      sequence.tolerance += 5e-3;
       const auto out = AttendAnew(device, 699, kSparse);
       compared += sequence.CheckTail(699, kSparse, out.data());
     }
@@ -161,7 +165,8 @@ TEST_F(CudaTailTest, IsAsExactWhereLabelsLeaveLittleOfTheirMass) {
 }
 
 TEST_F(CudaTailTest, ProbesFindWhatTheEstimateHas) {
-  for (const int heads : {2, 6}) {
+  int compared = 0;
+  for (const int heads : {2, 4, 6}) {
     TailSequence sequence({.heads = heads}, 91);
     OnDevice device = Copy(sequence);
     // Rows of a step, one of which is dense.
@@ -169,17 +174,16 @@ TEST_F(CudaTailTest, ProbesFindWhatTheEstimateHas) {
     std::vector<ProbedMass> probed;
     const auto out = Attend(device, 696, selections, /*replays=*/false, &probed);
     const auto columns = std::ssize(out) / std::ssize(selections);
-    int compared = 0;
     for (const int row : {0, 2, 3}) {
       compared += sequence.CheckTail(696 + row, kSparse, &out[row * columns],
                                      &probed[static_cast<size_t>(2 * row)]);
     }
-    EXPECT_GT(compared, 2);
     EXPECT_EQ(probed[2], ProbedMass());
     device.summary.slot = -1;
     Attend(device, 696, selections, /*replays=*/false, &probed);
     for (const ProbedMass& mass : probed) EXPECT_EQ(mass.estimated, 0);
   }
+  EXPECT_GT(compared, 4);
 }
 
 TEST_F(CudaTailTest, RowsOfOneStepEachHaveTheirOwnSummary) {

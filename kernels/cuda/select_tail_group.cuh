@@ -1,0 +1,256 @@
+#pragma once
+
+#include <cuda_fp16.h>
+
+#include <cstddef>
+#include <cstdint>
+
+#include "kernels/cuda/math.cuh"
+#include "kernels/cuda/mma.cuh"
+#include "kernels/cuda/select_keys.cuh"
+#include "kernels/cuda/select_range.cuh"
+#include "kernels/cuda/select_tail.cuh"
+#include "kernels/cuda/select_threshold.cuh"
+#include "kernels/cuda/token_scorers.cuh"
+
+namespace winnow::cuda::select {
+
+/// Of several heads: of all tokens, as their weights are made for the choice, less the chosen ones.
+/// A column of a product is one head's weights of a tile of 16 tokens: kHeads padded heads leave
+/// room for 8 / kHeads tiles, each with columns of its own, and a tile's product takes the other
+/// tiles' weights for zeros. Weights are softmax weights, rounded to 16 bits, with so large a unit
+/// that no number of tokens is lost that matters; those of chosen tokens are rounded alike, and
+/// vanish.
+template <int kWidth, int kHeads>
+class TailSums {
+ public:
+  static constexpr bool kCounts = true;
+  static constexpr bool kWantsWeights = true;
+  using Scorer = LabelScorer<kWidth>;
+  using BlockShared = TailShared<kWidth, kHeads>;
+
+  /// Of a head that chooses `wanted` tokens by their keys, if it is above 0.
+  __device__ TailSums(const Scorer& scorer, Shared& shared, int wanted, bool is_wanted)
+      : scorer_(scorer), is_wanted_(is_wanted), shared_(shared) {
+    // Keys, which are sums of the heads' weights, come to kBesides for each head: those not chosen
+    // are at most that of the last chosen one.
+    if (wanted > 0) {
+      limit_ = 1.001f * kBesides * static_cast<float>(scorer.head.call.group) /
+               static_cast<float>(wanted);
+    }
+  }
+
+  __device__ bool is_wanted() const { return is_wanted_; }
+
+  /// Takes head h's weights of the lane's four tokens, of which the first `valid` are there; they
+  /// come to softmax weights by the factor.
+  __device__ void Take(int h, float factor, const float (&weights)[kLaneTokens], int valid) {
+    const auto pair = [&](int t) {
+      const uint32_t mask = valid >= t + 2 ? ~0u : valid == t + 1 ? 0xffffu : 0;
+      return mask & Halves(Weight(weights[t], factor), Weight(weights[t + 1], factor));
+    };
+    taken_[h][0] = pair(0);
+    taken_[h][1] = pair(2);
+  }
+
+  /// Adds what was taken of all heads, of the four tokens at the lane's position.
+  __device__ void AddTaken(int position) {
+    if (!is_wanted_) return;
+    const std::byte* const at = scorer_.LaneAt(position);
+    constexpr int kLanes = 32 / kHeads;  // that have the tokens of kTiles tiles
+    // Not in use while keys are made.
+    static_assert(kMaxWarps * 32 * sizeof(uint2) <= sizeof(shared_.histograms[1]));
+    auto* const staged = reinterpret_cast<uint2*>(shared_.histograms[1]) + threadIdx.x / 32 * 32;
+#pragma unroll 1
+    for (int begin = 0; begin < 32; begin += kLanes) {
+      const auto load = [&](int tile) {
+        const int from = begin + 4 * tile + Lane() % 4;
+        return Scorer::LoadAt(reinterpret_cast<const std::byte*>(
+            __shfl_sync(~0u, reinterpret_cast<unsigned long long>(at), from)));
+      };
+      // Asked for before others are waited for, as far as there are registers.
+      constexpr int kEarly = kPieces * kTiles <= 4 ? kTiles : 1;
+      typename Scorer::Labels labels[kTiles];
+#pragma unroll
+      for (int tile = 0; tile < kEarly; ++tile) labels[tile] = load(tile);
+      __syncwarp();
+      const int mine = Lane() - begin;
+      if (mine >= 0 && mine < kLanes) {
+#pragma unroll
+        for (int h = 0; h < kHeads; ++h) {
+          staged[(mine / 4 * kHeads + h) * 4 + mine % 4] = {taken_[h][0], taken_[h][1]};
+        }
+      }
+      __syncwarp();
+      const uint2 weights = staged[Lane()];
+      Products products = {};
+#pragma unroll
+      for (int tile = 0; tile < kTiles; ++tile) {
+        if (tile >= kEarly) labels[tile] = load(tile);
+        AddTile(tile, labels[tile], weights, products);
+      }
+      AddUp(products);
+    }
+  }
+
+  /// Takes those of a warp's list off that are not late.
+  __device__ void Finish(const Range& range, int count, const Threshold&) {
+    __syncwarp();
+    const int h = TailRow() % kHeads;
+    const float factor = shared_.factor[h];
+#pragma unroll 1
+    for (int begin = 0; begin < count; begin += kTiles * kPanelTokens) {
+      const int first = begin + TailRow() / kHeads * kPanelTokens + Lane() % 4 * kLaneTokens;
+      const uint4 four = *reinterpret_cast<const uint4*>(&range.keys[first]);
+      const uint32_t entries[kLaneTokens] = {four.x, four.y, four.z, four.w};
+      typename Scorer::Labels labels;
+#pragma unroll
+      for (int t = 0; t < kLaneTokens; ++t) {
+        const uint32_t position =
+            first + t < count ? entries[t] & ~(kEqual | kLate) : static_cast<uint32_t>(range.begin);
+        const std::byte* const at = scorer_.At(static_cast<int>(position));
+#pragma unroll
+        for (int p = 0; p < kPieces; ++p) {
+          Word(labels.words[p], t) =
+              __ldg(reinterpret_cast<const uint32_t*>(at + p * 4 * kPanelTokens));
+        }
+      }
+      float weights[kLaneTokens];
+      WeighTokens(scorer_, labels, h, shared_.queries, weights);
+#pragma unroll
+      for (int t = 0; t < kLaneTokens; ++t) {
+        const bool is_chosen = first + t < count && (entries[t] & kLate) == 0;
+        weights[t] = is_chosen ? Weight(weights[t], factor) : 0;
+        sum_ -= weights[t];
+      }
+      constexpr uint32_t kNegative = 0x80008000;
+      const uint2 pairs = {Halves(weights[0], weights[1]) ^ kNegative,
+                           Halves(weights[2], weights[3]) ^ kNegative};
+      Products products = {};
+#pragma unroll
+      for (int tile = 0; tile < kTiles; ++tile) {
+        typename Scorer::Labels of_tile;
+        const int from = 4 * kHeads * tile + Lane() % 4;
+#pragma unroll
+        for (int p = 0; p < kPieces; ++p) {
+#pragma unroll
+          for (int t = 0; t < kLaneTokens; ++t) {
+            Word(of_tile.words[p], t) = __shfl_sync(~0u, Word(labels.words[p], t), from);
+          }
+        }
+        AddTile(tile, of_tile, pairs, products);
+      }
+      AddUp(products);
+    }
+  }
+
+  /// Leaves the warp's sums of weights and of codes times weights, of each head.
+  __device__ void Write(float* sums) {
+    // Adds up what lanes have of the same head: of the first tile's columns, the first lanes have
+    // all. A lane has columns 2 j and 2 j + 1, with j = lane % 4.
+    sum_ += __shfl_xor_sync(~0u, sum_, 1);
+    sum_ += __shfl_xor_sync(~0u, sum_, 2);
+#pragma unroll
+    for (int lanes = 4 * kHeads; lanes < 32; lanes *= 2) {
+      sum_ += __shfl_xor_sync(~0u, sum_, lanes);
+    }
+#pragma unroll
+    for (int m = 0; m < kMatrices; ++m) {
+#pragma unroll
+      for (int lanes = kHeads / 2; lanes < 4; lanes *= 2) {
+#pragma unroll
+        for (float& x : codes_[m]) x += __shfl_xor_sync(~0u, x, lanes);
+      }
+    }
+    const int j = Lane() % 4;
+    if (TailRow() < kHeads && j == 0) sums[TailRow() * (1 + kWidth)] = sum_;
+    if (2 * j >= kHeads) return;
+    const float unit = IsHighNibble() ? 0x1p20f : 0x1p24f;
+#pragma unroll
+    for (int m = 0; m < kMatrices; ++m) {
+#pragma unroll
+      for (int e = 0; e < 4; ++e) {
+        if (2 * m + e / 2 >= kPieces) break;
+        sums[(2 * j + e % 2) * (1 + kWidth) + 1 + 16 * m + 8 * (e / 2) + TailRow()] =
+            codes_[m][e] * unit;
+      }
+    }
+  }
+
+  /// Of all tokens' weights, beside what is in the sums: all softmax weights.
+  static constexpr float kBesides = 0x1p15f;
+
+  /// 2^(scale score + bias) is the weight of a token of the head.
+  __device__ static float BiasOf(int h, const Threshold&, const Shared& shared) {
+    return log2f(kBesides) + log2f(shared.factor[h]) +
+           fmaf(Scorer::kFloatZero, shared.queries.scale[h], FloatBias<Scorer>(shared.queries, h));
+  }
+
+ private:
+  static constexpr int kPieces = kWidth / 8;
+  static constexpr int kTiles = 8 / kHeads;
+  static constexpr int kMatrices = (kPieces + 1) / 2;  // of 16 dimensions
+
+  // Of a few tiles. Tensor cores cut what they add off at 2^-24 of the largest, all of it
+  // downwards: so sums over many tokens are made apart, and weights have a limit, above which
+  // tokens are chosen.
+  struct Products {
+    float of[kMatrices][4];
+  };
+
+  __device__ static int Lane() { return static_cast<int>(threadIdx.x % 32); }
+  __device__ void AddUp(const Products& products) {
+#pragma unroll
+    for (int m = 0; m < kMatrices; ++m) {
+#pragma unroll
+      for (int e = 0; e < 4; ++e) codes_[m][e] += products.of[m][e];
+    }
+  }
+  __device__ static float Weight(float weight, float factor) {
+    return __fmul_rn(weight, factor * kBesides);
+  }
+  __device__ uint32_t Halves(float first, float second) const {
+    const __half2 halves = __floats2half2_rn(fminf(first, limit_), fminf(second, limit_));
+    return *reinterpret_cast<const uint32_t*>(&halves);
+  }
+  __device__ static uint32_t& Word(uint4& words, int t) {
+    return t == 0 ? words.x : t == 1 ? words.y : t == 2 ? words.z : words.w;
+  }
+
+  // The lane's dimension of two tokens as halves. As they stand codes are subnormal ones, in units
+  // of 2^-24 or, high nibbles, of 2^-20.
+  __device__ static uint32_t CodePair(uint32_t first, uint32_t second) {
+    const uint32_t byte = TailRow() % 4;
+    const uint32_t mask = IsHighNibble() ? 0x00f000f0 : 0x000f000f;
+    return __byte_perm(first, second, byte * 0x11 + (4 + byte) * 0x1100) & mask;
+  }
+
+  // Adds codes times weights of the tile whose tokens' labels lanes 0 to 3 have, as all others.
+  __device__ static void AddTile(int tile, const typename Scorer::Labels& labels,
+                                 const uint2& weights, Products& products) {
+    const bool is_own = kTiles == 1 || TailRow() / kHeads == tile;
+    const uint32_t b0 = is_own ? weights.x : 0;
+    const uint32_t b1 = is_own ? weights.y : 0;
+#pragma unroll
+    for (int m = 0; m < kMatrices; ++m) {
+      const uint4& even = labels.words[2 * m];
+      uint32_t a[4] = {CodePair(even.x, even.y), 0, CodePair(even.z, even.w), 0};
+      if (2 * m + 1 < kPieces) {
+        const uint4& odd = labels.words[min(2 * m + 1, kPieces - 1)];
+        a[1] = CodePair(odd.x, odd.y);
+        a[3] = CodePair(odd.z, odd.w);
+      }
+      Mma(products.of[m], a, b0, b1);
+    }
+  }
+
+  const Scorer& scorer_;
+  const bool is_wanted_;
+  Shared& shared_;
+  float limit_ = kBesides;          // of a weight that matters
+  uint32_t taken_[kHeads][2] = {};  // halves
+  float sum_ = 0;                   // of the lane's head and tiles
+  float codes_[kMatrices][4] = {};  // results of products
+};
+
+}  // namespace winnow::cuda::select
