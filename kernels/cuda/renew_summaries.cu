@@ -6,8 +6,8 @@
 #include "kernels/cuda/decode_kernels.h"
 #include "kernels/cuda/label_layout.cuh"
 #include "kernels/cuda/launch.cuh"
-#include "kernels/cuda/math.cuh"
 #include "kernels/cuda/renew_summaries.h"
+#include "kernels/cuda/solve_summary.cuh"
 
 namespace winnow::cuda {
 namespace {
@@ -17,7 +17,7 @@ namespace {
 // sums are added to them; of wide heads fewer steps are asked for ahead, since a block's shared
 // memory may be 99 KiB in all.
 
-constexpr int kThreads = 256;
+constexpr int kThreads = 256;  // at least as many as a head has dimensions
 constexpr int kStep = kPanelTokens;
 static_assert(kSummaryPiece % kStep == 0);
 constexpr int kUnitRows = 8;  // of the moments that a thread adds to at once: a word of labels
@@ -155,86 +155,6 @@ __device__ void AddStep(const SummaryShape& shape, const std::byte* rows, const 
   }
 }
 
-// Replaces the covariances of codes, [width, width + 1], by the lower factor of their ridge
-// regression's matrix, with the inverses of its diagonal. All zeros, if codes do not vary. By one
-// warp, of which lane i has row i.
-template <int kWidth>
-__device__ void Factorise(float* matrix) {
-  const int lane = threadIdx.x % 32;
-  float* const mine = matrix + min(lane, kWidth - 1) * (kWidth + 1);
-  const float trace = WarpSum(lane < kWidth ? mine[lane] : 0.0f);
-  constexpr auto kRidge = static_cast<float>(kSummaryRidge / kWidth);
-  float row[kWidth];
-#pragma unroll
-  for (int j = 0; j < kWidth; ++j) {
-    row[j] = mine[j] + (j == lane ? kRidge * trace : 0);
-  }
-  float inverse = 0;
-#pragma unroll
-  for (int k = 0; k < kWidth; ++k) {
-    const float of_pivot = rsqrtf(__shfl_sync(~0u, row[k], k));
-    if (lane == k) inverse = of_pivot;
-    row[k] *= of_pivot;
-#pragma unroll
-    for (int j = k + 1; j < kWidth; ++j) row[j] -= row[k] * __shfl_sync(~0u, row[k], j);
-  }
-  if (lane >= kWidth) return;
-#pragma unroll
-  for (int j = 0; j < kWidth; ++j) {
-    const float value = j < lane ? row[j] : j == lane ? inverse : 0;
-    mine[j] = trace > 0 ? value : 0;
-  }
-}
-
-// Makes means and slopes, `estimate`, of totals and moments of so many tokens: covariances, which
-// are differences of large sums, in fp64, and what the ridge keeps well-conditioned in fp32. All
-// threads take part; what they summed is there to be seen by all.
-template <int kWidth>
-__device__ void Solve(const SummaryShape& shape, int tokens, const float* sums, float* factor,
-                      float* estimate) {
-  const double inverse = 1.0 / tokens;
-  const float* const totals = sums + shape.totals();
-  const int rows = static_cast<int>(shape.rows());
-  for (int c = threadIdx.x; c < rows; c += kThreads) {
-    estimate[c] = static_cast<float>(totals[c] * inverse);
-  }
-  const auto covariance = [&](int i, int column) {
-    const double moment = sums[shape.moments() + i * (kWidth + shape.head_dim) + column];
-    return static_cast<float>((moment - totals[i] * inverse * totals[column]) * inverse);
-  };
-  for (int x = threadIdx.x; x < kWidth * kWidth; x += kThreads) {
-    factor[x / kWidth * (kWidth + 1) + x % kWidth] = covariance(x / kWidth, x % kWidth);
-  }
-  __syncthreads();
-  if (threadIdx.x < 32) Factorise<kWidth>(factor);
-  __syncthreads();
-  // Read again where it is used again: there are not as many registers.
-  const volatile float* const read_factor = factor;
-  const auto of_factor = [&](int i, int j) { return read_factor[i * (kWidth + 1) + j]; };
-  static_assert(kThreads >= 256, "a thread has at most one column");
-  const int c = threadIdx.x;
-  if (c >= shape.head_dim) return;
-  float x[kWidth];
-#pragma unroll
-  for (int i = 0; i < kWidth; ++i) x[i] = covariance(i, kWidth + c);
-#pragma unroll
-  for (int k = 0; k < kWidth; ++k) {
-    x[k] *= of_factor(k, k);
-#pragma unroll
-    for (int i = k + 1; i < kWidth; ++i) x[i] -= of_factor(i, k) * x[k];
-  }
-#pragma unroll
-  for (int k = kWidth - 1; k >= 0; --k) {
-    x[k] *= of_factor(k, k);
-#pragma unroll
-    for (int i = 0; i < k; ++i) x[i] -= of_factor(k, i) * x[k];
-  }
-#pragma unroll
-  for (int i = 0; i < kWidth; ++i) {
-    estimate[rows + i * shape.head_dim + c] = x[i];
-  }
-}
-
 template <int kWidth>
 __global__ void __launch_bounds__(kThreads) Renew(const __grid_constant__ RenewSummaries call) {
   extern __shared__ uint4 shared_memory[];
@@ -285,7 +205,7 @@ __global__ void __launch_bounds__(kThreads) Renew(const __grid_constant__ RenewS
       estimate = call.longer + (index * call.kv_heads + kv_head) * shape.read_floats();
     }
     const int count = summarised - call.sinks;
-    if (count > 0) Solve<kWidth>(shape, count, sums, factor, estimate);
+    if (count > 0) SolveSummary<kWidth>(shape, count, sums, factor, estimate);
   }
 }
 
