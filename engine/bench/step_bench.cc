@@ -22,7 +22,10 @@ StepBatchBuilder RandomRows(int sequences, int first, int count, const KvPools& 
   std::mt19937 random(1);
   StepBatchBuilder rows(pools.groups());
   for (int s = 0; s < sequences; ++s) {
-    rows.BeginSequence(blocks);
+    // Summaries are as good as up to date: a step in kSummaryPiece renews one, for little.
+    const bool summarised = s < pools.Layer(0).summary_slots;
+    rows.BeginSequence(blocks,
+                       summarised ? SummarySlot{s, SummarisedTokens(first)} : SummarySlot());
     for (int i = 0; i < count; ++i) {
       rows.AddRow(static_cast<int32_t>(random() % vocab), first + i, selection,
                   wants_logits && i == count - 1);

@@ -21,6 +21,7 @@ namespace {
 using Json = nlohmann::ordered_json;
 
 constexpr const char* kFormat = "winnow-labels";
+constexpr int kMaxDepth = 8;  // of arrays and objects in each other
 constexpr int kVersionWithoutTail = 1;
 constexpr int kVersion = 2;
 // Larger than the file of any model: one of 126 layers, 8 KV heads of 128 and labels of 64 numbers
@@ -357,7 +358,14 @@ absl::StatusOr<LabelFile::Layer> DecodeLayer(const Json& json, const LabelFile& 
 }
 
 absl::StatusOr<LabelFile> Parse(const std::string& text, const Checkpoint& model) {
-  const Json json = Json::parse(text, nullptr, /*allow_exceptions=*/false);
+  // The library copies members of an object recursively.
+  bool too_deep = false;
+  const auto keep = [&](int depth, Json::parse_event_t, Json&) {
+    too_deep = too_deep || depth > kMaxDepth;
+    return !too_deep;
+  };
+  const Json json = Json::parse(text, keep, /*allow_exceptions=*/false);
+  if (too_deep) return Invalid(absl::StrCat("it is nested deeper than ", kMaxDepth, " levels"));
   if (json.is_discarded()) return Invalid("it is not valid JSON");
   Members members(json, "");
   const std::string format = members.String("format");

@@ -12,9 +12,10 @@ SummarySlot SummarySlots::Take(const Sequence& sequence, int32_t position) {
   auto entry = entries_.find(key);
   if (entry == entries_.end()) {
     auto slot = static_cast<int32_t>(entries_.size());
-    if (slot == count_) {
-      const auto oldest = std::ranges::min_element(
-          entries_, {}, [](const auto& candidate) { return candidate.second.taken; });
+    const auto oldest = std::ranges::min_element(
+        entries_, {}, [](const auto& candidate) { return candidate.second.taken; });
+    // A step takes at most count_ times. Memory that was used before comes first.
+    if (oldest != entries_.end() && oldest->second.taken + count_ <= calls_) {
       slot = oldest->second.summary.slot;
       entries_.erase(oldest);
     }

@@ -12,7 +12,8 @@ class Sequence;
 
 /// Which sequence's summary lies in which slot of the pools. A summary is made of the sequence's KV
 /// blocks, so that a slot is no more than a place to remember it: the one that was asked for
-/// longest ago is given to a sequence that has none, and whoever lost it begins anew.
+/// longest ago, and not of late, is given to a sequence that has none, and whoever lost it begins
+/// anew. So few sequences at a time touch few slots.
 class SummarySlots {
  public:
   /// REQUIRES: no step has more sequences than there are slots.

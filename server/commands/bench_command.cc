@@ -116,6 +116,7 @@ absl::StatusOr<BenchModel> Load(const BenchFlags& flags, int tokens_per_sequence
                          .max_step_tokens = std::max(flags.max_step_tokens, flags.batch),
                          .max_sequences = flags.batch,
                          .max_context = tokens_per_sequence,
+                         .selection = {.tail = flags.tail == "on"},
                          .label_file = flags.label_file};
   options.kv_blocks =
       flags.batch * ((tokens_per_sequence + options.block_tokens - 1) / options.block_tokens);
@@ -143,7 +144,11 @@ int RunDecode(std::span<const std::string> arguments) {
   DeclareModel(set, flags);
   DeclarePolicy(set, flags);
   set.Add("label-file", &flags.label_file, "FILE",
-          "Label basis and budgets by head. Default: random labels, uniform budgets.");
+          "Label basis, budgets and tail weights by head. Default: random labels, uniform budgets, "
+          "no estimate of what is not chosen.");
+  set.AddChoice(
+      "tail", &flags.tail, {"on", "off"},
+      "Whether what double-sparsity does not choose is estimated as the label file says.");
   if (std::optional<int> exit_code = ParseOrExitCode(set, arguments)) return *exit_code;
   const absl::StatusOr<Selection> selection = SelectionOf(flags);
   if (!selection.ok()) return Fail(set, selection.status());

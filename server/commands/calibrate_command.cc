@@ -80,8 +80,10 @@ void Declare(FlagSet& set, CalibrateFlags& flags) {
           "that calibration has not seen. 0 is the model's context, at most 8192.",
           {0, 1 << 20});
   set.Add("windows", &flags.windows, "K", "Windows, spread evenly over the text.", {1, 1024});
-  set.AddChoice("budgets", &flags.budgets, {"by-head", "uniform"},
-                "Whether KV heads get budgets by what selection costs in them, or all the same.");
+  set.AddChoice(
+      "budgets", &flags.budgets, {"by-head", "uniform"},
+      "Whether KV heads get budgets by what selection costs in them, and weights for what "
+      "they do not select, or budgets that are all the same and no weights.");
   set.Add("sparsity", &flags.sparsity, "N",
           "The total of context / N that is spread over the heads.", {1, 1024});
   set.Add("import", &flags.import, "FILE",

@@ -37,7 +37,7 @@ absl::StatusOr<EncodedCase> EncodeCase(const std::string& prompt, const std::str
                                        const ModelFile& file) {
   const bool completes = flags.ask == "completion" && !line.empty();
   const std::string start =
-      completes ? absl::StrCat("\n\n", line.substr(0, line.find(absl::StrCat(number)))) : "";
+      completes ? absl::StrCat("\n\n", line.substr(0, line.rfind(absl::StrCat(number)))) : "";
   absl::StatusOr<std::vector<int32_t>> tokens =
       EncodePrompt(absl::StrCat(prompt, start), flags.ask == "chat", file);
   if (!tokens.ok()) return tokens.status();
@@ -59,16 +59,21 @@ absl::StatusOr<RetrievalCases> ReadCases(const RetrievalFlags& flags, const Mode
           "--cases: line ", number, " has not a string prompt and an integer expected_number"));
     }
     const auto line = json.find("correct_line");
+    const std::string text =
+        line != json.end() && line->is_string() ? line->get<std::string>() : "";
+    const auto wanted = expected->get<int64_t>();
+    if (!text.empty() && text.find(absl::StrCat(wanted)) == std::string::npos) {
+      return absl::InvalidArgumentError(absl::StrCat(
+          "--cases: line ", number, " has a correct_line without its expected_number"));
+    }
     absl::StatusOr<EncodedCase> encoded =
-        EncodeCase(prompt->get<std::string>(),
-                   line != json.end() && line->is_string() ? line->get<std::string>() : "",
-                   expected->get<int64_t>(), flags, file);
+        EncodeCase(prompt->get<std::string>(), text, wanted, flags, file);
     if (!encoded.ok()) return encoded.status();
     if (encoded->prompt.empty()) {
       return absl::InvalidArgumentError(absl::StrCat("--cases: line ", number, " has no prompt"));
     }
     cases.prompts.push_back(std::move(encoded->prompt));
-    cases.expected_numbers.push_back(expected->get<int64_t>());
+    cases.expected_numbers.push_back(wanted);
     all_follow = all_follow && encoded->number_follows;
     return static_cast<int>(cases.prompts.size()) != flags.limit;
   };
@@ -170,7 +175,7 @@ int RunEvalRetrieval(std::span<const std::string> arguments) {
   RetrievalFlags flags;
   FlagSet set("winnow eval retrieval",
               "Counts how often the first number of a greedy answer is the one asked for, through "
-              "every policy, and tells how likely that number is where it must come next.");
+              "every policy, and, where every case is completed, how likely that number is.");
   Declare(set, flags.common);
   set.Add("cases", &flags.cases, "FILE",
           "One JSON object a line, with prompt, expected_number and perhaps correct_line, the line "

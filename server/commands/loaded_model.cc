@@ -84,13 +84,17 @@ absl::StatusOr<LoadedModel> LoadedModel::FromWeights(const WeightSource& weights
   absl::StatusOr<std::unique_ptr<Backend>> backend = CreateBackend(options.backend);
   if (!backend.ok()) return backend.status();
   model.backend = *std::move(backend);
-  const bool summarises =
-      labels != nullptr && !labels->tail_weights.empty() && options.selection.tail;
+  // As many as sequences that a step can have, each of which has a block to itself.
+  int summary_slots = 0;
+  if (labels != nullptr && !labels->tail_weights.empty() && options.selection.tail) {
+    summary_slots = options.kv_blocks > 0 ? std::min(options.max_sequences, options.kv_blocks)
+                                          : options.max_sequences;
+  }
   model.pools = KvPools::Plan(
       *model.backend, KvLayout(config, {.blocks = options.kv_blocks,
                                         .block_tokens = options.block_tokens,
                                         .label_width = labels != nullptr ? labels->width : 0,
-                                        .summary_slots = summarises ? options.max_sequences : 0}));
+                                        .summary_slots = summary_slots}));
   absl::StatusOr<std::unique_ptr<Transformer>> transformer =
       Transformer::Load(weights, config, *model.backend, *model.pools,
                         {.max_step_tokens = options.max_step_tokens,

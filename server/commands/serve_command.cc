@@ -142,6 +142,7 @@ absl::Status Serve(ServeFlags& flags, const Signals& signals) {
        {"kv_bytes", loaded->pools->kv_bytes()},
        {"label_bytes", loaded->pools->label_bytes()},
        {"summary_bytes", loaded->pools->summary_bytes()},
+       {"tail", loaded->pools->summary_bytes() > 0 ? "by-head" : "off"},
        {"policy", std::string(PolicyName(attention->default_policy.kind))},
        {"sparsity", attention->default_policy.sparsity},
        {"chat", model.chat.has_value()},

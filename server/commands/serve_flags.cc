@@ -56,8 +56,11 @@ void DeclareServeFlags(FlagSet& set, ServeFlags& flags) {
           "Most tokens that one step computes. More speeds up long prompts; less lets running "
           "answers stall less while prompts are read.",
           {1, 65536});
-  set.Add("max-running", &flags.max_running, "N", "Most sequences that are computed at a time.",
-          {1, 65536});
+  set.Add(
+      "max-running", &flags.max_running, "N",
+      "Most sequences that are computed at a time. What is estimated of tokens that they do not "
+      "choose takes some memory for each.",
+      {1, 65536});
   set.Add("max-waiting", &flags.max_waiting, "N",
           "Most requests that wait for their turn; more get RESOURCE_EXHAUSTED.", {1, 1 << 20});
   set.Add("max-waiting-tokens", &flags.max_waiting_tokens, "TOKENS",

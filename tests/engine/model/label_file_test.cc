@@ -360,6 +360,18 @@ TEST(LabelFileTest, ChannelsOutOfRangeOrTwiceAreRefused) {
   }
 }
 
+TEST(LabelFileTest, DeepNestingIsRefused) {
+  const RandomTinyModel model(7);
+  const std::string deep = std::string(100000, '[') + std::string(100000, ']');
+  for (const std::string member : {"architecture", "tail_weights", "another"}) {
+    const auto read =
+        ReadText("{\"version\": 2, \"" + member + "\": " + deep + ", \"layers\": []}", model);
+    EXPECT_EQ(read.status().code(), absl::StatusCode::kInvalidArgument);
+    EXPECT_NE(read.status().message().find("nested deeper than 8 levels"), absl::string_view::npos)
+        << read.status();
+  }
+}
+
 TEST(LabelFileTest, TextThatIsNoJsonIsRefused) {
   const RandomTinyModel model(7);
   const std::string written = Written(ProjectionFile(model));

@@ -1,6 +1,9 @@
 #include "engine/scheduling/summary_slots.h"
 
+#include <algorithm>
+#include <random>
 #include <set>
+#include <vector>
 
 #include "gtest/gtest.h"
 #include "tests/engine/scheduling/sequences.h"
@@ -43,6 +46,38 @@ TEST(SummarySlotsTest, TheOneThatWasTakenLongestAgoGoesToANewSequence) {
   EXPECT_EQ(slots.Take(c, 200), (SummarySlot{.slot = 1, .tokens = 0}));
   EXPECT_EQ(slots.Take(a, 102), (SummarySlot{.slot = 0, .tokens = 64}));
   EXPECT_EQ(slots.Take(b, 101), (SummarySlot{.slot = 1, .tokens = 0}));
+}
+
+TEST(SummarySlotsTest, ASlotThatWasLeftLongAgoIsUsedBeforeAnotherOne) {
+  Sequences made;
+  SummarySlots slots(8);
+  int32_t largest = 0;
+  for (int i = 0; i < 20; ++i) {
+    const Sequence& sequence = made.Make({.prompt = 3});
+    for (int step = 0; step < 8; ++step) {
+      largest = std::max(largest, slots.Take(sequence, 100 + step).slot);
+    }
+  }
+  EXPECT_EQ(largest, 1);
+}
+
+TEST(SummarySlotsTest, SequencesOfOneStepNeverShareASlot) {
+  Sequences made;
+  constexpr int kSlots = 4;
+  SummarySlots slots(kSlots);
+  std::vector<const Sequence*> sequences;
+  for (int i = 0; i < 9; ++i) sequences.push_back(&made.Make({.prompt = 3}));
+  std::mt19937 random(3);
+  for (int step = 0; step < 1000; ++step) {
+    std::ranges::shuffle(sequences, random);
+    std::set<int32_t> taken;
+    const int count = 1 + static_cast<int>(random() % kSlots);
+    for (int i = 0; i < count; ++i) {
+      const int32_t slot = slots.Take(*sequences[static_cast<size_t>(i)], 100 + step).slot;
+      EXPECT_LT(slot, kSlots);
+      EXPECT_TRUE(taken.insert(slot).second) << step;
+    }
+  }
 }
 
 TEST(SummarySlotsTest, WithoutSlotsNobodyHasOne) {
