@@ -218,10 +218,12 @@ SPARSITY = {
     "Accuracy": [
         graph("Recall", "percentunit",
               "Share of the true softmax mass that selected tokens held, as sampled: mean, median, and what nine "
-              "in ten samples exceed.",
+              "in ten samples exceed; and the mean share of attention that the estimate of the others had.",
               ("mean", f'{rate("winnow_attention_recall_sum")} / {rate("winnow_attention_recall_count")}'),
               ("p50", quantile(0.5, "winnow_attention_recall")),
-              ("p10", quantile(0.1, "winnow_attention_recall")), maximum=1),
+              ("p10", quantile(0.1, "winnow_attention_recall")),
+              ("estimated", f'{rate("winnow_attention_estimated_mass_sum")} / '
+                            f'{rate("winnow_attention_estimated_mass_count")}'), maximum=1),
         heatmap("Recall, distribution", "percentunit", "Samples per second by recall.", "winnow_attention_recall"),
         graph("Fallbacks", "ops", "Budgets per second that were doubled because recall fell below --recall-floor.",
               ("{{instance}}", rate("winnow_budget_fallbacks_total", by="instance"))),
