@@ -36,11 +36,11 @@ struct SummarySlot {
   bool operator==(const SummarySlot&) const = default;
 };
 
-/// How the numbers of one KV head lie in a slot, fp32. With a token's label codes c, value v and
-/// key k, summed over the summarised tokens but the sinks:
+/// How the numbers of one KV head lie in a slot. With a token's label codes c, value v and key k,
+/// in fp32 and summed over the summarised tokens but the sinks:
 ///   totals  [width + 2 head_dim]      sum of c, v, k
 ///   moments [width, width + head_dim] sum of c[i] (c, v)
-/// and what is made of them whenever they grow:
+/// and behind them, in fp16, what is made of them whenever they grow and rows read, the estimate:
 ///   means   [width + 2 head_dim]      of c, v, k
 ///   slopes  [width, head_dim]         of the ridge regression of v on c:
 ///     (Cov(c) + kSummaryRidge trace(Cov(c)) / width)^-1 Cov(c, v)
@@ -51,12 +51,18 @@ struct SummaryShape {
   constexpr int64_t rows() const { return width + 2 * int64_t{head_dim}; }  ///< of totals and means
   constexpr int64_t totals() const { return 0; }
   constexpr int64_t moments() const { return rows(); }
-  constexpr int64_t means() const { return moments() + int64_t{width} * (width + head_dim); }
-  constexpr int64_t slopes() const { return means() + rows(); }
-  constexpr int64_t floats() const { return slopes() + int64_t{width} * head_dim; }
-  /// Of those, the ones that rows read: means and slopes.
-  constexpr int64_t read_floats() const { return floats() - means(); }
+  /// Of totals and moments, in floats: where the estimate begins.
+  constexpr int64_t sums() const { return moments() + int64_t{width} * (width + head_dim); }
+  /// Of the estimate, in halves.
+  constexpr int64_t estimate_halves() const { return rows() + int64_t{width} * head_dim; }
+  constexpr int64_t estimate_bytes() const { return estimate_halves() * 2; }
+  /// Of everything, in floats.
+  constexpr int64_t floats() const { return sums() + estimate_halves() / 2; }
 };
+
+/// Mean codes of what a row has not chosen are those of a sample of its tokens, a quarter of them,
+/// by their exact weights: label error outweighs what the others would tell (docs/accuracy.md).
+constexpr bool IsSampled(int32_t position) { return position % 128 < 32; }
 
 /// Keeps the regression sound where labels hardly vary.
 inline constexpr double kSummaryRidge = 0.01;
