@@ -61,8 +61,11 @@ struct SummaryShape {
 };
 
 /// Mean codes of what a row has not chosen are those of a sample of its tokens, a quarter of them,
-/// by their exact weights: label error outweighs what the others would tell (docs/accuracy.md).
-constexpr bool IsSampled(int32_t position) { return position % 128 < 32; }
+/// by their weights: label error outweighs what the others would tell (docs/accuracy.md).
+/// Of every kSampleStride tokens it is the first kSampledTokens.
+inline constexpr int32_t kSampleStride = 128;
+inline constexpr int32_t kSampledTokens = 32;
+constexpr bool IsSampled(int32_t position) { return position % kSampleStride < kSampledTokens; }
 
 /// Keeps the regression sound where labels hardly vary.
 inline constexpr double kSummaryRidge = 0.01;

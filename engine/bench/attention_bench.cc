@@ -162,7 +162,7 @@ int64_t AttentionLayers::Bytes(int position) const {
     head_bytes += int64_t{context} * options_.label_width / 2;
     if (TailWeight(options_.selection, attention_, 0, context) > 0) {
       const SummaryShape summary = {options_.label_width, options_.head_dim};
-      head_bytes += summary.read_floats() * static_cast<int64_t>(sizeof(float));
+      head_bytes += summary.estimate_bytes();
     }
   }
   return int64_t{options_.batch} * options_.kv_heads * head_bytes;

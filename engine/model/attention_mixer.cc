@@ -90,7 +90,7 @@ void AttentionMixer::AddTraffic(const Selection& selection, int context, KvTraff
       traffic->label_bytes += tokens * selection_.label_width() / 2;
       if (TailWeight(selection, selection_.attention(), g, context) > 0) {
         const SummaryShape summary = {selection_.label_width(), settings_.head_dim};
-        traffic->summary_bytes += summary.read_floats() * static_cast<int64_t>(sizeof(float));
+        traffic->summary_bytes += summary.estimate_bytes();
       }
     } else if (selection.kind == SelectionKind::kScores) {
       traffic->dense_bytes += tokens * token_bytes() / 2;  // all keys

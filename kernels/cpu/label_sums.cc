@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <bit>
 #include <cstdint>
-#include <type_traits>
 
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "kernels/cpu/label_sums.cc"
@@ -25,53 +24,45 @@ using F32 = hn::RebindToFloat<I32>;
 using VF32 = hn::Vec<F32>;
 constexpr int kLanes = static_cast<int>(hn::MaxLanes(F32()));
 static_assert(kPanelTokens % kLanes == 0);
-// Tokens whose weights have one scale: so many that the first-level cache holds them.
-constexpr int kScaleTokens = 32 * kPanelTokens;
 // Query heads whose sums stay in registers.
 constexpr int kTileHeads = 3;
-constexpr int kMaxPieces = kMaxLabelWidth / 8;
 constexpr int kLargestFactor = 127;
 // Weights below all that labels tell apart: their scale would be no number.
 constexpr float kLeastWeight = 0x1p-100f;
 
-// The tokens of a span of at most kScaleTokens, with their weights as integers.
-template <int kHeads>
-struct Span {
-  int begin;
-  int end;
-  float sum[kHeads];    ///< of the weights
-  float scale[kHeads];  ///< integers are weights times scale
-};
-
-template <int kHeads>
-HWY_INLINE Span<kHeads> SpanOf(const float* const* weights, int begin, int end) {
-  const F32 d;
-  Span<kHeads> span = {begin, end, {}, {}};
-  VF32 sum[kHeads];
-  VF32 largest[kHeads];
-  for (int h = 0; h < kHeads; ++h) sum[h] = largest[h] = hn::Zero(d);
-#pragma GCC unroll 4
-  for (int token = begin; token < end; token += kLanes) {
-    for (int h = 0; h < kHeads; ++h) {
-      const VF32 weight = hn::LoadU(d, weights[h] + token);
-      sum[h] = hn::Add(sum[h], weight);
-      largest[h] = hn::Max(largest[h], weight);
-    }
+// Calls `add` for the first token of every panel of the sample.
+template <typename Add>
+HWY_INLINE void ForSampledPanels(int tokens, const Add& add) {
+  static_assert(kSampledTokens % kPanelTokens == 0);
+  for (int stretch = 0; stretch < tokens; stretch += kSampleStride) {
+    const int end = std::min(tokens, stretch + kSampledTokens);
+    for (int token = stretch; token < end; token += kPanelTokens) add(token);
   }
-  for (int h = 0; h < kHeads; ++h) {
-    span.sum[h] = hn::GetLane(hn::SumOfLanes(d, sum[h]));
-    span.scale[h] =
-        kLargestFactor / std::max(kLeastWeight, hn::GetLane(hn::MaxOfLanes(d, largest[h])));
-  }
-  return span;
 }
 
-// Adds the span's sums of dimensions [8 piece, 8 (piece + kPieces)) to `totals`, which has each
-// piece's low and high halves. In vectors, a block of four lanes is of as many dimensions.
+// By what sampled weights become integers up to kLargestFactor.
+template <int kHeads>
+HWY_INLINE void FindScales(const float* const* weights, int tokens, float (&scales)[kHeads]) {
+  const F32 d;
+  VF32 largest[kHeads];
+  for (VF32& of_head : largest) of_head = hn::Zero(d);
+  ForSampledPanels(tokens, [&](int token) HWY_ATTR {
+    for (int lane = 0; lane < kPanelTokens; lane += kLanes) {
+      for (int h = 0; h < kHeads; ++h) {
+        largest[h] = hn::Max(largest[h], hn::LoadU(d, weights[h] + token + lane));
+      }
+    }
+  });
+  for (int h = 0; h < kHeads; ++h) {
+    scales[h] = kLargestFactor / std::max(kLeastWeight, hn::GetLane(hn::MaxOfLanes(d, largest[h])));
+  }
+}
+
+// Leaves the sample's sums of weights, sums[h][1], and of codes of dimensions
+// [8 piece, 8 (piece + kPieces)) times weights.
 template <int kHeads, int kPieces>
-HWY_INLINE void AddPieces(const LabelBlocks& labels, const float* const* weights,
-                          const Span<kHeads>& span, int piece,
-                          float (&totals)[kHeads][kMaxPieces][2][kLanes]) {
+HWY_INLINE void SumPieces(const LabelBlocks& labels, const float* const* weights,
+                          const float (&scales)[kHeads], int piece, float* const* sums) {
   const F32 d;
   const I32 di;
   const U8 d8;
@@ -87,7 +78,7 @@ HWY_INLINE void AddPieces(const LabelBlocks& labels, const float* const* weights
   NibbleDots dots[kHeads][kPieces];
   VI32 counts[kHeads];
   for (VI32& count : counts) count = hn::Zero(di);
-  for (int token = span.begin; token < span.end; token += kPanelTokens) {
+  ForSampledPanels(labels.tokens, [&](int token) HWY_ATTR {
     const uint8_t* panel = labels.blocks[token >> shift] +
                            LabelOffset(token & (labels.block_tokens - 1), labels.width) +
                            piece * 4 * kPanelTokens;
@@ -95,8 +86,9 @@ HWY_INLINE void AddPieces(const LabelBlocks& labels, const float* const* weights
       hn::Vec<U8> factors[kHeads];
       for (int h = 0; h < kHeads; ++h) {
         const VF32 rounded = hn::MulAdd(hn::LoadU(d, weights[h] + token + lane),
-                                        hn::Set(d, span.scale[h]), hn::Set(d, kMagic));
-        counts[h] = hn::Add(counts[h], hn::BitCast(di, rounded));
+                                        hn::Set(d, scales[h]), hn::Set(d, kMagic));
+        counts[h] = hn::Add(counts[h],
+                            hn::Sub(hn::BitCast(di, rounded), hn::BitCast(di, hn::Set(d, kMagic))));
         factors[h] = hn::TableLookupBytes(hn::BitCast(d8, rounded), lowest);
       }
       for (int p = 0; p < kPieces; ++p) {
@@ -105,65 +97,51 @@ HWY_INLINE void AddPieces(const LabelBlocks& labels, const float* const* weights
         for (int h = 0; h < kHeads; ++h) dots[h][p].Add(packed, factors[h]);
       }
     }
-  }
-  const auto magics =
-      std::bit_cast<uint32_t>(kMagic) * static_cast<uint32_t>(span.end - span.begin);
+  });
   for (int h = 0; h < kHeads; ++h) {
-    const auto count = static_cast<int32_t>(
-        static_cast<uint32_t>(hn::GetLane(hn::SumOfLanes(di, counts[h]))) - magics);
-    // What all weights weigh goes to the mean code of the rounded ones.
-    const VF32 factor = hn::Set(d, count > 0 ? span.sum[h] / static_cast<float>(count) : 0);
+    const float unit = 1 / scales[h];
+    sums[h][1] = unit * static_cast<float>(hn::GetLane(hn::SumOfLanes(di, counts[h])));
     for (int p = 0; p < kPieces; ++p) {
-      float* low = totals[h][piece + p][0];
-      float* high = totals[h][piece + p][1];
-      hn::StoreU(hn::MulAdd(hn::ConvertTo(d, dots[h][p].Low()), factor, hn::LoadU(d, low)), d, low);
-      hn::StoreU(hn::MulAdd(hn::ConvertTo(d, dots[h][p].High()), factor, hn::LoadU(d, high)), d,
-                 high);
+      // In vectors, a block of four lanes is of as many dimensions.
+      int32_t of_lanes[2][kLanes];
+      hn::StoreU(dots[h][p].Low(), di, of_lanes[0]);
+      hn::StoreU(dots[h][p].High(), di, of_lanes[1]);
+      for (int i = 0; i < 8; ++i) {
+        int32_t sum = 0;
+        for (int lane = i % 4; lane < kLanes; lane += 4) sum += of_lanes[i / 4][lane];
+        sums[h][2 + 8 * (piece + p) + i] = unit * static_cast<float>(sum);
+      }
     }
   }
-}
-
-template <int kHeads>
-HWY_INLINE void AddSpan(const LabelBlocks& labels, const float* const* weights,
-                        const Span<kHeads>& span, float (&totals)[kHeads][kMaxPieces][2][kLanes]) {
-  const int pieces = labels.width / 8;
-  int piece = 0;
-  // As many pieces at a time as there are registers for.
-  if constexpr (kLanes == 16) {
-    for (; piece + 4 <= pieces; piece += 4)
-      AddPieces<kHeads, 4>(labels, weights, span, piece, totals);
-    for (; piece + 2 <= pieces; piece += 2)
-      AddPieces<kHeads, 2>(labels, weights, span, piece, totals);
-  }
-  for (; piece < pieces; ++piece) AddPieces<kHeads, 1>(labels, weights, span, piece, totals);
 }
 
 template <int kHeads>
 void SumTile(const LabelBlocks& labels, const TokensLeftOut& left_out, float* const* weights,
              float* const* sums) {
-  const int tokens = (labels.tokens + kPanelTokens - 1) / kPanelTokens * kPanelTokens;
-  float totals[kHeads][kMaxPieces][2][kLanes] = {};
+  const int padded = (labels.tokens + kPanelTokens - 1) / kPanelTokens * kPanelTokens;
   for (int h = 0; h < kHeads; ++h) {
-    std::fill(weights[h] + labels.tokens, weights[h] + tokens, 0.0f);
+    std::fill(weights[h] + labels.tokens, weights[h] + padded, 0.0f);
     sums[h][0] = 0;
   }
-  auto next = left_out.positions.begin();
-  for (int begin = 0; begin < tokens; begin += kScaleTokens) {
-    const int end = std::min(tokens, begin + kScaleTokens);
-    for (; next != left_out.positions.end() && *next - left_out.first < end; ++next) {
-      for (int h = 0; h < kHeads; ++h) weights[h][*next - left_out.first] = 0;
-    }
-    const auto span = SpanOf<kHeads>(weights, begin, end);
-    for (int h = 0; h < kHeads; ++h) sums[h][0] += span.sum[h];
-    AddSpan<kHeads>(labels, weights, span, totals);
-  }
-  for (int h = 0; h < kHeads; ++h) {
-    for (int i = 0; i < labels.width; ++i) {
-      float sum = 0;
-      for (int lane = i % 4; lane < kLanes; lane += 4) sum += totals[h][i / 8][i / 4 % 2][lane];
-      sums[h][1 + i] = sum;
+  for (const int32_t position : left_out.positions) {
+    const int token = position - left_out.first;
+    for (int h = 0; h < kHeads; ++h) {
+      sums[h][0] += weights[h][token];
+      weights[h][token] = 0;
     }
   }
+  float scales[kHeads];
+  FindScales<kHeads>(weights, labels.tokens, scales);
+  const int pieces = labels.width / 8;
+  int piece = 0;
+  // As many pieces at a time as there are registers for.
+  if constexpr (kLanes == 16) {
+    for (; piece + 4 <= pieces; piece += 4)
+      SumPieces<kHeads, 4>(labels, weights, scales, piece, sums);
+    for (; piece + 2 <= pieces; piece += 2)
+      SumPieces<kHeads, 2>(labels, weights, scales, piece, sums);
+  }
+  for (; piece < pieces; ++piece) SumPieces<kHeads, 1>(labels, weights, scales, piece, sums);
 }
 
 void SumCodes(const LabelBlocks& labels, const TokensLeftOut& left_out, float* const* weights,

@@ -26,6 +26,8 @@ constexpr int64_t kPlannedTokens = int64_t{1} << 22;
 // Of chosen rows that are asked for at once: second-level caches hold twice as much, at least.
 constexpr int kAheadBytes = 256 << 10;
 constexpr int kLineBytes = 64;
+// Of a softmax: less is lost in its sum in fp32.
+constexpr float kLeastTail = 0x1p-18f;
 
 constexpr int kScoreAlignment = 16;
 int64_t PaddedScores(int context) {
@@ -150,7 +152,7 @@ void PagedAttention::Reserve(const StepLimits& limits) {
     score_pieces_.reserve((tokens / kPieceTokens + heads) * group);
     if (layer.summary_slots > 0) {
       tail_items_.reserve(divided * Pieces(limits.context, kPieceTokens));
-      tail_codes_.reserve((tokens / kPieceTokens + heads) * group * (1 + layer.label_width));
+      tail_codes_.reserve((tokens / kPieceTokens + heads) * group * (2 + layer.label_width));
     }
     positions_.reserve(tokens);
     partials_.reserve(chunks * group);
@@ -262,7 +264,7 @@ bool PagedAttention::PlanHead(const AttentionCall& call, Head head) {
     score_pieces_.resize(score_pieces_.size() + pieces);
     if (head.estimate != nullptr) {
       head.tail_codes = std::ssize(tail_codes_);
-      tail_codes_.resize(tail_codes_.size() + pieces * (1 + call.kv.label_width));
+      tail_codes_.resize(tail_codes_.size() + pieces * (2 + call.kv.label_width));
     }
   } else {
     for (int chunk = 0; chunk < head.chunks(); ++chunk) attend_items_.push_back({index, chunk});
@@ -464,8 +466,8 @@ void PagedAttention::ChoosePositions(const AttentionCall& call, const Head& head
             positions + sinks, scratch);
 }
 
-// Leaves the sum of the weights that the piece's tokens have which are not chosen, and of codes
-// times weights, of every query head. Weights of the others become 0.
+// Leaves what SumCodes says of the piece's tokens, of every query head; the chosen ones are left
+// out.
 void PagedAttention::SumTail(const AttentionCall& call, const Head& head, int piece,
                              float* scores) {
   const int group = call.group();
@@ -480,7 +482,7 @@ void PagedAttention::SumTail(const AttentionCall& call, const Head& head, int pi
   for (int h = 0; h < group; ++h) {
     weights[h] = scores + h * PaddedScores(head.context) + first;
     sums[h] = tail_codes_.data() + head.tail_codes +
-              (int64_t{piece} * group + h) * (1 + call.kv.label_width);
+              (int64_t{piece} * group + h) * (2 + call.kv.label_width);
   }
   SumCodes(listed.labels, {{begin, end}, first}, weights, group, sums);
 }
@@ -493,7 +495,7 @@ void PagedAttention::SumTails(const AttentionCall& call, const Head& head, float
 }
 
 // What query head `h` of the head's group has not chosen, of which SumTail left the sums; null if
-// it weighs nothing.
+// it weighs nothing that the sum of all weights tells.
 const Partial* PagedAttention::Tail(const AttentionCall& call, const Head& head, int h) {
   const int group = call.group();
   const int width = call.kv.label_width;
@@ -501,21 +503,27 @@ const Partial* PagedAttention::Tail(const AttentionCall& call, const Head& head,
   const ScorePiece* state = score_pieces_.data() + head.pieces;
   float max = -INFINITY;
   for (int p = 0; p < pieces; ++p) max = std::max(max, state[p * group + h].reference);
-  float sum = 0;
+  float all = 0;      // weights
+  float chosen = 0;   // of those
+  float sampled = 0;  // of the others
   float codes[kMaxLabelWidth] = {};
   for (int p = 0; p < pieces; ++p) {
     const float factor = std::exp2(state[p * group + h].reference - max);
     const float* of_piece =
-        tail_codes_.data() + head.tail_codes + (int64_t{p} * group + h) * (1 + width);
-    sum += factor * of_piece[0];
-    for (int i = 0; i < width; ++i) codes[i] += factor * of_piece[1 + i];
+        tail_codes_.data() + head.tail_codes + (int64_t{p} * group + h) * (2 + width);
+    all += factor * state[p * group + h].sum;
+    chosen += factor * of_piece[0];
+    sampled += factor * of_piece[1];
+    for (int i = 0; i < width; ++i) codes[i] += factor * of_piece[2 + i];
   }
-  if (!(sum > 0)) return nullptr;
-  for (int i = 0; i < width; ++i) codes[i] /= sum;
+  const float sum = all - chosen;
+  if (!(sum > kLeastTail * all)) return nullptr;
+  const bool has_sample = sampled > 0;
+  for (int i = 0; i < width && has_sample; ++i) codes[i] /= sampled;
   Partial& tail = partials_[head.partials + int64_t{head.chunks()} * group + h];
   EstimateTail(call.kv.summary_shape(), head.estimate,
                call.query(head.row, head.kv_head * group + h), label_queries_[head.queries + h],
-               FormOf(call).scale, {max + std::log2(sum), codes}, &tail);
+               FormOf(call).scale, {max + std::log2(sum), has_sample ? codes : nullptr}, &tail);
   tail.max += std::log(head.tail);
   return &tail;
 }

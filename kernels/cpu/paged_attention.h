@@ -71,16 +71,17 @@ class PagedAttention {
     int kv_head;
     const int32_t* block_table;
     SelectionKind kind;
-    int begin;                        ///< the first position that the row sees; 0 if it selects
-    int context;                      ///< behind the last one
-    int budget;                       ///< selected positions, or all that the row sees
-    float tail = 0;                   ///< how much what is not chosen counts (TailWeight)
-    const float* estimate = nullptr;  ///< of its summary; null: what is not chosen is left out
-    int64_t positions = 0;            ///< where they begin in positions_; unused if dense
-    int64_t queries = 0;              ///< where its queries begin in label_queries_, [group]
+    int begin;       ///< the first position that the row sees; 0 if it selects
+    int context;     ///< behind the last one
+    int budget;      ///< selected positions, or all that the row sees
+    float tail = 0;  ///< how much what is not chosen counts (TailWeight)
+    const uint16_t* estimate =
+        nullptr;             ///< of its summary, fp16; null: what is not chosen is left out
+    int64_t positions = 0;   ///< where they begin in positions_; unused if dense
+    int64_t queries = 0;     ///< where its queries begin in label_queries_, [group]
     int64_t scores = 0;      ///< where its scores begin in scores_, if the rounds are shared out
     int64_t pieces = 0;      ///< where its score pieces begin in score_pieces_
-    int64_t tail_codes = 0;  ///< where its sums begin in tail_codes_, [pieces, group, 1 + width]
+    int64_t tail_codes = 0;  ///< where its sums begin in tail_codes_, [pieces, group, 2 + width]
     int64_t partials = 0;    ///< where its partials begin in partials_, [chunks, group]
 
     bool selects() const { return budget < context - begin; }

@@ -25,9 +25,9 @@ class StepSummaries {
   /// been stored, and the rows themselves.
   void Renew(const StepBatch& batch, const KvView& kv, int sinks);
 
-  /// Means and slopes (SummaryShape) for the row at `position` of a sequence of the batch that
-  /// Renew was called with; null if there are none (HasSummary).
-  const float* Estimate(int sequence, int position, int kv_head) const;
+  /// Means and slopes in fp16 (SummaryShape) for the row at `position` of a sequence of the batch
+  /// that Renew was called with; null if there are none (HasSummary).
+  const uint16_t* Estimate(int sequence, int position, int kv_head) const;
 
  private:
   struct Sequence {
@@ -48,7 +48,7 @@ class StepSummaries {
   SummaryShape shape_ = {};
   int sinks_ = 0;
   std::vector<Sequence> sequences_;
-  std::vector<float> longer_;
+  std::vector<uint16_t> longer_;
   std::vector<Scratch> scratch_;  ///< one per worker
 };
 

@@ -29,8 +29,10 @@ constexpr int kDoubleLanes = static_cast<int>(hn::MaxLanes(F64()));
 // Right sides that are solved together: their sums stay in registers.
 constexpr int kSolveColumns = 16;
 
-HWY_INLINE VF32 LoadHalf(const uint16_t* p) {
-  return hn::PromoteTo(F32(), hn::LoadU(F16(), reinterpret_cast<const hwy::float16_t*>(p)));
+template <typename D>
+HWY_INLINE hn::Vec<D> LoadHalf(D d, const uint16_t* p) {
+  const hn::Rebind<hwy::float16_t, D> of_halves;
+  return hn::PromoteTo(d, hn::LoadU(of_halves, reinterpret_cast<const hwy::float16_t*>(p)));
 }
 
 HWY_INLINE void Add(VF32 x, float* sum) {
@@ -50,7 +52,7 @@ void Unpack(const SummaryShape& shape, const SummaryTokens& tokens, float* rows)
     }
     const uint16_t* value = tokens.keys[t] + shape.head_dim;
     for (int c = 0; c < shape.head_dim; c += kLanes) {
-      hn::StoreU(LoadHalf(value + c), F32(), row + shape.width + c);
+      hn::StoreU(LoadHalf(F32(), value + c), F32(), row + shape.width + c);
     }
   }
 }
@@ -69,7 +71,7 @@ void AddToSummary(const SummaryShape& shape, const SummaryTokens& tokens, Summar
   }
   for (int c = 0; c < shape.head_dim; c += kLanes) {
     VF32 sum = hn::Zero(d);
-    for (int t = 0; t < tokens.count; ++t) sum = hn::Add(sum, LoadHalf(tokens.keys[t] + c));
+    for (int t = 0; t < tokens.count; ++t) sum = hn::Add(sum, LoadHalf(d, tokens.keys[t] + c));
     Add(sum, totals + columns + c);
   }
   float* moments = sums + shape.moments();
@@ -146,16 +148,28 @@ HWY_INLINE void SolveCholesky(int n, const double* u, int columns, double* x) {
   for (int i = n - 1; i >= 0; --i) eliminate(i, i + 1, n, [&](int k) { return u[i * n + k]; });
 }
 
+// Leaves factor times `count` numbers as fp16, a multiple of kLanes.
+template <typename T>
+HWY_INLINE void StoreHalves(const T* in, double factor, int64_t count, uint16_t* out) {
+  const F32 d;
+  constexpr float kLargest = 65504;
+  float numbers[kLanes];
+  for (int64_t i = 0; i < count; i += kLanes) {
+    for (int j = 0; j < kLanes; ++j) numbers[j] = static_cast<float>(factor * in[i + j]);
+    const VF32 bounded =
+        hn::Clamp(hn::LoadU(d, numbers), hn::Set(d, -kLargest), hn::Set(d, kLargest));
+    hn::StoreU(hn::DemoteTo(F16(), bounded), F16(), reinterpret_cast<hwy::float16_t*>(out + i));
+  }
+}
+
 void SolveSummary(const SummaryShape& shape, int64_t tokens, const float* sums,
-                  SummaryScratch* scratch, float* estimate) {
+                  SummaryScratch* scratch, uint16_t* estimate) {
   const int width = shape.width;
   const int head_dim = shape.head_dim;
   const int columns = width + head_dim;
   const double inverse = 1 / static_cast<double>(tokens);
   const float* totals = sums + shape.totals();
-  for (int64_t c = 0; c < shape.rows(); ++c) {
-    estimate[c] = static_cast<float>(totals[c] * inverse);
-  }
+  StoreHalves(totals, inverse, shape.rows(), estimate);
   double* codes = scratch->covariance.data();
   double* slopes = scratch->slopes.data();
   double trace = 0;
@@ -166,9 +180,9 @@ void SolveSummary(const SummaryShape& shape, int64_t tokens, const float* sums,
                 slopes + i * head_dim);
     trace += codes[i * width + i];
   }
-  float* out = estimate + shape.rows();
+  uint16_t* out = estimate + shape.rows();
   if (!(trace > 0)) {  // the labels are all the same and say nothing
-    std::fill_n(out, int64_t{width} * head_dim, 0.0f);
+    std::fill_n(out, int64_t{width} * head_dim, 0);
     return;
   }
   for (int i = 0; i < width; ++i) codes[i * width + i] += kSummaryRidge * trace / width;
@@ -176,13 +190,12 @@ void SolveSummary(const SummaryShape& shape, int64_t tokens, const float* sums,
   for (int c = 0; c < head_dim; c += kSolveColumns) {
     SolveCholesky(width, codes, head_dim, slopes + c);
   }
-  std::transform(slopes, slopes + int64_t{width} * head_dim, out,
-                 [](double x) { return static_cast<float>(x); });
+  StoreHalves(slopes, 1, int64_t{width} * head_dim, out);
 }
 
 // values[c] += sum_i above[i] slopes[i, c] for kVectors vectors of c.
 template <int kVectors>
-HWY_INLINE void AddSlopes(const SummaryShape& shape, const float* above, const float* slopes,
+HWY_INLINE void AddSlopes(const SummaryShape& shape, const float* above, const uint16_t* slopes,
                           float* values) {
   const Wide d;
   hn::Vec<Wide> sums[kVectors];
@@ -190,35 +203,36 @@ HWY_INLINE void AddSlopes(const SummaryShape& shape, const float* above, const f
   for (int i = 0; i < shape.width; ++i) {
     const auto factor = hn::Set(d, above[i]);
     for (int v = 0; v < kVectors; ++v) {
-      sums[v] = hn::MulAdd(
-          factor, hn::LoadU(d, slopes + int64_t{i} * shape.head_dim + v * kWideLanes), sums[v]);
+      const uint16_t* of_code = slopes + int64_t{i} * shape.head_dim;
+      sums[v] = hn::MulAdd(factor, LoadHalf(d, of_code + v * kWideLanes), sums[v]);
     }
   }
   for (int v = 0; v < kVectors; ++v) hn::StoreU(sums[v], d, values + v * kWideLanes);
 }
 
-void EstimateTail(const SummaryShape& shape, const float* estimate, const float* query,
+void EstimateTail(const SummaryShape& shape, const uint16_t* estimate, const float* query,
                   const LabelQuery& label_query, float scale, const LabelTail& tail,
                   Partial* partial) {
   const Wide d;
-  const float* mean_code = estimate;
-  const float* mean_value = mean_code + shape.width;
-  const float* mean_key = mean_value + shape.head_dim;
-  const float* slopes = mean_key + shape.head_dim;
+  const uint16_t* mean_code = estimate;
+  const uint16_t* mean_value = mean_code + shape.width;
+  const uint16_t* mean_key = mean_value + shape.head_dim;
+  const uint16_t* slopes = mean_key + shape.head_dim;
   auto dot = hn::Zero(d);
   for (int c = 0; c < shape.head_dim; c += kWideLanes) {
-    dot = hn::MulAdd(hn::LoadU(d, query + c), hn::LoadU(d, mean_key + c), dot);
-    hn::StoreU(hn::LoadU(d, mean_value + c), d, partial->out + c);
+    dot = hn::MulAdd(hn::LoadU(d, query + c), LoadHalf(d, mean_key + c), dot);
+    hn::StoreU(LoadHalf(d, mean_value + c), d, partial->out + c);
   }
   const F32 d8;
   float above[kMaxLabelWidth];
   VF32 of_mean_label = hn::Zero(d8);
   for (int i = 0; i < shape.width; i += kLanes) {
-    const VF32 mean = hn::LoadU(d8, mean_code + i);
+    const VF32 mean = LoadHalf(d8, mean_code + i);
     const auto code = hn::LoadU(hn::Rebind<int8_t, F32>(), label_query.codes + i);
     of_mean_label = hn::MulAdd(hn::ConvertTo(d8, hn::PromoteTo(hn::RebindToSigned<F32>(), code)),
                                mean, of_mean_label);
-    hn::StoreU(hn::Sub(hn::LoadU(d8, tail.mean_code + i), mean), d8, above + i);
+    const VF32 of_tail = tail.mean_code != nullptr ? hn::LoadU(d8, tail.mean_code + i) : mean;
+    hn::StoreU(hn::Sub(of_tail, mean), d8, above + i);
   }
   const float log2_sum =
       tail.log2_sum - label_query.scale * hn::GetLane(hn::SumOfLanes(d8, of_mean_label));
@@ -260,11 +274,11 @@ void AddToSummary(const SummaryShape& shape, const SummaryTokens& tokens, Summar
 }
 
 void SolveSummary(const SummaryShape& shape, int64_t tokens, const float* sums,
-                  SummaryScratch* scratch, float* estimate) {
+                  SummaryScratch* scratch, uint16_t* estimate) {
   HWY_DYNAMIC_DISPATCH(SolveSummary)(shape, tokens, sums, scratch, estimate);
 }
 
-void EstimateTail(const SummaryShape& shape, const float* estimate, const float* query,
+void EstimateTail(const SummaryShape& shape, const uint16_t* estimate, const float* query,
                   const LabelQuery& label_query, float scale, const LabelTail& tail,
                   Partial* partial) {
   HWY_DYNAMIC_DISPATCH(EstimateTail)(shape, estimate, query, label_query, scale, tail, partial);
