@@ -1,5 +1,7 @@
 #pragma once
 
+#include <cuda_fp16.h>
+
 #include <algorithm>
 
 #include "kernels/cuda/decode_attention.h"
@@ -66,16 +68,19 @@ __device__ inline float TailOf(const DecodeAttention& call, const BudgetWeights&
   return TailWeight(call.selections[row], attention, kv_head, context);
 }
 
-/// Means and slopes (SummaryShape) that a KV head of a row estimates by, where TailOf is above 0.
-__device__ inline const float* EstimateOf(const DecodeAttention& call, int row, int kv_head) {
+/// Means and slopes in fp16 (SummaryShape) that a KV head of a row estimates by, where TailOf is
+/// above 0.
+__device__ inline const __half* EstimateOf(const DecodeAttention& call, int row, int kv_head) {
   const SummaryShape shape = {call.label_width, call.head_dim};
   const int32_t estimate = call.estimates[row];
   if (estimate >= 0) {
-    return call.summaries + (int64_t{estimate} * call.kv_heads + kv_head) * shape.floats() +
-           shape.means();
+    return reinterpret_cast<const __half*>(
+        call.summaries + (int64_t{estimate} * call.kv_heads + kv_head) * shape.floats() +
+        shape.sums());
   }
   const int64_t index = LongerEstimate(estimate);  // which is its own inverse
-  return call.longer + (index * call.kv_heads + kv_head) * shape.read_floats();
+  return reinterpret_cast<const __half*>(call.longer) +
+         (index * call.kv_heads + kv_head) * shape.estimate_halves();
 }
 
 }  // namespace winnow::cuda

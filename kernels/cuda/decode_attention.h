@@ -60,7 +60,7 @@ struct DecodeAttention {
   const int32_t* contexts = nullptr;      ///< [rows] tokens up to and including the row's own
   const Selection* selections = nullptr;  ///< [rows]; budgets are BudgetTokens of these
   const int32_t* estimates = nullptr;     ///< [rows] StepArrays::estimates
-  const float* longer = nullptr;          ///< RenewSummaries::longer
+  const uint16_t* longer = nullptr;       ///< RenewSummaries::longer
   const int32_t* block_tables = nullptr;  ///< [sequences, max_blocks] as StepBatch::block_tables
   int max_blocks = 0;
   int32_t max_context = 0;  ///< no context is longer

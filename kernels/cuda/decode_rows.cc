@@ -27,8 +27,8 @@ int64_t TailBytes(int rows, int heads, int head_dim) {
 }
 
 int64_t LongerBytes(int rows, int sequences, const KvShape& kv) {
-  return StepArrays::MostLonger(rows, sequences) * kv.kv_heads * kv.summary_shape().read_floats() *
-         static_cast<int64_t>(sizeof(float));
+  return StepArrays::MostLonger(rows, sequences) * kv.kv_heads *
+         kv.summary_shape().estimate_bytes();
 }
 
 // Whether what a layer's rows do not choose counts at all.
@@ -73,11 +73,11 @@ absl::Status DecodeRows::Reserve(const StepLimits& limits, cudaStream_t stream) 
   return status;
 }
 
-absl::StatusOr<float*> DecodeRows::TakeLonger(const StepShape& shape, const KvShape& kv,
-                                              cudaStream_t stream) {
+absl::StatusOr<uint16_t*> DecodeRows::TakeLonger(const StepShape& shape, const KvShape& kv,
+                                                 cudaStream_t stream) {
   const auto longer = longer_.Take(LongerBytes(shape.rows, shape.sequences, kv), stream);
   if (!longer.ok()) return longer.status();
-  return reinterpret_cast<float*>(*longer);
+  return reinterpret_cast<uint16_t*>(*longer);
 }
 
 absl::Status DecodeRows::RenewSummaries(const StepArrays& arrays, const KvView& kv,

@@ -45,7 +45,8 @@ class DecodeRows {
   /// The call of the rows from `first` on that are computed together.
   DecodeAttention CallFrom(int first) const;
   /// Memory for all summaries of the step that are longer than its slots'.
-  absl::StatusOr<float*> TakeLonger(const StepShape& shape, const KvShape& kv, cudaStream_t stream);
+  absl::StatusOr<uint16_t*> TakeLonger(const StepShape& shape, const KvShape& kv,
+                                       cudaStream_t stream);
   absl::Status MeasureRows(int first, const StepArrays& arrays, std::span<const RecallProbe> probes,
                            PinnedBuffer& staging, ProbedMass* probed, cudaStream_t stream);
 

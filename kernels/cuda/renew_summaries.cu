@@ -36,7 +36,7 @@ struct Layout {
   __host__ __device__ constexpr int Sums() const { return Stages() * StageBytes(); }
   // Codes as floats, [kStep, width].
   __host__ __device__ constexpr int Codes() const {
-    return Sums() + (static_cast<int>(shape.means()) * 4 + 15) / 16 * 16;
+    return Sums() + (static_cast<int>(shape.sums()) * 4 + 15) / 16 * 16;
   }
   // [width, width + 1] floats, against conflicts of banks.
   __host__ __device__ constexpr int Factor() const { return Codes() + kStep * shape.width * 4; }
@@ -178,7 +178,7 @@ __global__ void __launch_bounds__(kThreads) Renew(const __grid_constant__ RenewS
 
   float* const summary =
       call.summaries + (int64_t{task.slot} * call.kv_heads + kv_head) * shape.floats();
-  const int sum_count = static_cast<int>(shape.means());
+  const int sum_count = static_cast<int>(shape.sums());
   for (int i = threadIdx.x; i < sum_count; i += kThreads) sums[i] = task.held > 0 ? summary[i] : 0;
   for (int step = 0; step < tokens.steps; ++step) {
     if (stages == 4) {
@@ -197,12 +197,13 @@ __global__ void __launch_bounds__(kThreads) Renew(const __grid_constant__ RenewS
     const int summarised = position + kStep;
     if (summarised < task.tokens || summarised % kSummaryPiece != 0) continue;
     __syncthreads();
-    float* estimate = summary + shape.means();
+    auto* estimate = reinterpret_cast<__half*>(summary + shape.sums());
     if (summarised == task.tokens) {
       for (int i = threadIdx.x; i < sum_count; i += kThreads) summary[i] = sums[i];
     } else {
       const int64_t index = task.longer + (summarised - task.tokens) / kSummaryPiece - 1;
-      estimate = call.longer + (index * call.kv_heads + kv_head) * shape.read_floats();
+      estimate = reinterpret_cast<__half*>(call.longer) +
+                 (index * call.kv_heads + kv_head) * shape.estimate_halves();
     }
     const int count = summarised - call.sinks;
     if (count > 0) SolveSummary<kWidth>(shape, count, sums, factor, estimate);

@@ -35,9 +35,9 @@ struct RenewSummaries {
   const int32_t* block_tables = nullptr;  ///< [sequences, max_blocks]
   int max_blocks = 0;
   float* summaries = nullptr;  ///< KvView::summaries
-  /// [of all tasks, kv_heads] means and slopes of summaries that are longer than the slots', one
-  /// for every piece from `tokens` to `last`: they are made for the step alone.
-  float* longer = nullptr;
+  /// [of all tasks, kv_heads] means and slopes in fp16 of summaries that are longer than the
+  /// slots', one for every piece from `tokens` to `last`: they are made for the step alone.
+  uint16_t* longer = nullptr;
   int tasks = 0;
   const SummaryTask* task = nullptr;  ///< [tasks]
 };

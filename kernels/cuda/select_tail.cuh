@@ -3,6 +3,7 @@
 #include <cstdint>
 
 #include "kernels/cuda/async_copy.cuh"
+#include "kernels/summary.h"
 
 // What the labels of a head's unchosen tokens say of them together: see decode_select.cu. Warps sum
 // their weights, and their codes times their weights, on tensor cores: codes of some tokens are a
@@ -22,10 +23,12 @@ inline constexpr int kCodeWords = 4 * 32;
 /// What a block makes of its warps' sums, in place of the histograms.
 template <int kWidth, int kHeads>
 struct TailShared {
-  static constexpr int kSums = kHeads * (1 + kWidth);
+  static constexpr int kHeadSums = 2 + kWidth;
+  static constexpr int kSums = kHeads * kHeadSums;
   // Warps whose sums are added up together: as many as there is room for.
   static constexpr int kRound = 32 * kSums <= 3000 ? 32 : 16 * kSums <= 3000 ? 16 : 8;
-  float of_warp[kRound][kSums];  // of a head: of weights, then of codes times weights
+  // Of a head: of all weights, of the sample's, and of the sample's codes times weights.
+  float of_warp[kRound][kSums];
   float of_block[kSums];
   float of_all[kSums];
   float mean_code[kWidth];  // of the summary

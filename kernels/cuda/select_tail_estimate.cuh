@@ -1,5 +1,7 @@
 #pragma once
 
+#include <cuda_fp16.h>
+
 #include <cstdint>
 
 #include "kernels/cuda/cluster.cuh"
@@ -48,10 +50,11 @@ __device__ inline void ShareTail(TailSums<kWidth, kHeads>& tail,
 }
 
 /// Asks for what the tail of the row's head is estimated by.
-__device__ inline void PrefetchEstimate(const DecodeAttention& call, const float* estimate) {
-  constexpr int kLineFloats = 32;
+__device__ inline void PrefetchEstimate(const DecodeAttention& call, const __half* estimate) {
+  constexpr int kLineHalves = 64;
   const SummaryShape shape = {call.label_width, call.head_dim};
-  for (int i = threadIdx.x * kLineFloats; i < shape.read_floats(); i += blockDim.x * kLineFloats) {
+  const auto halves = static_cast<int>(shape.estimate_halves());
+  for (int i = threadIdx.x * kLineHalves; i < halves; i += blockDim.x * kLineHalves) {
     asm volatile("prefetch.global.L2 [%0];" ::"l"(estimate + i));
   }
 }
@@ -63,41 +66,42 @@ class TailEstimate {
  public:
   using Tail = TailSums<kWidth, kHeads>;
 
-  __device__ TailEstimate(const DecodeHead& head, const float* estimate, const Shared& shared)
+  __device__ TailEstimate(const DecodeHead& head, const __half* estimate, const Shared& shared)
       : head_(head),
         dim_(head.call.head_dim),
         mean_value_(estimate + kWidth),
         slopes_(mean_value_ + 2 * dim_),
         first_(ClusterRank() * blockDim.x + threadIdx.x) {
-    if (threadIdx.x < kWidth) mean_code_ = estimate[threadIdx.x];
+    if (threadIdx.x < kWidth) mean_code_ = __half2float(estimate[threadIdx.x]);
     const int h = threadIdx.x / 32;
     if (ClusterRank() == 0 && h < head.call.group) {
       const int lane = threadIdx.x % 32;
-      const float* const mean_key = mean_value_ + dim_;
+      const __half* const mean_key = mean_value_ + dim_;
       const float* const query = head.Queries() + h * dim_;
       float dot = 0;
-      for (int c = lane; c < dim_; c += 32) dot += query[c] * mean_key[c];
+      for (int c = lane; c < dim_; c += 32) dot += query[c] * __half2float(mean_key[c]);
       above_ = kLog2e * head.call.scale * dot;
       if (lane < kWidth) {
         above_ -= shared.queries.scale[h] * static_cast<float>(shared.queries.codes[h][lane]) *
-                  estimate[lane];
+                  __half2float(estimate[lane]);
       }
     }
     if (first_ >= head.call.group * dim_) return;
     const int c = first_ % dim_;
-    value_ = mean_value_[c];
+    value_ = __half2float(mean_value_[c]);
 #pragma unroll
-    for (int i = 0; i < kEarly; ++i) of_first_[i] = slopes_[i * dim_ + c];
+    for (int i = 0; i < kEarly; ++i) of_first_[i] = __half2float(slopes_[i * dim_ + c]);
   }
 
   /// Writes DecodeAttention::tails from what all blocks of the cluster have shared.
   __device__ void Write(float weight, const Threshold& threshold, const Shared& shared,
                         TailShared<kWidth, kHeads>& sums) const {
     for (int i = threadIdx.x; i < sums.kSums; i += blockDim.x) {
-      float total = i % (1 + kWidth) == 0 ? Tail::kBesides : 0;
+      const int of_head = i % sums.kHeadSums;
+      float total = of_head == 0 ? Tail::kBesides : 0;
       for (int rank = 0; rank < ClusterSize(); ++rank) total += *OfRank(&sums.of_block[i], rank);
       // What sums of all tokens' weights cannot tell from nothing.
-      if (i % (1 + kWidth) == 0 && total < 0x1p-18f * Tail::kBesides) total = 0;
+      if (of_head < 2 && total < 0x1p-18f * Tail::kBesides) total = 0;
       sums.of_all[i] = total;
     }
     if (threadIdx.x < kWidth) sums.mean_code[threadIdx.x] = mean_code_;
@@ -109,7 +113,8 @@ class TailEstimate {
       const float above = WarpSum(above_);
       const float bias = Tail::BiasOf(h, threshold, shared);
       if (threadIdx.x % 32 == 0) {
-        tails[h * (1 + dim_)] = log2f(weight) + above + log2f(sums.of_all[h * (1 + kWidth)]) - bias;
+        tails[h * (1 + dim_)] =
+            log2f(weight) + above + log2f(sums.of_all[h * sums.kHeadSums]) - bias;
       }
     }
     if (first_ >= group * dim_) return;
@@ -117,14 +122,16 @@ class TailEstimate {
     WriteValue(
         first_, value_, sums,
         [&](int i) {
-          return i < kEarly ? of_first_[min(i, kEarly - 1)] : slopes_[i * dim_ + first];
+          return i < kEarly ? of_first_[min(i, kEarly - 1)]
+                            : __half2float(slopes_[i * dim_ + first]);
         },
         tails);
     const int threads = ClusterSize() * blockDim.x;
     for (int x = first_ + threads; x < group * dim_; x += threads) {
       const int c = x % dim_;
       WriteValue(
-          x, mean_value_[c], sums, [&](int i) { return slopes_[i * dim_ + c]; }, tails);
+          x, __half2float(mean_value_[c]), sums,
+          [&](int i) { return __half2float(slopes_[i * dim_ + c]); }, tails);
     }
   }
 
@@ -133,11 +140,13 @@ class TailEstimate {
   __device__ void WriteValue(int x, float value, const TailShared<kWidth, kHeads>& sums,
                              const Slope& slope, float* tails) const {
     const int h = x / dim_;
-    const float* const mine = &sums.of_all[h * (1 + kWidth)];
-    const float inverse = mine[0] > 0 ? 1 / mine[0] : 0;
+    const float* const mine = &sums.of_all[h * sums.kHeadSums];
+    if (mine[1] > 0) {  // else its codes may as well be those of the summary
+      const float inverse = 1 / mine[1];
 #pragma unroll
-    for (int i = 0; i < kWidth; ++i) {
-      value = fmaf(mine[1 + i] * inverse - sums.mean_code[i], slope(i), value);
+      for (int i = 0; i < kWidth; ++i) {
+        value = fmaf(mine[2 + i] * inverse - sums.mean_code[i], slope(i), value);
+      }
     }
     tails[h * (1 + dim_) + 1 + x % dim_] = value;
   }
@@ -146,8 +155,8 @@ class TailEstimate {
 
   const DecodeHead& head_;
   const int dim_;
-  const float* const mean_value_;
-  const float* const slopes_;
+  const __half* const mean_value_;
+  const __half* const slopes_;
   const int first_;         // of the values that the thread writes
   float mean_code_ = 0;     // of the thread's dimension
   float above_ = 0;         // the lane's part of by how much scores lie above those of labels

@@ -15,12 +15,12 @@
 
 namespace winnow::cuda::select {
 
-/// Of several heads: of all tokens, as their weights are made for the choice, less the chosen ones.
-/// A column of a product is one head's weights of a tile of 16 tokens: kHeads padded heads leave
-/// room for 8 / kHeads tiles, each with columns of its own, and a tile's product takes the other
-/// tiles' weights for zeros. Weights are softmax weights, rounded to 16 bits, with so large a unit
-/// that no number of tokens is lost that matters; those of chosen tokens are rounded alike, and
-/// vanish.
+/// Of several heads: of all sampled tokens, as weights are made for the choice, less the chosen
+/// ones. A column of a product is one head's weights of a tile of 16 tokens: kHeads padded heads
+/// leave room for 8 / kHeads tiles, each with columns of its own, and a tile's product takes the
+/// other tiles' weights for zeros. Weights are softmax weights, rounded to 16 bits, with so large a
+/// unit that no number of tokens is lost that matters; those of chosen tokens are rounded alike,
+/// and vanish.
 template <int kWidth, int kHeads>
 class TailSums {
  public:
@@ -53,24 +53,28 @@ class TailSums {
     taken_[h][1] = pair(2);
   }
 
-  /// Adds what was taken of all heads, of the four tokens at the lane's position.
+  /// Adds what was taken of all heads, of the four tokens at the lane's position, as far as it is
+  /// of the sample: which the first lanes have.
   __device__ void AddTaken(int position) {
     if (!is_wanted_) return;
     const std::byte* const at = scorer_.LaneAt(position);
     constexpr int kLanes = 32 / kHeads;  // that have the tokens of kTiles tiles
+    static_assert(kStepTokens == kSampleStride);
+    constexpr int kSampledLanes = kSampledTokens / kLaneTokens;
+    constexpr int kSampledTiles = kTiles < kSampledLanes / 4 ? kTiles : kSampledLanes / 4;
     // Not in use while keys are made.
     static_assert(kMaxWarps * 32 * sizeof(uint2) <= sizeof(shared_.histograms[1]));
     auto* const staged = reinterpret_cast<uint2*>(shared_.histograms[1]) + threadIdx.x / 32 * 32;
 #pragma unroll 1
-    for (int begin = 0; begin < 32; begin += kLanes) {
+    for (int begin = 0; begin < kSampledLanes; begin += kLanes) {
       const auto load = [&](int tile) {
         const int from = begin + 4 * tile + Lane() % 4;
         return Scorer::LoadAt(reinterpret_cast<const std::byte*>(
             __shfl_sync(~0u, reinterpret_cast<unsigned long long>(at), from)));
       };
       // Asked for before others are waited for, as far as there are registers.
-      constexpr int kEarly = kPieces * kTiles <= 4 ? kTiles : 1;
-      typename Scorer::Labels labels[kTiles];
+      constexpr int kEarly = kPieces * kSampledTiles <= 4 ? kSampledTiles : 1;
+      typename Scorer::Labels labels[kSampledTiles];
 #pragma unroll
       for (int tile = 0; tile < kEarly; ++tile) labels[tile] = load(tile);
       __syncwarp();
@@ -83,9 +87,10 @@ class TailSums {
       }
       __syncwarp();
       const uint2 weights = staged[Lane()];
+      if (TailRow() / kHeads < kSampledTiles) sampled_ += SumOf(weights);
       Products products = {};
 #pragma unroll
-      for (int tile = 0; tile < kTiles; ++tile) {
+      for (int tile = 0; tile < kSampledTiles; ++tile) {
         if (tile >= kEarly) labels[tile] = load(tile);
         AddTile(tile, labels[tile], weights, products);
       }
@@ -122,10 +127,12 @@ class TailSums {
         const bool is_chosen = first + t < count && (entries[t] & kLate) == 0;
         weights[t] = is_chosen ? Weight(weights[t], factor) : 0;
         sum_ -= weights[t];
+        if (!IsSampled(static_cast<int>(entries[t] & ~(kEqual | kLate)))) weights[t] = 0;
       }
       constexpr uint32_t kNegative = 0x80008000;
       const uint2 pairs = {Halves(weights[0], weights[1]) ^ kNegative,
                            Halves(weights[2], weights[3]) ^ kNegative};
+      sampled_ += SumOf(pairs);
       Products products = {};
 #pragma unroll
       for (int tile = 0; tile < kTiles; ++tile) {
@@ -144,16 +151,18 @@ class TailSums {
     }
   }
 
-  /// Leaves the warp's sums of weights and of codes times weights, of each head.
+  /// Leaves the warp's sums of each head, as TailShared has them.
   __device__ void Write(float* sums) {
     // Adds up what lanes have of the same head: of the first tile's columns, the first lanes have
     // all. A lane has columns 2 j and 2 j + 1, with j = lane % 4.
-    sum_ += __shfl_xor_sync(~0u, sum_, 1);
-    sum_ += __shfl_xor_sync(~0u, sum_, 2);
+    const auto add_up = [](float& sum) {
+      sum += __shfl_xor_sync(~0u, sum, 1);
+      sum += __shfl_xor_sync(~0u, sum, 2);
 #pragma unroll
-    for (int lanes = 4 * kHeads; lanes < 32; lanes *= 2) {
-      sum_ += __shfl_xor_sync(~0u, sum_, lanes);
-    }
+      for (int lanes = 4 * kHeads; lanes < 32; lanes *= 2) sum += __shfl_xor_sync(~0u, sum, lanes);
+    };
+    add_up(sum_);
+    add_up(sampled_);
 #pragma unroll
     for (int m = 0; m < kMatrices; ++m) {
 #pragma unroll
@@ -163,7 +172,10 @@ class TailSums {
       }
     }
     const int j = Lane() % 4;
-    if (TailRow() < kHeads && j == 0) sums[TailRow() * (1 + kWidth)] = sum_;
+    if (TailRow() < kHeads && j == 0) {
+      sums[TailRow() * BlockShared::kHeadSums] = sum_;
+      sums[TailRow() * BlockShared::kHeadSums + 1] = sampled_;
+    }
     if (2 * j >= kHeads) return;
     const float unit = IsHighNibble() ? 0x1p20f : 0x1p24f;
 #pragma unroll
@@ -171,7 +183,7 @@ class TailSums {
 #pragma unroll
       for (int e = 0; e < 4; ++e) {
         if (2 * m + e / 2 >= kPieces) break;
-        sums[(2 * j + e % 2) * (1 + kWidth) + 1 + 16 * m + 8 * (e / 2) + TailRow()] =
+        sums[(2 * j + e % 2) * BlockShared::kHeadSums + 2 + 16 * m + 8 * (e / 2) + TailRow()] =
             codes_[m][e] * unit;
       }
     }
@@ -213,6 +225,11 @@ class TailSums {
     const __half2 halves = __floats2half2_rn(fminf(first, limit_), fminf(second, limit_));
     return *reinterpret_cast<const uint32_t*>(&halves);
   }
+  __device__ static float SumOf(const uint2& halves) {
+    const float2 first = __half22float2(*reinterpret_cast<const __half2*>(&halves.x));
+    const float2 second = __half22float2(*reinterpret_cast<const __half2*>(&halves.y));
+    return (first.x + first.y) + (second.x + second.y);
+  }
   __device__ static uint32_t& Word(uint4& words, int t) {
     return t == 0 ? words.x : t == 1 ? words.y : t == 2 ? words.z : words.w;
   }
@@ -249,7 +266,8 @@ class TailSums {
   Shared& shared_;
   float limit_ = kBesides;          // of a weight that matters
   uint32_t taken_[kHeads][2] = {};  // halves
-  float sum_ = 0;                   // of the lane's head and tiles
+  float sum_ = 0;                   // of the lane's head and tiles: less the chosen tokens' weights
+  float sampled_ = 0;               // likewise, of the sample
   float codes_[kMatrices][4] = {};  // results of products
 };
 

@@ -13,9 +13,9 @@
 
 namespace winnow::cuda::select {
 
-/// Of one head. Keys are its scores, so weights relative to the threshold's come of them, in fixed
-/// point: none of what is not chosen weighs more. What is chosen is left out. The sums of products
-/// are exact.
+/// Of one head. Keys are its scores, so weights relative to the threshold's come of them: none of
+/// what is not chosen weighs more. What is chosen is left out. Those of the sample are in fixed
+/// point, and the sums of their products exact.
 template <int kWidth>
 class TailSums<kWidth, 1> {
  public:
@@ -35,19 +35,34 @@ class TailSums<kWidth, 1> {
     scale_ = shared_.queries.scale[0];
     bias_ = RoundedBias(cut, scale_);
     SyncCluster();  // no block reads another's histograms any more, nor lanes' keys are on the way
-    const std::byte* next = scorer_.LaneAt(range.begin + Lane() * kLaneTokens);
+    // The samples of a few steps fill one.
+    constexpr int kSampledLanes = kSampledTokens / kLaneTokens;
+    constexpr int kSampleTokens = 32 / kSampledLanes * kSampleStride;
+    static_assert(kStepTokens % kSampleStride == 0);
+    const int first = Lane() / kSampledLanes * kSampleStride + Lane() % kSampledLanes * kLaneTokens;
+    const std::byte* next = scorer_.LaneAt(range.begin + first);
     typename Scorer::Labels labels = Early(next);
+    // Absent tokens, whose key is 0, come to the largest of these.
+    const uint32_t below = threshold.key - 1;
+    for (int step = 0; step < range.Steps(); ++step) {
+      const uint4 keys = range.LaneKeys(step);
+      const uint32_t over[kLaneTokens] = {keys.x - 1, keys.y - 1, keys.z - 1, keys.w - 1};
+#pragma unroll
+      for (int t = 0; t < kLaneTokens; ++t) sum_ += over[t] < below ? Weight(over[t]) : 0;
+    }
 #pragma unroll 1
-    for (int base = range.begin; base < range.end; base += kStepTokens) {
-      const int position = base + Lane() * kLaneTokens;
-      const uint4 keys = *reinterpret_cast<const uint4*>(&range.keys[position - range.begin]);
-      // Absent ones, whose key is 0, are the largest of these.
+    for (int base = range.begin; base < range.end; base += kSampleTokens) {
+      const int position = base + first;
+      uint4 keys = {};
+      if (position < range.end) {
+        keys = *reinterpret_cast<const uint4*>(&range.keys[position - range.begin]);
+      }
       const uint32_t over[kLaneTokens] = {keys.x - 1, keys.y - 1, keys.z - 1, keys.w - 1};
       const std::byte* const at = next;
       const typename Scorer::Labels early = labels;
-      next = scorer_.LaneAt(position + kStepTokens);
+      next = scorer_.LaneAt(position + kSampleTokens);
       labels = Early(next);
-      Add(at, early, over, [&](int t) { return over[t] < threshold.key - 1; });
+      Add(at, early, over, [&](int t) { return over[t] < below; });
     }
   }
 
@@ -64,16 +79,20 @@ class TailSums<kWidth, 1> {
         const int position = token - (token - range.begin) % kStepTokens + Lane() * kLaneTokens;
         const uint32_t equal = threshold.key - 1;
         const uint32_t over[kLaneTokens] = {equal, equal, equal, equal};
+        if (Lane() == 0) sum_ += Weight(equal);
+        if (!IsSampled(token)) continue;
         const std::byte* const at = scorer_.LaneAt(position);
         Add(at, Early(at), over, [&](int t) { return position + t == token; });
       }
     }
   }
 
-  /// Leaves the warp's sums of weights and of codes times weights.
+  /// Leaves the warp's sums, as TailShared has them.
   __device__ void Write(float* sums) const {
     const float weights = WarpSum(sum_);
+    const float sampled = WarpSum(sampled_);
     if (Lane() == 0) sums[0] = weights;
+    if (Lane() == 0) sums[1] = sampled;
     const float unit = (IsHighNibble() ? 0x1p-4f : 1.0f) / kOne;
 #pragma unroll
     for (int m = 0; m < kMatrices; ++m) {
@@ -86,7 +105,7 @@ class TailSums<kWidth, 1> {
         if (Lane() % 4 < 2) sum *= 256;
         sum += __shfl_xor_sync(~0u, sum, 1);
         sum += __shfl_xor_sync(~0u, sum, 2);
-        if (Lane() % 4 == 0) sums[1 + 16 * m + 8 * half + TailRow()] = sum * unit;
+        if (Lane() % 4 == 0) sums[2 + 16 * m + 8 * half + TailRow()] = sum * unit;
       }
     }
   }
@@ -117,6 +136,12 @@ class TailSums<kWidth, 1> {
     return -scale * (Scorer::kFloatZero + static_cast<float>(cut));
   }
 
+  // Of a token whose score is so far above the least one.
+  __device__ float Weight(uint32_t over) const {
+    const float score = __int_as_float(static_cast<int>(over) + Scorer::kFloatStart);
+    return Exp2(fmaf(score, scale_, bias_));
+  }
+
   // Of the warp, in place of the histograms.
   __device__ uint32_t* Exchange() {
     static_assert(kMaxWarps * kCodeWords * sizeof(uint32_t) <= sizeof(shared_.histograms));
@@ -142,10 +167,9 @@ class TailSums<kWidth, 1> {
     uint32_t fixed[kLaneTokens];  // in the low halves
 #pragma unroll
     for (int t = 0; t < kLaneTokens; ++t) {
-      const float score = __int_as_float(static_cast<int>(over[t]) + Scorer::kFloatStart);
-      const float weight = counts(t) ? Exp2(fmaf(score, scale_, bias_)) : 0;
-      sum_ += weight;
-      fixed[t] = __float_as_uint(weight + 0x1p23f / kOne);
+      const float rounded = (counts(t) ? Weight(over[t]) : 0) + 0x1p23f / kOne;
+      sampled_ += rounded - 0x1p23f / kOne;
+      fixed[t] = __float_as_uint(rounded);
     }
     const uint32_t pairs[2] = {__byte_perm(fixed[0], fixed[1], 0x5410),
                                __byte_perm(fixed[2], fixed[3], 0x5410)};
@@ -185,6 +209,7 @@ class TailSums<kWidth, 1> {
   float scale_ = 0;
   float bias_ = 0;
   float sum_ = 0;
+  float sampled_ = 0;
   int codes_[kMatrices][4] = {};  // results of products
 };
 

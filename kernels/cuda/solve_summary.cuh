@@ -1,5 +1,7 @@
 #pragma once
 
+#include <cuda_fp16.h>
+
 #include "kernels/cuda/math.cuh"
 #include "kernels/summary.h"
 
@@ -36,18 +38,24 @@ __device__ inline void FactoriseSummary(float* matrix) {
   }
 }
 
+/// What fp16 has no room for becomes the largest that it has.
+__device__ inline __half BoundedHalf(float x) {
+  constexpr float kLargest = 65504;
+  return __float2half_rn(fminf(fmaxf(x, -kLargest), kLargest));
+}
+
 /// Makes means and slopes, `estimate`, of totals and moments of so many tokens: covariances, which
 /// are differences of large sums, in fp64, and what the ridge keeps well-conditioned in fp32. All
 /// threads take part, of which there are at least head_dim; what they summed is there to be seen by
 /// all. `factor` [width, width + 1] is scratch in shared memory.
 template <int kWidth>
 __device__ inline void SolveSummary(const SummaryShape& shape, int tokens, const float* sums,
-                                    float* factor, float* estimate) {
+                                    float* factor, __half* estimate) {
   const double inverse = 1.0 / tokens;
   const float* const totals = sums + shape.totals();
   const int rows = static_cast<int>(shape.rows());
   for (int c = threadIdx.x; c < rows; c += blockDim.x) {
-    estimate[c] = static_cast<float>(totals[c] * inverse);
+    estimate[c] = BoundedHalf(static_cast<float>(totals[c] * inverse));
   }
   const auto covariance = [&](int i, int column) {
     const double moment = sums[shape.moments() + i * (kWidth + shape.head_dim) + column];
@@ -81,7 +89,7 @@ __device__ inline void SolveSummary(const SummaryShape& shape, int tokens, const
   }
 #pragma unroll
   for (int i = 0; i < kWidth; ++i) {
-    estimate[rows + i * shape.head_dim + c] = x[i];
+    estimate[rows + i * shape.head_dim + c] = BoundedHalf(x[i]);
   }
 }
 

@@ -193,7 +193,7 @@ Timing Measure(const Shape& shape) {
   timing.bytes = heads * budget * 4 * shape.head_dim;
   if (shape.sparsity > 1) timing.bytes += heads * shape.context * shape.width / 2;
   const SummaryShape summary = {shape.width, shape.head_dim};
-  if (shape.tail) timing.bytes += heads * summary.read_floats() * sizeof(float);
+  if (shape.tail) timing.bytes += heads * summary.estimate_bytes();
   const int layers = std::clamp(static_cast<int>(kRotatedBytes / timing.bytes) + 1, 2, 8);
 
   std::mt19937 random(1);
