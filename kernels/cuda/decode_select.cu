@@ -230,12 +230,13 @@ struct Team {
 // alone need not exchange histograms, so clusters are for a few long heads; theirs are small
 // blocks, few enough for two places each: where some clusters find no room beside the others, all
 // wait.
-Team TeamFor(int heads, int max_context) {
-  constexpr int kMinWarpTokens = 4 * kStepTokens;
+Team TeamFor(int heads, int max_context, bool has_tail) {
+  // Tails are more work for every token.
+  const int min_warp_tokens = (has_tail ? 2 : 4) * kStepTokens;
   constexpr int kFullWarps = 24;  // of a multiprocessor
   constexpr int kClusterWarps = 16;
   const int multiprocessors = CurrentDeviceTraits().multiprocessors;
-  const auto is_worth = [&](int warps) { return warps * kMinWarpTokens <= max_context; };
+  const auto is_worth = [&](int warps) { return warps * min_warp_tokens <= max_context; };
   Team team;
   const auto fits = [&](int blocks) { return blocks * team.Keys(max_context) <= MaxSharedKeys(); };
   while (team.warps < kMaxWarps && is_worth(2 * team.warps) &&
@@ -314,7 +315,8 @@ int64_t SelectScratchBytes(int rows, int kv_heads, int max_context) {
 }
 
 cudaError_t LaunchSelect(const DecodeAttention& call, uint32_t* keys, cudaStream_t stream) {
-  const Team team = TeamFor(call.rows * call.kv_heads, call.max_context);
+  const bool has_tail = call.tail_weights != nullptr && call.group > 1;
+  const Team team = TeamFor(call.rows * call.kv_heads, call.max_context, has_tail);
   const bool is_shared = team.Keys(call.max_context) <= MaxSharedKeys();
   const Arguments arguments = {call, CopyBudgetWeights(call), CopyTailWeights(call),
                                is_shared ? nullptr : keys};
