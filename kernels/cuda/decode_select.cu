@@ -180,16 +180,13 @@ __global__ void __launch_bounds__(32 * kMaxWarps, 1)
   static_assert(kHeads * kFirstThreads <= kBins);
   scorer.template PrepareQueries<kHeads>(reinterpret_cast<float*>(shared.histograms[1]));
   const int wanted = budget - call.sinks - call.window;
-  const auto find = [&](const KeyRange& covered) {
-    return wanted > 0 ? FindThreshold(range, covered, wanted, shared) : Threshold{kForced, INT_MAX};
-  };
+  const KeyRange covered = MakeKeys<kHeads>(scorer, head, range, shared);
+  const Threshold threshold =
+      wanted > 0 ? FindThreshold(range, covered, wanted, shared) : Threshold{kForced, INT_MAX};
   if constexpr (kTail) {
     using Tail = TailSums<Scorer::kLabelWidth, kHeads>;
-    Tail tail(scorer, shared, wanted, tail_weight > 0);  // for the whole cluster
-    const Threshold threshold = find(MakeKeys<kHeads>(scorer, head, range, shared, tail));
-    if constexpr (!Tail::kWantsWeights) {
-      if (tail.is_wanted()) tail.AddBelow(range, threshold);
-    }
+    Tail tail(scorer, shared, tail_weight > 0);  // for the whole cluster
+    if (tail.is_wanted()) tail.AddBelow(range, threshold);
     WriteChosen(head, range, threshold, budget, selected, shared, tail);
     if (tail.is_wanted()) {
       // No block reads another's histograms any more.
@@ -203,7 +200,6 @@ __global__ void __launch_bounds__(32 * kMaxWarps, 1)
     }
   } else {
     NoTail tail;
-    const Threshold threshold = find(MakeKeys<kHeads>(scorer, head, range, shared, tail));
     WriteChosen(head, range, threshold, budget, selected, shared, tail);
   }
   SyncCluster();  // others may still read this block's counts and sums

@@ -124,10 +124,10 @@ __device__ inline KeyRange WeightKeys() {
 
 // Makes the keys of the warp's tokens, from softmax weights summed over the heads or, of one head,
 // from scores, and counts them in the first histogram, which is empty. Returns the range that this
-// covers, which takes smaller keys for its least one. A tail may want the softmax weights.
-template <int kHeads, typename Scorer, typename Tail>
+// covers, which takes smaller keys for its least one.
+template <int kHeads, typename Scorer>
 __device__ inline KeyRange MakeKeys(const Scorer& scorer, const DecodeHead& head,
-                                    const Range& range, Shared& shared, Tail& tail) {
+                                    const Range& range, Shared& shared) {
   if constexpr (kHeads > 1) {
     if (!scorer.template KnowsBias<kHeads>()) FindBias<kHeads>(scorer, head, range, shared);
     FindFactors<kHeads>(scorer, head, range, shared);
@@ -152,11 +152,7 @@ __device__ inline KeyRange MakeKeys(const Scorer& scorer, const DecodeHead& head
         const float factor = shared.factor[h];
 #pragma unroll
         for (int t = 0; t < kLaneTokens; ++t) sums[t] = fmaf(factor, weights[t], sums[t]);
-        if constexpr (Tail::kWantsWeights) {
-          tail.Take(h, factor, weights, head.context - range.LanePosition(step));
-        }
       }
-      if constexpr (Tail::kWantsWeights) tail.AddTaken(range.LanePosition(step));
 #pragma unroll
       for (int t = 0; t < kLaneTokens; ++t) {
         // At most that only where they are no numbers.
@@ -175,15 +171,7 @@ __device__ inline KeyRange MakeKeys(const Scorer& scorer, const DecodeHead& head
     }
     range.LaneKeys(step) = {keys[0], keys[1], keys[2], keys[3]};
   };
-  if constexpr (Tail::kWantsWeights) {
-    // Once in the code, which is long: its instructions must be fetched, too.
-#pragma unroll 1
-    for (int step = 0; step < range.Steps(); ++step) {
-      make(step, scorer.Load(range.LanePosition(step)), std::false_type());
-    }
-  } else {
-    ForLabels(scorer, range, make);
-  }
+  ForLabels(scorer, range, make);
   return covered;
 }
 

@@ -3,6 +3,7 @@
 #include <cstdint>
 
 #include "kernels/cuda/async_copy.cuh"
+#include "kernels/cuda/select_range.cuh"
 #include "kernels/summary.h"
 
 // What the labels of a head's unchosen tokens say of them together: see decode_select.cu. Warps sum
@@ -14,7 +15,6 @@ namespace winnow::cuda::select {
 /// Of kernels without tails.
 struct NoTail {
   static constexpr bool kCounts = false;
-  static constexpr bool kWantsWeights = false;
 };
 
 /// Words in shared memory by which the lanes of a warp exchange codes of 128 tokens.
@@ -71,6 +71,21 @@ __device__ inline void LoadCodes(const uint32_t* exchange, int tile, uint32_t (&
                           __cvta_generic_to_shared(&exchange[CodeRow(lane % 4, tile + lane / 8)])));
   const uint32_t mask = IsHighNibble() ? 0xf0f0f0f0 : 0x0f0f0f0f;
   for (uint32_t& c : codes) c &= mask;
+}
+
+/// The samples of a few steps fill one: where the lane's sampled tokens lie in so many tokens.
+inline constexpr int kSampledLanes = kSampledTokens / kLaneTokens;
+inline constexpr int kSampleTokens = 32 / kSampledLanes * kSampleStride;
+static_assert(kStepTokens % kSampleStride == 0);
+__device__ inline int SampledOffset() {
+  const int lane = threadIdx.x % 32;
+  return lane / kSampledLanes * kSampleStride + lane % kSampledLanes * kLaneTokens;
+}
+
+/// Keys of the four tokens at a position in the warp's range, or behind it, where they are absent.
+__device__ inline uint4 SampledKeys(const Range& range, int position) {
+  if (position >= range.end) return {};
+  return *reinterpret_cast<const uint4*>(&range.keys[position - range.begin]);
 }
 
 /// The tail of a group of query heads (select_tail_group.cuh), or with kHeads = 1 of one

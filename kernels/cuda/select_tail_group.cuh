@@ -15,94 +15,44 @@
 
 namespace winnow::cuda::select {
 
-/// Of several heads: of all sampled tokens, as weights are made for the choice, less the chosen
-/// ones. A column of a product is one head's weights of a tile of 16 tokens: kHeads padded heads
+/// Of several heads, whose weights are softmax weights that are made anew of the sample's labels,
+/// rounded to 16 bits. What all tokens weigh is known: of it the chosen ones' weights are taken
+/// off. A column of a product is one head's weights of a tile of 16 tokens: kHeads padded heads
 /// leave room for 8 / kHeads tiles, each with columns of its own, and a tile's product takes the
-/// other tiles' weights for zeros. Weights are softmax weights, rounded to 16 bits, with so large a
-/// unit that no number of tokens is lost that matters; those of chosen tokens are rounded alike,
-/// and vanish.
+/// other tiles' weights for zeros.
 template <int kWidth, int kHeads>
 class TailSums {
  public:
   static constexpr bool kCounts = true;
-  static constexpr bool kWantsWeights = true;
   using Scorer = LabelScorer<kWidth>;
   using BlockShared = TailShared<kWidth, kHeads>;
 
-  /// Of a head that chooses `wanted` tokens by their keys, if it is above 0.
-  __device__ TailSums(const Scorer& scorer, Shared& shared, int wanted, bool is_wanted)
-      : scorer_(scorer), is_wanted_(is_wanted), shared_(shared) {
-    // Keys, which are sums of the heads' weights, come to kBesides for each head: those not chosen
-    // are at most that of the last chosen one.
-    if (wanted > 0) {
-      limit_ = 1.001f * kBesides * static_cast<float>(scorer.head.call.group) /
-               static_cast<float>(wanted);
-    }
-  }
+  __device__ TailSums(const Scorer& scorer, Shared& shared, bool is_wanted)
+      : scorer_(scorer), is_wanted_(is_wanted), shared_(shared) {}
 
   __device__ bool is_wanted() const { return is_wanted_; }
 
-  /// Takes head h's weights of the lane's four tokens, of which the first `valid` are there; they
-  /// come to softmax weights by the factor.
-  __device__ void Take(int h, float factor, const float (&weights)[kLaneTokens], int valid) {
-    const auto pair = [&](int t) {
-      const uint32_t mask = valid >= t + 2 ? ~0u : valid == t + 1 ? 0xffffu : 0;
-      return mask & Halves(Weight(weights[t], factor), Weight(weights[t + 1], factor));
-    };
-    taken_[h][0] = pair(0);
-    taken_[h][1] = pair(2);
-  }
-
-  /// Adds what was taken of all heads, of the four tokens at the lane's position, as far as it is
-  /// of the sample: which the first lanes have.
-  __device__ void AddTaken(int position) {
-    if (!is_wanted_) return;
-    const std::byte* const at = scorer_.LaneAt(position);
-    constexpr int kLanes = 32 / kHeads;  // that have the tokens of kTiles tiles
-    static_assert(kStepTokens == kSampleStride);
-    constexpr int kSampledLanes = kSampledTokens / kLaneTokens;
-    constexpr int kSampledTiles = kTiles < kSampledLanes / 4 ? kTiles : kSampledLanes / 4;
-    // Not in use while keys are made.
-    static_assert(kMaxWarps * 32 * sizeof(uint2) <= sizeof(shared_.histograms[1]));
-    auto* const staged = reinterpret_cast<uint2*>(shared_.histograms[1]) + threadIdx.x / 32 * 32;
+  /// Adds the sampled tokens of the warp's range whose keys are below the threshold.
+  __device__ void AddBelow(const Range& range, const Threshold& threshold) {
+    SyncCluster();  // no block reads another's histograms any more
+    // Absent tokens, whose key is 0, come to the largest of these.
+    const uint32_t below = threshold.key - 1;
 #pragma unroll 1
-    for (int begin = 0; begin < kSampledLanes; begin += kLanes) {
-      const auto load = [&](int tile) {
-        const int from = begin + 4 * tile + Lane() % 4;
-        return Scorer::LoadAt(reinterpret_cast<const std::byte*>(
-            __shfl_sync(~0u, reinterpret_cast<unsigned long long>(at), from)));
-      };
-      // Asked for before others are waited for, as far as there are registers.
-      constexpr int kEarly = kPieces * kSampledTiles <= 4 ? kSampledTiles : 1;
-      typename Scorer::Labels labels[kSampledTiles];
-#pragma unroll
-      for (int tile = 0; tile < kEarly; ++tile) labels[tile] = load(tile);
-      __syncwarp();
-      const int mine = Lane() - begin;
-      if (mine >= 0 && mine < kLanes) {
-#pragma unroll
-        for (int h = 0; h < kHeads; ++h) {
-          staged[(mine / 4 * kHeads + h) * 4 + mine % 4] = {taken_[h][0], taken_[h][1]};
-        }
-      }
-      __syncwarp();
-      const uint2 weights = staged[Lane()];
-      if (TailRow() / kHeads < kSampledTiles) sampled_ += SumOf(weights);
-      Products products = {};
-#pragma unroll
-      for (int tile = 0; tile < kSampledTiles; ++tile) {
-        if (tile >= kEarly) labels[tile] = load(tile);
-        AddTile(tile, labels[tile], weights, products);
-      }
-      AddUp(products);
+    for (int base = range.begin; base < range.end; base += kSampleTokens) {
+      const int position = base + SampledOffset();
+      const uint4 keys = SampledKeys(range, position);
+      const uint32_t over[kLaneTokens] = {keys.x - 1, keys.y - 1, keys.z - 1, keys.w - 1};
+      Add(position, [&](int t) { return over[t] < below; });
     }
   }
 
-  /// Takes those of a warp's list off that are not late.
+  /// Takes the weights of those of a warp's list off that are not late, and adds sampled ones that
+  /// are: which is seldom.
   __device__ void Finish(const Range& range, int count, const Threshold&) {
     __syncwarp();
     const int h = TailRow() % kHeads;
     const float factor = shared_.factor[h];
+    uint32_t any_late = 0;
 #pragma unroll 1
     for (int begin = 0; begin < count; begin += kTiles * kPanelTokens) {
       const int first = begin + TailRow() / kHeads * kPanelTokens + Lane() % 4 * kLaneTokens;
@@ -124,30 +74,18 @@ class TailSums {
       WeighTokens(scorer_, labels, h, shared_.queries, weights);
 #pragma unroll
       for (int t = 0; t < kLaneTokens; ++t) {
-        const bool is_chosen = first + t < count && (entries[t] & kLate) == 0;
-        weights[t] = is_chosen ? Weight(weights[t], factor) : 0;
-        sum_ -= weights[t];
-        if (!IsSampled(static_cast<int>(entries[t] & ~(kEqual | kLate)))) weights[t] = 0;
+        const bool is_late = (entries[t] & kLate) != 0;
+        if (first + t < count && !is_late) sum_ -= Weight(weights[t], factor);
+        if (first + t < count) any_late |= is_late;
       }
-      constexpr uint32_t kNegative = 0x80008000;
-      const uint2 pairs = {Halves(weights[0], weights[1]) ^ kNegative,
-                           Halves(weights[2], weights[3]) ^ kNegative};
-      sampled_ += SumOf(pairs);
-      Products products = {};
-#pragma unroll
-      for (int tile = 0; tile < kTiles; ++tile) {
-        typename Scorer::Labels of_tile;
-        const int from = 4 * kHeads * tile + Lane() % 4;
-#pragma unroll
-        for (int p = 0; p < kPieces; ++p) {
-#pragma unroll
-          for (int t = 0; t < kLaneTokens; ++t) {
-            Word(of_tile.words[p], t) = __shfl_sync(~0u, Word(labels.words[p], t), from);
-          }
-        }
-        AddTile(tile, of_tile, pairs, products);
-      }
-      AddUp(products);
+    }
+    if (!__any_sync(~0u, any_late != 0)) return;
+#pragma unroll 1
+    for (int i = 0; i < count; ++i) {
+      const auto token = static_cast<int>(range.keys[i] & ~(kEqual | kLate));
+      if ((range.keys[i] & kLate) == 0 || !IsSampled(token)) continue;
+      const int position = token - (token - range.begin) % kStepTokens + Lane() * kLaneTokens;
+      Add(position, [&](int t) { return position + t == token; });
     }
   }
 
@@ -204,13 +142,57 @@ class TailSums {
   static constexpr int kMatrices = (kPieces + 1) / 2;  // of 16 dimensions
 
   // Of a few tiles. Tensor cores cut what they add off at 2^-24 of the largest, all of it
-  // downwards: so sums over many tokens are made apart, and weights have a limit, above which
-  // tokens are chosen.
+  // downwards: so sums over many tokens are made apart.
   struct Products {
     float of[kMatrices][4];
   };
 
   __device__ static int Lane() { return static_cast<int>(threadIdx.x % 32); }
+
+  // Adds those of the four tokens t at the lane's position for which counts(t).
+  template <typename Counts>
+  __device__ void Add(int position, const Counts& counts) {
+    const std::byte* const at = scorer_.LaneAt(position);
+    const typename Scorer::Labels mine = Scorer::LoadAt(at);
+    uint2 weights[kHeads] = {};  // halves
+#pragma unroll
+    for (int h = 0; h < kHeads; ++h) {
+      if (EndsGroup<kHeads>(h, scorer_.head)) break;
+      float of_head[kLaneTokens];
+      WeighTokens(scorer_, mine, h, shared_.queries, of_head);
+#pragma unroll
+      for (int t = 0; t < kLaneTokens; ++t) {
+        of_head[t] = counts(t) ? Weight(of_head[t], shared_.factor[h]) : 0;
+      }
+      weights[h] = {Halves(of_head[0], of_head[1]), Halves(of_head[2], of_head[3])};
+    }
+    constexpr int kLanes = 32 / kHeads;  // that have the tokens of kTiles tiles
+    static_assert(kMaxWarps * 32 * sizeof(uint2) <= sizeof(shared_.histograms));
+    auto* const staged = reinterpret_cast<uint2*>(shared_.histograms) + threadIdx.x / 32 * 32;
+#pragma unroll 1
+    for (int begin = 0; begin < 32; begin += kLanes) {
+      const auto load = [&](int tile) {
+        const int from = begin + 4 * tile + Lane() % 4;
+        return Scorer::LoadAt(reinterpret_cast<const std::byte*>(
+            __shfl_sync(~0u, reinterpret_cast<unsigned long long>(at), from)));
+      };
+      __syncwarp();
+      const int index = Lane() - begin;
+      if (index >= 0 && index < kLanes) {
+#pragma unroll
+        for (int h = 0; h < kHeads; ++h) {
+          staged[(index / 4 * kHeads + h) * 4 + index % 4] = weights[h];
+        }
+      }
+      __syncwarp();
+      const uint2 of_tiles = staged[Lane()];
+      sampled_ += SumOf(of_tiles);
+      Products products = {};
+#pragma unroll
+      for (int tile = 0; tile < kTiles; ++tile) AddTile(tile, load(tile), of_tiles, products);
+      AddUp(products);
+    }
+  }
   __device__ void AddUp(const Products& products) {
 #pragma unroll
     for (int m = 0; m < kMatrices; ++m) {
@@ -221,8 +203,8 @@ class TailSums {
   __device__ static float Weight(float weight, float factor) {
     return __fmul_rn(weight, factor * kBesides);
   }
-  __device__ uint32_t Halves(float first, float second) const {
-    const __half2 halves = __floats2half2_rn(fminf(first, limit_), fminf(second, limit_));
+  __device__ static uint32_t Halves(float first, float second) {
+    const __half2 halves = __floats2half2_rn(first, second);
     return *reinterpret_cast<const uint32_t*>(&halves);
   }
   __device__ static float SumOf(const uint2& halves) {
@@ -264,8 +246,6 @@ class TailSums {
   const Scorer& scorer_;
   const bool is_wanted_;
   Shared& shared_;
-  float limit_ = kBesides;          // of a weight that matters
-  uint32_t taken_[kHeads][2] = {};  // halves
   float sum_ = 0;                   // of the lane's head and tiles: less the chosen tokens' weights
   float sampled_ = 0;               // likewise, of the sample
   float codes_[kMatrices][4] = {};  // results of products

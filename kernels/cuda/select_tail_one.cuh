@@ -20,11 +20,10 @@ template <int kWidth>
 class TailSums<kWidth, 1> {
  public:
   static constexpr bool kCounts = true;
-  static constexpr bool kWantsWeights = false;
   using Scorer = LabelScorer<kWidth>;
   using BlockShared = TailShared<kWidth, 1>;
 
-  __device__ TailSums(const Scorer& scorer, Shared& shared, int, bool is_wanted)
+  __device__ TailSums(const Scorer& scorer, Shared& shared, bool is_wanted)
       : scorer_(scorer), is_wanted_(is_wanted), shared_(shared) {}
 
   __device__ bool is_wanted() const { return is_wanted_; }
@@ -35,12 +34,7 @@ class TailSums<kWidth, 1> {
     scale_ = shared_.queries.scale[0];
     bias_ = RoundedBias(cut, scale_);
     SyncCluster();  // no block reads another's histograms any more, nor lanes' keys are on the way
-    // The samples of a few steps fill one.
-    constexpr int kSampledLanes = kSampledTokens / kLaneTokens;
-    constexpr int kSampleTokens = 32 / kSampledLanes * kSampleStride;
-    static_assert(kStepTokens % kSampleStride == 0);
-    const int first = Lane() / kSampledLanes * kSampleStride + Lane() % kSampledLanes * kLaneTokens;
-    const std::byte* next = scorer_.LaneAt(range.begin + first);
+    const std::byte* next = scorer_.LaneAt(range.begin + SampledOffset());
     typename Scorer::Labels labels = Early(next);
     // Absent tokens, whose key is 0, come to the largest of these.
     const uint32_t below = threshold.key - 1;
@@ -52,11 +46,8 @@ class TailSums<kWidth, 1> {
     }
 #pragma unroll 1
     for (int base = range.begin; base < range.end; base += kSampleTokens) {
-      const int position = base + first;
-      uint4 keys = {};
-      if (position < range.end) {
-        keys = *reinterpret_cast<const uint4*>(&range.keys[position - range.begin]);
-      }
+      const int position = base + SampledOffset();
+      const uint4 keys = SampledKeys(range, position);
       const uint32_t over[kLaneTokens] = {keys.x - 1, keys.y - 1, keys.z - 1, keys.w - 1};
       const std::byte* const at = next;
       const typename Scorer::Labels early = labels;
