@@ -87,10 +87,11 @@ TEST_F(KvPoolsTest, SaysHowManyBytesItHas) {
   EXPECT_EQ(pools_->kv_bytes(),
             5 * 3 * 16 * 2 * 32 * 2 + 2 * 1 * 16 * 2 * 64 * 2 + 7 * 2 * 16 * 2 * 16 * 2);
   EXPECT_EQ(pools_->label_bytes(), 5 * 3 * 16 * 8 / 2 + 7 * 2 * 16 * 24 / 2);
-  // Of each slot and head: totals and means of codes, values and keys, moments and slopes.
-  const int narrow = 2 * (8 + 2 * 32) + 8 * (8 + 32) + 8 * 32;
-  const int wide = 2 * (24 + 2 * 16) + 24 * (24 + 16) + 24 * 16;
-  EXPECT_EQ(pools_->summary_bytes(), (2 * 3 * narrow + 3 * 2 * wide) * 4);
+  // Of each slot and head: totals of codes, values and keys, and moments, of 4 bytes; means and
+  // slopes of 2.
+  const int narrow = 4 * (8 + 2 * 32 + 8 * (8 + 32)) + 2 * (8 + 2 * 32 + 8 * 32);
+  const int wide = 4 * (24 + 2 * 16 + 24 * (24 + 16)) + 2 * (24 + 2 * 16 + 24 * 16);
+  EXPECT_EQ(pools_->summary_bytes(), 2 * 3 * narrow + 3 * 2 * wide);
   EXPECT_EQ(pools_->block_bytes(), 3 * 16 * 2 * 32 * 2 + 1 * 16 * 2 * 64 * 2 + 2 * 16 * 2 * 16 * 2 +
                                        pools_->block_label_bytes());
   EXPECT_EQ(pools_->block_label_bytes(), 3 * 16 * 8 / 2 + 2 * 16 * 24 / 2);
