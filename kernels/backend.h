@@ -181,9 +181,10 @@ class Backend {
   /// above 0), the others U are one more term of the softmax for each query head, of value v' and
   /// weight E:
   ///   e[j] = tail exp(score[t, h, j] - mean score[t, h, :] + scale q[t, h] . mean k[:, g])
-  ///   E = sum_U e[j],  v' = mean v + slopes^T (sum_U e[j] code[j] / E - mean code)
-  /// with means and slopes of what the sequence's summary holds for the row (kernels/summary.h);
-  /// not where it has no slot. Scores are approximate ones from labels
+  ///   E = sum_U e[j],  v' = mean v + slopes^T (mean_S code - mean code)
+  /// with the mean by weights e over those of U that IsSampled (if there are any), and means and
+  /// slopes of what the sequence's summary holds for the row (kernels/summary.h); not where it has
+  /// no slot. Scores are approximate ones from labels
   /// (LabelCodec; the query's side is rounded to 8 bits) or exact ones, as batch.selections says.
   /// `out` is of activation_type().
   virtual void Attention(const StepBatch& batch, Tensor qkv, int heads, const KvView& kv,

@@ -151,8 +151,7 @@ TEST_P(SparseEngineTest, SummaryCountsWhatGeneratedTokensRead) {
   EXPECT_EQ(traffic.row_bytes, rows);
   EXPECT_EQ(traffic.label_bytes, labels);
   // Means of 8 codes, 16 numbers of keys and as many of values, and 8 x 16 slopes, of 2 bytes, in 2
-  // layers: for
-  // tokens whose budget is kEvenBudget at least, of contexts up to kPrompt + 59.
+  // layers: for tokens whose budget is kEvenBudget at least, of contexts up to kPrompt + 59.
   const int64_t summaries = kPrompt + 60 - kSparsity * static_cast<int>(kEvenBudget);
   EXPECT_EQ(traffic.summary_bytes, GetParam() > 0 ? summaries * 2 * (8 + 2 * 16 + 8 * 16) * 2 : 0);
   EXPECT_EQ(traffic.dense_bytes, 0);
