@@ -30,14 +30,11 @@ constexpr int kLargestFactor = 127;
 // Weights below all that labels tell apart: their scale would be no number.
 constexpr float kLeastWeight = 0x1p-100f;
 
-// Calls `add` for the first token of every panel of the sample.
-template <typename Add>
-HWY_INLINE void ForSampledPanels(int tokens, const Add& add) {
+// The first token of the sample's next panel.
+HWY_INLINE int NextSampledPanel(int token) {
   static_assert(kSampledTokens % kPanelTokens == 0);
-  for (int stretch = 0; stretch < tokens; stretch += kSampleStride) {
-    const int end = std::min(tokens, stretch + kSampledTokens);
-    for (int token = stretch; token < end; token += kPanelTokens) add(token);
-  }
+  const int next = token + kPanelTokens;
+  return IsSampled(next) ? next : (token / kSampleStride + 1) * kSampleStride;
 }
 
 // By what sampled weights become integers up to kLargestFactor.
@@ -46,13 +43,13 @@ HWY_INLINE void FindScales(const float* const* weights, int tokens, float (&scal
   const F32 d;
   VF32 largest[kHeads];
   for (VF32& of_head : largest) of_head = hn::Zero(d);
-  ForSampledPanels(tokens, [&](int token) HWY_ATTR {
+  for (int token = 0; token < tokens; token = NextSampledPanel(token)) {
     for (int lane = 0; lane < kPanelTokens; lane += kLanes) {
       for (int h = 0; h < kHeads; ++h) {
         largest[h] = hn::Max(largest[h], hn::LoadU(d, weights[h] + token + lane));
       }
     }
-  });
+  }
   for (int h = 0; h < kHeads; ++h) {
     scales[h] = kLargestFactor / std::max(kLeastWeight, hn::GetLane(hn::MaxOfLanes(d, largest[h])));
   }
@@ -78,7 +75,7 @@ HWY_INLINE void SumPieces(const LabelBlocks& labels, const float* const* weights
   NibbleDots dots[kHeads][kPieces];
   VI32 counts[kHeads];
   for (VI32& count : counts) count = hn::Zero(di);
-  ForSampledPanels(labels.tokens, [&](int token) HWY_ATTR {
+  for (int token = 0; token < labels.tokens; token = NextSampledPanel(token)) {
     const uint8_t* panel = labels.blocks[token >> shift] +
                            LabelOffset(token & (labels.block_tokens - 1), labels.width) +
                            piece * 4 * kPanelTokens;
@@ -97,7 +94,7 @@ HWY_INLINE void SumPieces(const LabelBlocks& labels, const float* const* weights
         for (int h = 0; h < kHeads; ++h) dots[h][p].Add(packed, factors[h]);
       }
     }
-  });
+  }
   for (int h = 0; h < kHeads; ++h) {
     const float unit = 1 / scales[h];
     sums[h][1] = unit * static_cast<float>(hn::GetLane(hn::SumOfLanes(di, counts[h])));

@@ -101,7 +101,7 @@ class TailEstimate {
       float total = of_head == 0 ? Tail::kBesides : 0;
       for (int rank = 0; rank < ClusterSize(); ++rank) total += *OfRank(&sums.of_block[i], rank);
       // What sums of all tokens' weights cannot tell from nothing.
-      if (of_head < 2 && total < 0x1p-18f * Tail::kBesides) total = 0;
+      if (of_head == 0 && total < 0x1p-18f * Tail::kBesides) total = 0;
       sums.of_all[i] = total;
     }
     if (threadIdx.x < kWidth) sums.mean_code[threadIdx.x] = mean_code_;

@@ -30,6 +30,7 @@ __device__ inline void FactoriseSummary(float* matrix) {
 #pragma unroll
     for (int j = k + 1; j < kWidth; ++j) row[j] -= row[k] * __shfl_sync(~0u, row[k], j);
   }
+  __syncwarp();  // the other lanes have read the last row, too
   if (lane >= kWidth) return;
 #pragma unroll
   for (int j = 0; j < kWidth; ++j) {
