@@ -247,7 +247,7 @@ class TailSums {
   const bool is_wanted_;
   Shared& shared_;
   float sum_ = 0;                   // of the lane's head and tiles: less the chosen tokens' weights
-  float sampled_ = 0;               // likewise, of the sample
+  float sampled_ = 0;               // likewise: weights of the sample
   float codes_[kMatrices][4] = {};  // results of products
 };
 
