@@ -11,5 +11,6 @@ int RunEvalRetrieval(std::span<const std::string> arguments);
 int RunEvalChoice(std::span<const std::string> arguments);
 int RunEvalGenerate(std::span<const std::string> arguments);
 int RunEvalRecall(std::span<const std::string> arguments);
+int RunEvalLocality(std::span<const std::string> arguments);
 
 }  // namespace winnow

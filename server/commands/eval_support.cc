@@ -99,6 +99,13 @@ absl::StatusOr<std::vector<AttentionPolicy>> ReadPolicies(const EvalFlags& flags
   return policies;
 }
 
+SelectionOptions ReadSelection(const EvalFlags& flags) {
+  SelectionOptions selection = flags.selection;
+  selection.uniform_budgets = flags.budgets == "uniform";
+  selection.tail = flags.tail == "by-head";
+  return selection;
+}
+
 absl::StatusOr<ModelFile> OpenModel(const EvalFlags& flags) {
   if (flags.model.empty()) return absl::InvalidArgumentError("--model is missing");
   return ModelFile::Open(flags.model);
@@ -115,11 +122,9 @@ absl::StatusOr<EvalModel> LoadModel(const EvalFlags& flags, ModelFile file, int 
   LoadOptions options = {.backend = {flags.device, flags.threads, flags.exact_products},
                          .max_step_tokens = kEvalStepRows,
                          .max_sequences = 1,
-                         .selection = flags.selection,
+                         .selection = ReadSelection(flags),
                          .label_file = flags.label_file};
   options.kv_blocks = (tokens + options.block_tokens - 1) / options.block_tokens;
-  options.selection.uniform_budgets = flags.budgets == "uniform";
-  options.selection.tail = flags.tail == "by-head";
   absl::StatusOr<LoadedModel> loaded = LoadedModel::FromCheckpoint(*model.file.checkpoint, options);
   if (!loaded.ok()) return loaded.status();
   model.loaded = *std::move(loaded);

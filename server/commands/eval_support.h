@@ -43,6 +43,9 @@ void Declare(FlagSet& set, EvalFlags& flags);
 /// The policies to compare. INVALID_ARGUMENT names the flag at fault.
 absl::StatusOr<std::vector<AttentionPolicy>> ReadPolicies(const EvalFlags& flags);
 
+/// How rows select, as the flags say.
+SelectionOptions ReadSelection(const EvalFlags& flags);
+
 /// A model that is evaluated, with a KV pool for one sequence.
 struct EvalModel {
   ModelFile file;

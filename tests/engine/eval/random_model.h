@@ -1,5 +1,6 @@
 #pragma once
 
+#include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <memory>
@@ -28,9 +29,12 @@ class RandomModel {
   static constexpr int kStepTokens = 64;
   static constexpr int kSequences = 8;
 
+  /// What the first layer adds to the residual stream.
+  enum class FirstLayer { kAdds, kAddsNothing };
+
   /// A model whose KV pool holds `tokens`. The same weights every time. With a tail it estimates
   /// what up to kSequences sequences do not choose.
-  explicit RandomModel(int tokens, float tail = 0) {
+  explicit RandomModel(int tokens, float tail = 0, FirstLayer first_layer = FirstLayer::kAdds) {
     TinyModel tiny("llama");
     tiny.shapes["token_embd.weight"] = {kVocab, 32};
     std::mt19937 random(7);
@@ -44,6 +48,11 @@ class RandomModel {
       std::vector<float>& values = tiny.values[name];
       for (size_t i = 0; i < elements; ++i) values.push_back(normal(random));
     }
+    if (first_layer == FirstLayer::kAddsNothing) {
+      for (const char* name : {"blk.0.attn_output.weight", "blk.0.ffn_down.weight"}) {
+        std::ranges::fill(tiny.values.at(name), 0.0f);
+      }
+    }
     file_ = std::make_unique<TemporaryFile>(tiny.Write().Bytes());
     auto gguf = GgufFile::Open(file_->path());
     if (!gguf.ok()) {
@@ -56,23 +65,22 @@ class RandomModel {
       ADD_FAILURE() << config.status();
       return;
     }
-    LabelFile labels = RandomLabels(*config, random);
-    if (tail > 0) labels.tail_weights.assign(labels.budget_weights.size(), tail);
+    labels_ = RandomLabels(*config, random);
+    if (tail > 0) labels_.tail_weights.assign(labels_.budget_weights.size(), tail);
     backend_ = CreateCpuBackend({.threads = 2});
     auto pools = KvPools::Allocate(
         *backend_, KvLayout(*config, {.blocks = (tokens + kBlockTokens - 1) / kBlockTokens,
                                       .block_tokens = kBlockTokens,
-                                      .label_width = labels.width,
+                                      .label_width = labels_.width,
                                       .summary_slots = tail > 0 ? kSequences : 0}));
     if (!pools.ok()) {
       ADD_FAILURE() << pools.status();
       return;
     }
     pools_ = *std::move(pools);
-    auto transformer = Transformer::Load(*gguf_, *config, *backend_, *pools_,
-                                         {.max_step_tokens = kStepTokens,
-                                          .selection = {.sinks = 1, .window = 2},
-                                          .labels = &labels});
+    auto transformer = Transformer::Load(
+        *gguf_, *config, *backend_, *pools_,
+        {.max_step_tokens = kStepTokens, .selection = Options(), .labels = &labels_});
     if (!transformer.ok()) {
       ADD_FAILURE() << transformer.status();
       return;
@@ -82,6 +90,11 @@ class RandomModel {
 
   Transformer& transformer() { return *transformer_; }
   KvPools& pools() { return *pools_; }
+  Backend& backend() { return *backend_; }
+  const WeightSource& weights() const { return *gguf_; }
+  const LabelFile& labels() const { return labels_; }
+  /// How its rows select.
+  static SelectionOptions Options() { return {.sinks = 1, .window = 2}; }
 
   /// `count` random tokens, the same every time.
   static std::vector<int32_t> Tokens(int count) {
@@ -115,6 +128,7 @@ class RandomModel {
 
   std::unique_ptr<TemporaryFile> file_;
   std::unique_ptr<GgufFile> gguf_;
+  LabelFile labels_;
   std::unique_ptr<Backend> backend_;
   std::unique_ptr<KvPools> pools_;
   std::unique_ptr<Transformer> transformer_;
