@@ -166,5 +166,67 @@ TEST(EvalPerplexityTest, EstimatingWhatIsNotChosenComesCloserToDense) {
   EXPECT_EQ(run("by-head", "256"), run("off", "256"));
 }
 
+std::vector<std::string> Locality(const std::vector<std::string>& flags) {
+  std::vector<std::string> arguments = {"locality", "--text", "docs/architecture.md",
+                                        "--label-file", "models/smollm2-135m-instruct.labels.json"};
+  arguments.insert(arguments.end(), flags.begin(), flags.end());
+  return arguments;
+}
+
+TEST(EvalLocalityTest, TellsWhatCachesAndPredictionsHaveOfEveryHead) {
+  const auto json = RunEval(
+      Locality({"--context", "1024", "--steps", "48", "--warm-up", "16", "--sparsity", "8"}));
+  ASSERT_EQ(json["layers"].size(), 30u) << json;
+  for (const auto& layer : json["layers"]) EXPECT_EQ(layer["kv_heads"].size(), 3u);
+  EXPECT_EQ(json["age_ends"], (std::vector<int>{1, 2, 4, 8, 16, 32, 64}));
+  const auto& total = json["total"];
+  // A budget of 1 / 8 of the context, less 4 sinks and a window of 16.
+  EXPECT_GT(total["rows_per_step"], 960.0 / 8 - 20);
+  EXPECT_LT(total["rows_per_step"], 1024.0 / 8 - 20 + 1);
+  const double overlap = total["overlap"];
+  EXPECT_GT(overlap, 0.5);
+  EXPECT_EQ(total["ages"][0], overlap);
+  const std::vector<double> lru = total["lru_hits"];
+  EXPECT_GE(lru[0], overlap);
+  EXPECT_TRUE(std::ranges::is_sorted(lru));
+  EXPECT_GE(total["best_hits"], lru[2]);
+  EXPECT_LT(total["best_hits"], 1);
+  double ages = total["never"];
+  for (const double share : total["ages"]) ages += share;
+  EXPECT_NEAR(ages, 1, 1e-9);
+  EXPECT_FALSE(json["layers"][0].contains("own_matrix_recall"));
+  for (const char* way : {"own_matrix_recall", "fitted_map_recall"}) {
+    const std::vector<double> recall = total[way];
+    EXPECT_GT(recall[0], 0.7);
+    EXPECT_TRUE(std::ranges::is_sorted(recall));
+    EXPECT_LE(recall[2], 1);
+    // What the first layer adds is not known before it, but can be fitted.
+    EXPECT_LT(json["layers"][1]["own_matrix_recall"][0], json["layers"][1][way][1]);
+  }
+}
+
+TEST(EvalLocalityTest, RefusesWhatItCannotMeasureWithOneLine) {
+  const struct {
+    std::vector<std::string> flags;
+    const char* has;
+  } cases[] = {
+      {{"--context", "384"}, "--context must be more than --steps 320 and --warm-up 64"},
+      {{"--policies", "window"}, "--policies must be double-sparsity"},
+      {{"--sparsity", "8,16"}, "--policies must be double-sparsity, at one --sparsity"},
+      {{"--context", "64", "--steps", "8", "--warm-up", "8"}, "nothing is selected"},
+      {{"--text", "/nowhere/text"}, "/nowhere/text"},
+  };
+  for (const auto& test : cases) {
+    SCOPED_TRACE(test.has);
+    std::vector<std::string> arguments = Locality(test.flags);
+    arguments.insert(arguments.begin(), "eval");
+    arguments.insert(arguments.end(), {"--model", DemoModelPath()});
+    const CommandResult result = RunWinnow(arguments);
+    EXPECT_EQ(result.exit_status, 1);
+    EXPECT_EQ(std::count(result.output.begin(), result.output.end(), '\n'), 1) << result.output;
+    EXPECT_THAT(result.output, HasSubstr(test.has));
+  }
+}
+
 }  // namespace
 }  // namespace winnow
