@@ -1,7 +1,7 @@
 #include "engine/eval/linear_fit.h"
 
 #include <Eigen/Cholesky>
-#include <utility>
+#include <cmath>
 
 namespace winnow {
 namespace {

@@ -1,7 +1,7 @@
 #pragma once
 
 #include <Eigen/Core>
-#include <span>
+#include <utility>
 
 namespace winnow {
 

@@ -7,8 +7,7 @@
 
 #include "engine/eval/label_choice.h"
 #include "engine/eval/linear_fit.h"
-#include "engine/eval/query_projection.h"
-#include "engine/eval/query_rotation.h"
+#include "engine/eval/query_predictor.h"
 #include "engine/eval/row_cache.h"
 #include "engine/eval/row_trace.h"
 #include "engine/model/model_spec.h"
@@ -18,9 +17,6 @@ namespace {
 
 using RowMajor = LinearMap::RowMajor;
 
-// Of the fit, beside its data.
-constexpr double kRidge = 1e-3;
-
 int Times(double size, int64_t rows) {
   return static_cast<int>(std::ceil(size * static_cast<double>(rows)));
 }
@@ -29,21 +25,6 @@ template <size_t kCount>
 void Add(const std::array<int64_t, kCount>& from, std::array<int64_t, kCount>& to) {
   for (size_t i = 0; i < kCount; ++i) to[i] += from[i];
 }
-
-// Rows divided by the roots of their mean squares.
-RowMajor Normed(RowMajor rows, float epsilon) {
-  const auto columns = static_cast<float>(rows.cols());
-  for (Eigen::Index t = 0; t < rows.rows(); ++t) {
-    rows.row(t) /= std::sqrt(rows.row(t).squaredNorm() / columns + epsilon);
-  }
-  return rows;
-}
-
-// Queries for a layer that were made before it, rotated: [rows, heads head_dim].
-struct ForeseenQueries {
-  RowMajor own;
-  RowMajor fitted;
-};
 
 // What is known of one layer that selects.
 struct SelectingLayer {
@@ -58,11 +39,8 @@ struct SelectingLayer {
   LabelChoice choice;
   std::vector<RowTrace> traces;  // [kv_heads]
 
-  // Of layers but the first.
-  std::unique_ptr<QueryProjection> projection;
-  std::unique_ptr<LinearFit> fit;  // while dense rows come
-  LinearMap fitted;                // afterwards
-  ForeseenQueries foreseen;        // of the step's rows
+  std::unique_ptr<QueryPredictor> predictor;  // null in the first layer
+  PredictedQueries predicted;                 // of the step's rows
 };
 
 // Watches all layers of a sequence, as a LayerObserver.
@@ -93,13 +71,16 @@ class LocalityRecorder {
     if (selecting != nullptr) {
       AddTokens(rows, *selecting);
       if (is_decoding()) Choose(layer, rows, *selecting);
-      if (selecting->fit) FitTo(residual, *selecting);
+      if (selecting->predictor && !is_decoding()) {
+        selecting->predictor->Fit(normed_before_, residual, model_.backend, Scratch(residual));
+      }
     }
     if (layer + 1 == config_.layers || !layers_[static_cast<size_t>(layer) + 1]) return;
-    RowMajor input(residual.rows, residual.columns);
-    model_.backend.CopyToHost(residual, input.data());
-    input_before_ = Normed(std::move(input), config_.norm_epsilon);
-    if (is_decoding()) Foresee(layer + 1, residual);
+    normed_before_ = QueryPredictor::Normed(residual, config_, model_.backend);
+    if (!is_decoding()) return;
+    SelectingLayer& next = *layers_[static_cast<size_t>(layer) + 1];
+    next.predicted = next.predictor->Predict(normed_before_, residual, position_, model_.backend,
+                                             Scratch(residual));
   }
 
   // The rows that follow are further on.
@@ -108,9 +89,7 @@ class LocalityRecorder {
   // The rows that follow are decoded.
   void BeginDecoding() {
     for (const std::unique_ptr<SelectingLayer>& layer : layers_) {
-      if (!layer || !layer->fit) continue;
-      layer->fitted = layer->fit->Solve(kRidge);
-      layer->fit.reset();
+      if (layer && layer->predictor) layer->predictor->EndFit();
     }
   }
 
@@ -142,14 +121,16 @@ class LocalityRecorder {
     layers_.back() = std::make_unique<SelectingLayer>(
         *std::move(selection), model_.transformer.pools().Layer(l), config_.heads, model_.backend);
     if (l == 0) return absl::OkStatus();
-    absl::StatusOr<QueryProjection> projection =
-        QueryProjection::Load(spec.blocks[static_cast<size_t>(l)].attention, config_,
-                              WeightLoader(model_.weights, model_.backend));
-    if (!projection.ok()) return projection.status();
-    SelectingLayer& layer = *layers_.back();
-    layer.projection = std::make_unique<QueryProjection>(*std::move(projection));
-    layer.fit = std::make_unique<LinearFit>(config_.hidden, query_columns());
+    absl::StatusOr<QueryPredictor> predictor =
+        QueryPredictor::Load(spec.blocks[static_cast<size_t>(l)].attention, config_, l,
+                             WeightLoader(model_.weights, model_.backend));
+    if (!predictor.ok()) return predictor.status();
+    layers_.back()->predictor = std::make_unique<QueryPredictor>(*std::move(predictor));
     return absl::OkStatus();
+  }
+
+  Activations Scratch(const Tensor& rows) const {
+    return scratch_.OfStep(static_cast<int>(rows.rows));
   }
 
   int query_columns() const { return config_.heads * config_.head_dim; }
@@ -161,38 +142,11 @@ class LocalityRecorder {
     }
   }
 
-  // The queries that the layer makes of its input, or would make of another's.
-  RowMajor Queries(const Tensor& residual, const SelectingLayer& layer) {
-    const std::vector<float> queries = layer.projection->Run(
-        model_.backend, residual, scratch_.OfStep(static_cast<int>(residual.rows)));
-    return Eigen::Map<const RowMajor>(queries.data(), residual.rows, query_columns());
+  std::span<const float> Queries(const RowMajor& rows, Eigen::Index row) const {
+    return {rows.row(row).data(), static_cast<size_t>(query_columns())};
   }
 
-  void FitTo(const Tensor& residual, SelectingLayer& layer) {
-    layer.fit->Add(input_before_, Queries(residual, layer));
-  }
-
-  // Makes queries for the layer of what the layer before it got.
-  void Foresee(int layer, const Tensor& residual_before) {
-    SelectingLayer& next = *layers_[static_cast<size_t>(layer)];
-    next.foreseen = {Queries(residual_before, next), next.fitted.Run(input_before_)};
-    const auto rope = static_cast<size_t>(config_.layer[static_cast<size_t>(layer)].rope);
-    for (RowMajor* queries : {&next.foreseen.own, &next.foreseen.fitted}) {
-      for (Eigen::Index t = 0; t < queries->rows(); ++t) {
-        RotateHeads(config_.ropes[rope], position_ + static_cast<int>(t), config_.head_dim,
-                    RowOf(*queries, t));
-      }
-    }
-  }
-
-  std::span<float> RowOf(RowMajor& queries, Eigen::Index row) const {
-    return {queries.row(row).data(), static_cast<size_t>(query_columns())};
-  }
-  std::span<const float> RowOf(const RowMajor& queries, Eigen::Index row) const {
-    return {queries.row(row).data(), static_cast<size_t>(query_columns())};
-  }
-
-  // Notes what the step's rows choose, and what of it was foreseen.
+  // Notes what the step's rows choose, and what of it was predicted.
   void Choose(int l, const RowMajor& qkv, SelectingLayer& layer) {
     for (Eigen::Index t = 0; t < qkv.rows(); ++t) {
       const int context = position_ + static_cast<int>(t) + 1;
@@ -203,27 +157,27 @@ class LocalityRecorder {
           trace.AddStep({});
           continue;
         }
-        const std::span<const float> weights = layer.choice.Weigh(g, RowOf(qkv, t), context);
+        const std::span<const float> weights = layer.choice.Weigh(g, Queries(qkv, t), context);
         std::vector<int32_t> rows =
             LargestWeights(weights.first(static_cast<size_t>(layer.choice.end(context))),
                            layer.choice.first(), chosen);
         std::ranges::sort(rows);
         trace.AddStep(rows);
-        if (!layer.projection || !is_counted(context - 1)) continue;
+        if (!layer.predictor || !is_counted(context - 1)) continue;
         LocalityCounts& counts = Counts(l, g);
         counts.predictable_rows += std::ssize(rows);
-        CountForeseen(layer.choice, g, RowOf(layer.foreseen.own, t), context, rows,
-                      &counts.own_hits);
-        CountForeseen(layer.choice, g, RowOf(layer.foreseen.fitted, t), context, rows,
-                      &counts.fitted_hits);
+        CountPredicted(layer.choice, g, Queries(layer.predicted.own, t), context, rows,
+                       &counts.own_hits);
+        CountPredicted(layer.choice, g, Queries(layer.predicted.fitted, t), context, rows,
+                       &counts.fitted_hits);
       }
     }
   }
 
   // Adds how many of `rows`, ascending, prefetching has that goes by the queries.
-  static void CountForeseen(LabelChoice& choice, int kv_head, std::span<const float> queries,
-                            int context, const std::vector<int32_t>& rows,
-                            std::array<int64_t, kPrefetchSizes.size()>* hits) {
+  static void CountPredicted(LabelChoice& choice, int kv_head, std::span<const float> queries,
+                             int context, const std::vector<int32_t>& rows,
+                             std::array<int64_t, kPrefetchSizes.size()>* hits) {
     const int candidates = choice.end(context) - choice.first();
     std::array<int, kPrefetchSizes.size()> counts = {};
     for (size_t i = 0; i < counts.size(); ++i) {
@@ -260,7 +214,7 @@ class LocalityRecorder {
   ActivationMemory scratch_;
   std::vector<std::unique_ptr<SelectingLayer>> layers_;  // null: the layer keeps no labels
   int position_ = 0;                                     // of the step's first row
-  RowMajor input_before_;  // of the step: normed input of the layer before
+  RowMajor normed_before_;                               // of the step: inputs of the layer before
   LocalityResult result_;
 };
 

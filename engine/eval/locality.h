@@ -57,10 +57,9 @@ struct LocalityCounts {
   RowAges ages = {};
   /// Of the heads of layers that can be predicted: all but the first.
   int64_t predictable_rows = 0;
-  /// Of these, that prefetching has by the queries that the layer's own matrix makes of the layer
-  /// before's input,
+  /// Of these, that prefetching has by the queries of the layer's own matrix,
   std::array<int64_t, kPrefetchSizes.size()> own_hits = {};
-  /// and by those of a map from the layer before's normed input that is fitted to the dense rows.
+  /// and by those of a fitted map.
   std::array<int64_t, kPrefetchSizes.size()> fitted_hits = {};
 
   LocalityCounts& operator+=(const LocalityCounts& other);
@@ -82,13 +81,10 @@ struct LocalityResult {
 /// before had, how many a cache of rows would have, and how many could be foreseen a layer ahead.
 /// Each cache is of one KV head, and is asked for all rows of a step at once (row_cache.h).
 ///
-/// Prediction: of x, the input of layer l - 1 (the residual stream that its attention norms),
-/// queries are made for layer l, rotated to the row's position, projected by layer l's label
-/// basis and scored on layer l's labels of all tokens but the row's own, which is not known yet.
-/// Positions rank as selection ranks them: mean over the group's heads of the softmaxes. The own
-/// queries are W_q norm_l(x), layer l's matrix of x under its own norm, as if layer l - 1 had added
-/// nothing. The fitted ones are W norm(x) + b, x without norm weights, W and b by least squares
-/// from the dense rows (linear_fit.h).
+/// Predictions for layer l are queries that are made of the input of layer l - 1
+/// (query_predictor.h), by a map that is fitted to the dense rows, too. They are projected by layer
+/// l's label basis and scored on layer l's labels of all tokens but the row's own, which is not
+/// known yet. Positions rank as selection ranks them: mean over the group's heads of the softmaxes.
 ///
 /// REQUIRES: `text` holds options.context tokens, more than steps and warm-up, which are at least 1
 /// both; the model's labels are those of `labels`. RESOURCE_EXHAUSTED when memory is short; other
