@@ -5,6 +5,7 @@
 #include "kernels/cuda/budgets.cuh"
 #include "kernels/cuda/cluster.cuh"
 #include "kernels/cuda/decode_kernels.h"
+#include "kernels/cuda/head_sizes.h"
 #include "kernels/cuda/launch.cuh"
 #include "kernels/cuda/select_keys.cuh"
 #include "kernels/cuda/select_range.cuh"
@@ -14,6 +15,7 @@
 #include "kernels/cuda/select_tail_one.cuh"
 #include "kernels/cuda/select_threshold.cuh"
 #include "kernels/cuda/token_scorers.cuh"
+#include "kernels/summary.h"
 
 namespace winnow::cuda {
 namespace {
@@ -40,6 +42,7 @@ struct Arguments {
   DecodeAttention call;
   BudgetWeights weights;
   TailWeights tails;
+  int estimate_bytes;      // of a head's tail, in shared memory
   uint32_t* spilled_keys;  // [rows, kv_heads, warps warp tokens]; null: in shared memory
 };
 
@@ -133,7 +136,7 @@ __device__ void WriteWindow(const DecodeHead& head, int budget, uint32_t* select
 template <typename Scorer, int kHeads, bool kTail>
 __global__ void __launch_bounds__(32 * kMaxWarps, 1)
     Select(const __grid_constant__ Arguments arguments) {
-  extern __shared__ uint4 shared_keys[];
+  extern __shared__ uint4 dynamic_shared[];  // the estimate of a tail, then keys
   __shared__ Shared shared;
   LetNextKernelStart();
   const DecodeAttention& call = arguments.call;
@@ -162,7 +165,8 @@ __global__ void __launch_bounds__(32 * kMaxWarps, 1)
   range.free_begin = call.sinks;
   range.free_end = head.context - call.window;
   if (arguments.spilled_keys == nullptr) {
-    range.keys = reinterpret_cast<uint32_t*>(shared_keys) + warp * warp_tokens;
+    range.keys = reinterpret_cast<uint32_t*>(dynamic_shared) +
+                 arguments.estimate_bytes / static_cast<int>(sizeof(uint32_t)) + warp * warp_tokens;
   } else {
     range.keys = arguments.spilled_keys +
                  int64_t{item} * warps * WarpTokens(call.max_context, warps) + range.begin;
@@ -172,10 +176,13 @@ __global__ void __launch_bounds__(32 * kMaxWarps, 1)
   float tail_weight = 0;
   if constexpr (kTail) {
     tail_weight = TailOf(call, arguments.weights, arguments.tails, row, head.kv_head);
-    if (tail_weight > 0) PrefetchEstimate(call, EstimateOf(call, row, head.kv_head));
   }
   for (int i = threadIdx.x; i < kBins; i += blockDim.x) shared.histograms[0][i] = 0;
   WaitForPreviousKernel();
+  if (tail_weight > 0) {
+    StageEstimate(EstimateOf(call, row, head.kv_head), {call.label_width, call.head_dim},
+                  dynamic_shared);
+  }
   // The second histogram is not in use yet.
   static_assert(kHeads * kFirstThreads <= kBins);
   scorer.template PrepareQueries<kHeads>(reinterpret_cast<float*>(shared.histograms[1]));
@@ -192,10 +199,10 @@ __global__ void __launch_bounds__(32 * kMaxWarps, 1)
       // No block reads another's histograms any more.
       static_assert(sizeof(typename Tail::BlockShared) <= sizeof(shared.histograms));
       auto& sums = reinterpret_cast<typename Tail::BlockShared&>(shared.histograms);
-      const TailEstimate<Scorer::kLabelWidth, kHeads> estimate(
-          head, EstimateOf(call, row, head.kv_head), shared);
       ShareTail(tail, sums);
+      WaitForCopies<0>();
       SyncCluster();
+      const TailEstimate<Scorer::kLabelWidth, kHeads> estimate(head, dynamic_shared);
       estimate.Write(tail_weight, threshold, shared, sums);
     }
   } else {
@@ -205,9 +212,17 @@ __global__ void __launch_bounds__(32 * kMaxWarps, 1)
   SyncCluster();  // others may still read this block's counts and sums
 }
 
-// Keys that a block can hold in shared memory.
-int MaxSharedKeys() {
-  return (CurrentDeviceTraits().block_shared_bytes - kOtherSharedBytes) /
+// Of a head's tail, in shared memory: a whole number of keys' 16 bytes.
+int EstimateBytes(const DecodeAttention& call) {
+  if (call.tail_weights == nullptr || call.label_width < 8) return 0;
+  return static_cast<int>(SummaryShape{call.label_width, call.head_dim}.estimate_bytes());
+}
+constexpr auto kMaxEstimateBytes =
+    static_cast<int>(SummaryShape{kMaxDecodeLabelWidth, kMaxHeadDim}.estimate_bytes());
+
+// Keys that a block can hold in shared memory, beside an estimate.
+int MaxSharedKeys(int estimate_bytes) {
+  return (CurrentDeviceTraits().block_shared_bytes - kOtherSharedBytes - estimate_bytes) /
          static_cast<int>(sizeof(uint32_t));
 }
 
@@ -223,42 +238,48 @@ struct Team {
 };
 
 // As many warps as fill the device, but none with less to do than is worth it. Blocks that work
-// alone need not exchange histograms, so clusters are for a few long heads; theirs are small
-// blocks, few enough for two places each: where some clusters find no room beside the others, all
-// wait.
-Team TeamFor(int heads, int max_context, bool has_tail) {
-  // Tails are more work for every token.
-  const int min_warp_tokens = (has_tail ? 2 : 4) * kStepTokens;
+// alone need not exchange histograms, so clusters are for a few long heads that have more warps then
+// than one block can have; theirs are small blocks, few enough for two places each: where some
+// clusters find no room beside the others, all wait.
+Team TeamFor(int heads, int max_context, int max_shared_keys, bool has_tail) {
   constexpr int kFullWarps = 24;  // of a multiprocessor
   constexpr int kClusterWarps = 16;
   const int multiprocessors = CurrentDeviceTraits().multiprocessors;
-  const auto is_worth = [&](int warps) { return warps * min_warp_tokens <= max_context; };
-  Team team;
-  const auto fits = [&](int blocks) { return blocks * team.Keys(max_context) <= MaxSharedKeys(); };
-  while (team.warps < kMaxWarps && is_worth(2 * team.warps) &&
-         (heads * team.warps < kFullWarps * multiprocessors || !fits(2))) {
-    team.warps *= 2;
+  const auto is_worth = [&](int warps, int steps) {
+    return warps * steps * kStepTokens <= max_context;
+  };
+  const auto fits = [&](const Team& team, int blocks) {
+    return blocks * team.Keys(max_context) <= max_shared_keys;
+  };
+  constexpr int kSteps = 4;
+  Team alone;
+  // Tails are more work for every token.
+  while (alone.warps < kMaxWarps && is_worth(2 * alone.warps, has_tail ? 2 : kSteps) &&
+         (heads * alone.warps < kFullWarps * multiprocessors || !fits(alone, 2))) {
+    alone.warps *= 2;
   }
-  const bool is_enough = team.warps < kMaxWarps || 2 * heads > multiprocessors;
-  if (MaxCluster() == 1 || (is_enough && fits(1))) return team;
-  team.warps = kClusterWarps;
-  while (team.cluster < MaxCluster() && is_worth(2 * team.cluster * team.warps) &&
-         (2 * heads * team.cluster <= multiprocessors || !fits(1))) {
+  const bool is_enough = alone.warps < kMaxWarps || 2 * heads > multiprocessors;
+  if (MaxCluster() == 1 || (is_enough && fits(alone, 1))) return alone;
+  Team team = {.warps = kClusterWarps};
+  while (team.cluster < MaxCluster() && is_worth(2 * team.cluster * team.warps, kSteps) &&
+         (2 * heads * team.cluster <= multiprocessors || !fits(team, 1))) {
     team.cluster *= 2;
   }
-  return team;
+  const bool is_more = team.cluster * team.warps > alone.warps;
+  return is_more || !fits(alone, 1) ? team : alone;
 }
 
 template <typename Scorer, int kHeads>
 cudaError_t LaunchKernel(const Arguments& arguments, const Team& team, cudaStream_t stream) {
   const DecodeAttention& call = arguments.call;
+  const int key_bytes = arguments.spilled_keys != nullptr
+                            ? 0
+                            : team.Keys(call.max_context) * static_cast<int>(sizeof(uint32_t));
   const LaunchShape shape = {
       .blocks = call.rows * call.kv_heads * team.cluster,
       .threads = 32 * team.warps,
       .cluster = team.cluster,
-      .shared_bytes = arguments.spilled_keys != nullptr
-                          ? 0
-                          : team.Keys(call.max_context) * static_cast<int>(sizeof(uint32_t))};
+      .shared_bytes = arguments.estimate_bytes + key_bytes};
   const auto launch = [&](auto kernel) {
     return LaunchEarly(kernel, shape, CurrentDeviceTraits().capability_major, stream, arguments);
   };
@@ -306,16 +327,18 @@ cudaError_t LaunchWidth(const Arguments& arguments, const Team& team, cudaStream
 int64_t SelectScratchBytes(int rows, int kv_heads, int max_context) {
   // Whatever the team, its ranges come to no more.
   const int64_t keys = int64_t{max_context} + kMaxCluster * kMaxWarps * kStepTokens;
-  if (keys <= int64_t{MaxCluster()} * MaxSharedKeys()) return 0;
+  if (keys <= int64_t{MaxCluster()} * MaxSharedKeys(kMaxEstimateBytes)) return 0;
   return rows * kv_heads * keys * static_cast<int64_t>(sizeof(uint32_t));
 }
 
 cudaError_t LaunchSelect(const DecodeAttention& call, uint32_t* keys, cudaStream_t stream) {
   const bool has_tail = call.tail_weights != nullptr && call.group > 1;
-  const Team team = TeamFor(call.rows * call.kv_heads, call.max_context, has_tail);
-  const bool is_shared = team.Keys(call.max_context) <= MaxSharedKeys();
+  const int estimate_bytes = EstimateBytes(call);
+  const int max_keys = MaxSharedKeys(estimate_bytes);
+  const Team team = TeamFor(call.rows * call.kv_heads, call.max_context, max_keys, has_tail);
+  const bool is_shared = team.Keys(call.max_context) <= max_keys;
   const Arguments arguments = {call, CopyBudgetWeights(call), CopyTailWeights(call),
-                               is_shared ? nullptr : keys};
+                               estimate_bytes, is_shared ? nullptr : keys};
   if (call.exact_scores) {
     const cudaError_t error = LaunchGroup<ExactScorer>(arguments, team, stream);
     if (error != cudaSuccess) return error;

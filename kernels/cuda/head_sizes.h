@@ -4,6 +4,8 @@
 
 namespace winnow::cuda {
 
+inline constexpr int kMaxHeadDim = 256;
+
 /// Whether there are kernels for heads of so many dimensions.
 constexpr bool IsHeadSize(int dim) {
   return dim == 64 || dim == 80 || dim == 96 || dim == 128 || dim == 256;

@@ -17,8 +17,11 @@ inline constexpr int kPanelTokens = 16;
 /// Bytes from the start of the head's block to the word of eight dimensions `piece` of token
 /// `slot`; width >= 8. For width 4 the label is the half word at 2 * slot.
 __host__ __device__ constexpr int LabelOffset(int slot, int width, int piece) {
-  return (slot / kPanelTokens * (width / 8) + piece) * (4 * kPanelTokens) +
-         4 * (slot % kPanelTokens);
+  // Unsigned, for which dividing by powers of two is cheaper.
+  const auto panel = static_cast<uint32_t>(slot) / kPanelTokens;
+  const auto token = static_cast<uint32_t>(slot) % kPanelTokens;
+  return static_cast<int>(panel * (width / 8) + piece) * (4 * kPanelTokens) +
+         static_cast<int>(4 * token);
 }
 
 /// The word of eight codes, each 0 to 15.

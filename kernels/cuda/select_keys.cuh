@@ -74,19 +74,21 @@ __device__ inline float FloatBias(const GroupQueries& queries, int h) {
   return fmaf(-Scorer::kFloatZero, queries.scale[h], queries.bias[h]);
 }
 
-// weights[t] = 2^(scale score + bias) of head h, but for a factor that all tokens share.
+// 2^(scale score + bias) of head h, but for a factor that all tokens share.
+template <typename Scorer>
+__device__ inline float WeightOf(typename Scorer::Score score, int h, const GroupQueries& queries) {
+  return Exp2(fmaf(Scorer::FloatOf(score), queries.scale[h], FloatBias<Scorer>(queries, h)));
+}
+
+// The same of four tokens.
 template <typename Scorer>
 __device__ inline void WeighTokens(const Scorer& scorer, const typename Scorer::Labels& labels,
                                    int h, const GroupQueries& queries,
                                    float (&weights)[kLaneTokens]) {
   typename Scorer::Score scores[kLaneTokens];
   scorer.ScoreTokens(labels, h, Scorer::kFloatStart, scores);
-  const float scale = queries.scale[h];
-  const float bias = FloatBias<Scorer>(queries, h);
 #pragma unroll
-  for (int t = 0; t < kLaneTokens; ++t) {
-    weights[t] = Exp2(fmaf(Scorer::FloatOf(scores[t]), scale, bias));
-  }
+  for (int t = 0; t < kLaneTokens; ++t) weights[t] = WeightOf<Scorer>(scores[t], h, queries);
 }
 
 // Sets the factors: 1 / the sum of each head's weights, and 0 for heads that pad the group. The

@@ -31,7 +31,6 @@ struct TailShared {
   float of_warp[kRound][kSums];
   float of_block[kSums];
   float of_all[kSums];
-  float mean_code[kWidth];  // of the summary
 };
 
 /// Marks entries of the list that a warp writes from: their keys equal the threshold; and they come

@@ -4,6 +4,7 @@
 
 #include <cstdint>
 
+#include "kernels/cuda/async_copy.cuh"
 #include "kernels/cuda/cluster.cuh"
 #include "kernels/cuda/decode_attention.h"
 #include "kernels/cuda/math.cuh"
@@ -12,6 +13,7 @@
 #include "kernels/cuda/select_tail_one.cuh"
 #include "kernels/cuda/select_threshold.cuh"
 #include "kernels/cuda/token_scorers.cuh"
+#include "kernels/summary.h"
 
 // What is made of a block's sums over the tokens that a head has not chosen: see decode_select.cu.
 
@@ -49,49 +51,32 @@ __device__ inline void ShareTail(TailSums<kWidth, kHeads>& tail,
   }
 }
 
-/// Asks for what the tail of the row's head is estimated by.
-__device__ inline void PrefetchEstimate(const DecodeAttention& call, const __half* estimate) {
-  constexpr int kLineHalves = 64;
-  const SummaryShape shape = {call.label_width, call.head_dim};
-  const auto halves = static_cast<int>(shape.estimate_halves());
-  for (int i = threadIdx.x * kLineHalves; i < halves; i += blockDim.x * kLineHalves) {
-    asm volatile("prefetch.global.L2 [%0];" ::"l"(estimate + i));
+/// Starts copying what the tail of a head is estimated by to shared memory.
+__device__ inline void StageEstimate(const __half* estimate, const SummaryShape& shape,
+                                     uint4* staged) {
+  constexpr int kChunkBytes = 16;
+  const auto chunks = static_cast<int>(shape.estimate_bytes()) / kChunkBytes;
+  const auto* const from = reinterpret_cast<const uint4*>(estimate);
+  // From the last thread on: the first ones have queries to prepare.
+  for (int i = blockDim.x - 1 - threadIdx.x; i < chunks; i += blockDim.x) {
+    CopyAsync(static_cast<uint32_t>(__cvta_generic_to_shared(&staged[i])), &from[i], true);
   }
+  CommitCopies();
 }
 
-/// What makes a piece of the softmax of a head's tail. What does not depend on the sums is read
-/// while they are made.
+/// What makes a piece of the softmax of a head's tail, by its staged estimate.
 template <int kWidth, int kHeads>
 class TailEstimate {
  public:
   using Tail = TailSums<kWidth, kHeads>;
 
-  __device__ TailEstimate(const DecodeHead& head, const __half* estimate, const Shared& shared)
+  __device__ TailEstimate(const DecodeHead& head, const uint4* staged)
       : head_(head),
         dim_(head.call.head_dim),
-        mean_value_(estimate + kWidth),
-        slopes_(mean_value_ + 2 * dim_),
-        first_(ClusterRank() * blockDim.x + threadIdx.x) {
-    if (threadIdx.x < kWidth) mean_code_ = __half2float(estimate[threadIdx.x]);
-    const int h = threadIdx.x / 32;
-    if (ClusterRank() == 0 && h < head.call.group) {
-      const int lane = threadIdx.x % 32;
-      const __half* const mean_key = mean_value_ + dim_;
-      const float* const query = head.Queries() + h * dim_;
-      float dot = 0;
-      for (int c = lane; c < dim_; c += 32) dot += query[c] * __half2float(mean_key[c]);
-      above_ = kLog2e * head.call.scale * dot;
-      if (lane < kWidth) {
-        above_ -= shared.queries.scale[h] * static_cast<float>(shared.queries.codes[h][lane]) *
-                  __half2float(estimate[lane]);
-      }
-    }
-    if (first_ >= head.call.group * dim_) return;
-    const int c = first_ % dim_;
-    value_ = __half2float(mean_value_[c]);
-#pragma unroll
-    for (int i = 0; i < kEarly; ++i) of_first_[i] = __half2float(slopes_[i * dim_ + c]);
-  }
+        mean_code_(reinterpret_cast<const __half*>(staged)),
+        mean_value_(mean_code_ + kWidth),
+        mean_key_(mean_value_ + dim_),
+        slopes_(mean_key_ + dim_) {}
 
   /// Writes DecodeAttention::tails from what all blocks of the cluster have shared.
   __device__ void Write(float weight, const Threshold& threshold, const Shared& shared,
@@ -104,64 +89,60 @@ class TailEstimate {
       if (of_head == 0 && total < 0x1p-18f * Tail::kBesides) total = 0;
       sums.of_all[i] = total;
     }
-    if (threadIdx.x < kWidth) sums.mean_code[threadIdx.x] = mean_code_;
     __syncthreads();
     const int group = head_.call.group;
     float* const tails = head_.call.tails + int64_t{head_.item} * group * (1 + dim_);
-    const int h = threadIdx.x / 32;
+    const int threads = ClusterSize() * blockDim.x;
+    for (int x = ClusterRank() * blockDim.x + threadIdx.x; x < group * dim_; x += threads) {
+      const int h = x / dim_;
+      tails[h * (1 + dim_) + 1 + x % dim_] = Value(&sums.of_all[h * sums.kHeadSums], x % dim_);
+    }
+    // The last warps, which have the fewest values to write, if any.
+    const int h = BlockWarps() - 1 - static_cast<int>(threadIdx.x) / 32;
     if (ClusterRank() == 0 && h < group) {
-      const float above = WarpSum(above_);
+      const float above = Above(h, shared);
       const float bias = Tail::BiasOf(h, threshold, shared);
       if (threadIdx.x % 32 == 0) {
         tails[h * (1 + dim_)] =
             log2f(weight) + above + log2f(sums.of_all[h * sums.kHeadSums]) - bias;
       }
     }
-    if (first_ >= group * dim_) return;
-    const int first = first_ % dim_;
-    WriteValue(
-        first_, value_, sums,
-        [&](int i) {
-          return i < kEarly ? of_first_[min(i, kEarly - 1)]
-                            : __half2float(slopes_[i * dim_ + first]);
-        },
-        tails);
-    const int threads = ClusterSize() * blockDim.x;
-    for (int x = first_ + threads; x < group * dim_; x += threads) {
-      const int c = x % dim_;
-      WriteValue(
-          x, __half2float(mean_value_[c]), sums,
-          [&](int i) { return __half2float(slopes_[i * dim_ + c]); }, tails);
-    }
   }
 
  private:
-  template <typename Slope>
-  __device__ void WriteValue(int x, float value, const TailShared<kWidth, kHeads>& sums,
-                             const Slope& slope, float* tails) const {
-    const int h = x / dim_;
-    const float* const mine = &sums.of_all[h * sums.kHeadSums];
-    if (mine[1] > 0) {  // else its codes may as well be those of the summary
-      const float inverse = 1 / mine[1];
-#pragma unroll
-      for (int i = 0; i < kWidth; ++i) {
-        value = fmaf(mine[2 + i] * inverse - sums.mean_code[i], slope(i), value);
-      }
+  // By how much a query head's scores lie above those of labels, of the whole warp.
+  __device__ float Above(int h, const Shared& shared) const {
+    const int lane = threadIdx.x % 32;
+    const float* const query = head_.Queries() + h * dim_;
+    float dot = 0;
+    for (int c = lane; c < dim_; c += 32) dot += query[c] * __half2float(mean_key_[c]);
+    float above = kLog2e * head_.call.scale * dot;
+    if (lane < kWidth) {
+      above -= shared.queries.scale[h] * static_cast<float>(shared.queries.codes[h][lane]) *
+               __half2float(mean_code_[lane]);
     }
-    tails[h * (1 + dim_) + 1 + x % dim_] = value;
+    return WarpSum(above);
   }
 
-  static constexpr int kEarly = kWidth < 16 ? kWidth : 16;  // slopes: there are few registers
+  // Number c of the mean value of a head with these sums.
+  __device__ float Value(const float* sums, int c) const {
+    float value = __half2float(mean_value_[c]);
+    if (!(sums[1] > 0)) return value;  // its codes may as well be those of the summary
+    const float inverse = 1 / sums[1];
+#pragma unroll
+    for (int i = 0; i < kWidth; ++i) {
+      value = fmaf(sums[2 + i] * inverse - __half2float(mean_code_[i]),
+                   __half2float(slopes_[i * dim_ + c]), value);
+    }
+    return value;
+  }
 
   const DecodeHead& head_;
   const int dim_;
+  const __half* const mean_code_;
   const __half* const mean_value_;
+  const __half* const mean_key_;
   const __half* const slopes_;
-  const int first_;         // of the values that the thread writes
-  float mean_code_ = 0;     // of the thread's dimension
-  float above_ = 0;         // the lane's part of by how much scores lie above those of labels
-  float value_ = 0;         // the mean value of the first one
-  float of_first_[kEarly];  // its first slopes
 };
 
 }  // namespace winnow::cuda::select

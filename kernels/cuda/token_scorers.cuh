@@ -47,7 +47,7 @@ struct DecodeHead {
            Slot(position);
   }
   __device__ int32_t BlockOf(int position) const {
-    return __ldg(&block_table[position >> block_shift]);
+    return __ldg(&block_table[static_cast<uint32_t>(position) >> block_shift]);
   }
   __device__ int Slot(int position) const { return position & ((1 << block_shift) - 1); }
   __device__ const float* Queries() const {
@@ -92,10 +92,10 @@ struct LabelScorer {
   const DecodeHead& head;
   GroupQueries& group;
   const std::byte* labels;
-  int64_t block_bytes;
+  uint32_t block_bytes;
 
   __device__ LabelScorer(const DecodeHead& head, GroupQueries& group) : head(head), group(group) {
-    const int64_t head_bytes = int64_t{head.call.block_tokens} * kWidth / 2;
+    const int head_bytes = head.call.block_tokens * kWidth / 2;
     block_bytes = head.call.kv_heads * head_bytes;
     labels = head.call.labels + head.kv_head * head_bytes;
   }
@@ -121,7 +121,7 @@ struct LabelScorer {
     constexpr int kTokenBytes = kWidth < 8 ? 2 : 4;
     const int slot = head.Slot(position);
     const int offset = kWidth < 8 ? kTokenBytes * slot : LabelOffset(slot, kWidth, 0);
-    return labels + head.BlockOf(position) * block_bytes + offset;
+    return labels + uint64_t{static_cast<uint32_t>(head.BlockOf(position))} * block_bytes + offset;
   }
 
   // Asks for the labels of positions [begin, end) and for the basis. Harmless where the kernel
@@ -185,6 +185,17 @@ struct LabelScorer {
         scores[3] = Dot(words.w, codes.x, codes.y, p == 0 ? start : scores[3]);
       }
     }
+  }
+
+  // Of query head h and one token; width >= 8.
+  __device__ int ScoreToken(const uint32_t (&words)[kPieces], int h, int start) const {
+    int score = start;
+#pragma unroll
+    for (int p = 0; p < kPieces; ++p) {
+      const uint2 codes = *reinterpret_cast<const uint2*>(&group.codes[h][8 * p]);
+      score = Dot(words[p], codes.x, codes.y, score);
+    }
+    return score;
   }
 
   __device__ static int Dot(uint32_t word, uint32_t low, uint32_t high, int sum) {
