@@ -238,8 +238,8 @@ struct Team {
 };
 
 // As many warps as fill the device, but none with less to do than is worth it. Blocks that work
-// alone need not exchange histograms, so clusters are for a few long heads that have more warps then
-// than one block can have; theirs are small blocks, few enough for two places each: where some
+// alone need not exchange histograms, so clusters are for a few long heads that have more warps
+// then than one block can have; theirs are small blocks, few enough for two places each: where some
 // clusters find no room beside the others, all wait.
 Team TeamFor(int heads, int max_context, int max_shared_keys, bool has_tail) {
   constexpr int kFullWarps = 24;  // of a multiprocessor
@@ -275,11 +275,10 @@ cudaError_t LaunchKernel(const Arguments& arguments, const Team& team, cudaStrea
   const int key_bytes = arguments.spilled_keys != nullptr
                             ? 0
                             : team.Keys(call.max_context) * static_cast<int>(sizeof(uint32_t));
-  const LaunchShape shape = {
-      .blocks = call.rows * call.kv_heads * team.cluster,
-      .threads = 32 * team.warps,
-      .cluster = team.cluster,
-      .shared_bytes = arguments.estimate_bytes + key_bytes};
+  const LaunchShape shape = {.blocks = call.rows * call.kv_heads * team.cluster,
+                             .threads = 32 * team.warps,
+                             .cluster = team.cluster,
+                             .shared_bytes = arguments.estimate_bytes + key_bytes};
   const auto launch = [&](auto kernel) {
     return LaunchEarly(kernel, shape, CurrentDeviceTraits().capability_major, stream, arguments);
   };
@@ -337,8 +336,8 @@ cudaError_t LaunchSelect(const DecodeAttention& call, uint32_t* keys, cudaStream
   const int max_keys = MaxSharedKeys(estimate_bytes);
   const Team team = TeamFor(call.rows * call.kv_heads, call.max_context, max_keys, has_tail);
   const bool is_shared = team.Keys(call.max_context) <= max_keys;
-  const Arguments arguments = {call, CopyBudgetWeights(call), CopyTailWeights(call),
-                               estimate_bytes, is_shared ? nullptr : keys};
+  const Arguments arguments = {call, CopyBudgetWeights(call), CopyTailWeights(call), estimate_bytes,
+                               is_shared ? nullptr : keys};
   if (call.exact_scores) {
     const cudaError_t error = LaunchGroup<ExactScorer>(arguments, team, stream);
     if (error != cudaSuccess) return error;

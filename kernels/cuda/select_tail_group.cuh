@@ -18,8 +18,8 @@ namespace winnow::cuda::select {
 /// Of several heads, whose weights are softmax weights that are made anew of the sample's labels,
 /// rounded to 16 bits. What all tokens weigh is known: of it the chosen ones' weights are taken
 /// off. A column of a product is one head's weights of a tile of 16 tokens: kHeads padded heads
-/// leave room for 8 / kHeads tiles. Rows are codes of the tile whose columns the same lanes have, so
-/// that a lane needs no other tokens than those that it weighs.
+/// leave room for 8 / kHeads tiles. Rows are codes of the tile whose columns the same lanes have,
+/// so that a lane needs no other tokens than those that it weighs.
 template <int kWidth, int kHeads>
 class TailSums {
  public:
