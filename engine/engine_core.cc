@@ -21,7 +21,7 @@ EngineCore::EngineCore(const EngineOptions& options, ForwardPass& forward, Block
       store_(
           options.kv_blocks * forward.attention_shape().groups(), options.block_tokens,
           {forward.attention_shape().group_windows, options.max_step_tokens, options.block_tokens},
-          memory),
+          memory, options.host_slots),
       scheduler_(options, store_),
       bounds_(options),
       load_(options),
@@ -94,7 +94,9 @@ bool EngineCore::ComputeStep() {
   Draft();
 
   const absl::Time begin = clock_();
+  const int64_t fetched_before = store_.host_traffic().fetched;
   const Schedule schedule = scheduler_.Form(load_.forecast, begin);
+  const bool fetches = store_.host_traffic().fetched > fetched_before;
   blocked_priority_ = schedule.blocked_priority;
 #ifndef NDEBUG
   CheckInvariants();
@@ -124,7 +126,8 @@ bool EngineCore::ComputeStep() {
   stats.forward_seconds = absl::ToDoubleSeconds(computed - scheduled);
   const absl::Time end = clock_();
   stats.sample_seconds = absl::ToDoubleSeconds(end - computed);
-  if (healthy_) load_.forecast.NoteStep(work, absl::ToDoubleSeconds(end - begin));
+  // What the host tier gives back takes time, too, which says nothing of steps to come.
+  if (healthy_ && !fetches) load_.forecast.NoteStep(work, absl::ToDoubleSeconds(end - begin));
   observer_.OnStep(stats);
   return true;
 }
@@ -287,6 +290,9 @@ void EngineCore::NoteLoad() {
   gauges.estimated_wait_seconds = absl::ToDoubleSeconds(load_.QueueWait());
   gauges.kv_blocks_used = store_.used_blocks();
   gauges.kv_blocks_total = store_.total_blocks();
+  gauges.host_slots_used = store_.host_tier().used_slots();
+  gauges.host_slots_total = store_.host_tier().total_slots();
+  gauges.host_traffic = store_.host_traffic();
 }
 
 }  // namespace winnow

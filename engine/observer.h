@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "engine/attention/policy.h"
+#include "engine/cache/prefix_cache.h"
 #include "engine/request/request.h"
 #include "kernels/step_batch.h"
 
@@ -32,6 +33,9 @@ struct EngineGauges {
   double estimated_wait_seconds = 0;
   int kv_blocks_used = 0;
   int kv_blocks_total = 0;
+  int host_slots_used = 0;
+  int host_slots_total = 0;
+  HostTraffic host_traffic = {};  ///< since the start
 };
 
 /// Receives what happens in the engine, for metrics and logs. Calls come from the engine thread,

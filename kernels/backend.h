@@ -12,6 +12,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "kernels/activation.h"
+#include "kernels/block_copies.h"
 #include "kernels/data_type.h"
 #include "kernels/expert_routes.h"
 #include "kernels/kv_view.h"
@@ -109,6 +110,12 @@ class Backend {
 
   /// Zeroed device memory. RESOURCE_EXHAUSTED names what was needed.
   virtual absl::StatusOr<std::unique_ptr<Buffer>> Allocate(int64_t bytes) = 0;
+
+  /// Zeroed host memory that the device reaches, too. Where much of it takes long to be made so,
+  /// `progress` is called with the bytes that are, now and then. RESOURCE_EXHAUSTED names what was
+  /// needed.
+  virtual absl::StatusOr<std::unique_ptr<Buffer>> AllocateHost(
+      int64_t bytes, absl::FunctionRef<void(int64_t done)> progress) = 0;
 
   /// Prepares a weight: `parts` stacked along their rows (such as Q, K and V projections), which
   /// may differ in type. INVALID_ARGUMENT when their columns differ or a type is not supported.
@@ -239,6 +246,11 @@ class Backend {
 
   /// Copies between any two of host and device memory. Host memory may be reused at once.
   virtual void Copy(std::byte* destination, const std::byte* source, int64_t bytes) = 0;
+
+  /// Queue copies of whole blocks to slots of host memory, and back: blocks differ from one
+  /// another, and so do slots. The memory stays until Synchronize; `copies` may be reused at once.
+  virtual void CopyToSlots(const BlockCopies& copies) = 0;
+  virtual void CopyFromSlots(const BlockCopies& copies) = 0;
 
   /// Bytes per second that the device reads from its memory, measured now: the ceiling beside which
   /// benchmarks print what they reached.

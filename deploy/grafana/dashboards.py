@@ -171,6 +171,13 @@ ENGINE = {
               "Share of prompt tokens whose keys and values were in the cache already.",
               ("cached", f'{rate("winnow_tokens_total", kind("cached"))} / '
                          f'{rate("winnow_tokens_total", kind("prompt"))}')),
+        graph("Host tier", "short", "KV blocks that the host tier has room for, by state.",
+              ("{{state}} {{instance}}", "winnow_kv_host_blocks{{S}}"), stack=True),
+        graph("Blocks to and from the host tier", "ops",
+              "KV blocks per second that left the pool for the host tier, came back, and lost their slot to others.",
+              ("{{kind}} {{instance}}", rate("winnow_kv_host_moves_total", by="kind, instance"))),
+        graph("Bytes to and from the host tier", "Bps", "What that moved.",
+              ("{{kind}} {{instance}}", rate("winnow_kv_host_bytes_total", by="kind, instance"))),
     ],
 }
 

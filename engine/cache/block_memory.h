@@ -1,8 +1,11 @@
 #pragma once
 
 #include <cstdint>
+#include <span>
 
 #include "absl/status/status.h"
+#include "engine/base/check.h"
+#include "kernels/block_copies.h"
 
 namespace winnow {
 
@@ -20,6 +23,12 @@ class BlockMemory {
 
   /// Copies in every layer, labels included. An error means that the device failed.
   virtual absl::Status Copy(const BlockCopy& copy) = 0;
+
+  /// Queue copies of whole blocks to slots of the host tier (HostTier), and back: in order with all
+  /// that reads and writes the blocks. Blocks differ from one another, and so do slots. If the
+  /// device fails, the next step says so. REQUIRES: the memory has a host tier.
+  virtual void Spill(std::span<const BlockInSlot> /*copies*/) { WINNOW_CHECK(false); }
+  virtual void Fetch(std::span<const BlockInSlot> /*copies*/) { WINNOW_CHECK(false); }
 };
 
 }  // namespace winnow

@@ -46,6 +46,10 @@ absl::Status KvPools::TakeMemory() {
     pool.labels = label_next;
     label_next += pool.label_bytes();
   }
+  for (const KvView& pool : pools_) {
+    parts_.push_back({pool.data, pool.block_bytes()});
+    if (pool.labels != nullptr) parts_.push_back({pool.labels, pool.block_label_bytes()});
+  }
   std::byte* summary_next = summary_memory_ ? summary_memory_->data() : nullptr;
   for (size_t i = 0; i < layers_.size(); ++i) {
     KvView& layer = layers_[i];
@@ -69,6 +73,16 @@ absl::StatusOr<std::unique_ptr<KvPools>> KvPools::Allocate(Backend& backend,
 void KvPools::SetBlocks(int blocks) {
   for (KvView& pool : pools_) pool.blocks = blocks * groups_;
   for (KvView& layer : layers_) layer.blocks = blocks * groups_;
+}
+
+void KvPools::SetHostMemory(std::unique_ptr<Buffer> memory) { host_memory_ = std::move(memory); }
+
+void KvPools::Spill(std::span<const BlockInSlot> copies) {
+  backend_.CopyToSlots({parts_, host_memory_->data(), copies});
+}
+
+void KvPools::Fetch(std::span<const BlockInSlot> copies) {
+  backend_.CopyFromSlots({parts_, host_memory_->data(), copies});
 }
 
 absl::Status KvPools::Copy(const BlockCopy& copy) {

@@ -40,7 +40,13 @@ class KvPools : public BlockMemory {
   /// What operators of the layer read and write, once there is memory.
   const KvView& Layer(int layer) const { return layers_[static_cast<size_t>(layer)]; }
 
+  /// Has the host tier in this memory, of Backend::AllocateHost or, on the CPU, any: a slot in each
+  /// slot_bytes() of it. REQUIRES: before anything is spilled.
+  void SetHostMemory(std::unique_ptr<Buffer> memory);
+
   absl::Status Copy(const BlockCopy& copy) override;
+  void Spill(std::span<const BlockInSlot> copies) override;
+  void Fetch(std::span<const BlockInSlot> copies) override;
 
   int block_tokens() const { return layers_[0].block_tokens; }
   /// Groups of layers.
@@ -49,6 +55,8 @@ class KvPools : public BlockMemory {
   int blocks() const { return layers_[0].blocks / groups_; }
   /// Bytes of keys, values and labels of a block for each group.
   int64_t block_bytes() const;
+  /// Bytes of a slot of the host tier: those of a block of one group.
+  int64_t slot_bytes() const { return block_bytes() / groups_; }
   /// Bytes of keys and values of all blocks.
   int64_t kv_bytes() const;
   /// Bytes of labels of all blocks; 0 if none are kept.
@@ -65,7 +73,9 @@ class KvPools : public BlockMemory {
   std::unique_ptr<Buffer> kv_memory_;
   std::unique_ptr<Buffer> label_memory_;    ///< null: no layer keeps labels
   std::unique_ptr<Buffer> summary_memory_;  ///< null: no layer keeps summaries
+  std::unique_ptr<Buffer> host_memory_;     ///< null: there is no host tier
   std::vector<KvView> pools_;
+  std::vector<BlockPart> parts_;  ///< of a block: of each pool, keys and values, then labels
   std::vector<KvView> layers_;
   std::vector<size_t> pool_of_layer_;
   int groups_ = 0;

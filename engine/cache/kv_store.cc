@@ -13,28 +13,37 @@ int BlockTable::held() const {
   for (size_t g = 0; g < groups_.size(); ++g) {
     held += static_cast<int>(groups_[g].size()) - first_[g];
   }
-  return held;
+  return held - static_cast<int>(fetches_.size());
 }
 
-KvStore::KvStore(int blocks, int block_tokens, const KvWindows& windows, BlockMemory& memory)
+KvStore::KvStore(int blocks, int block_tokens, const KvWindows& windows, BlockMemory& memory,
+                 int host_slots)
     : pool_(blocks, block_tokens),
       windows_(windows),
-      prefix_cache_(pool_, windows_),
+      prefix_cache_(pool_, windows_, host_slots),
       memory_(memory) {}
 
 int KvStore::TakePrefix(std::span<const int32_t> tokens, const std::string& salt,
                         BlockTable& table) {
   WINNOW_CHECK(table.empty());
-  std::vector<std::vector<int32_t>> blocks = prefix_cache_.Match(tokens, salt, &table.known_);
+  const std::vector<std::vector<KnownBlock>> known =
+      prefix_cache_.Match(tokens, salt, &table.known_);
   if (table.known_.blocks == 0) return 0;
-  table.groups_ = std::move(blocks);
   const int computed = table.known_.blocks * pool_.block_tokens();
-  for (int g = 0; g < groups(); ++g) {
-    table.first_.push_back(windows_.FirstBlock(g, computed));
-    for (const int32_t block : table.groups_[static_cast<size_t>(g)]) {
-      if (block != kNoBlock) pool_.Share(block);
+  for (size_t g = 0; g < known.size(); ++g) {
+    table.first_.push_back(windows_.FirstBlock(static_cast<int>(g), computed));
+    std::vector<int32_t>& blocks = table.groups_.emplace_back();
+    for (const auto& [block, slot] : known[g]) {
+      blocks.push_back(block);
+      if (block != kNoBlock) {
+        pool_.Share(block);
+      } else if (slot != kNoSlot) {
+        prefix_cache_.mutable_host_tier().Pin(slot);
+        table.fetches_.push_back({g, blocks.size() - 1, slot});
+      }
     }
   }
+  std::ranges::stable_sort(table.fetches_, {}, &BlockTable::Fetch::index);
   return computed;
 }
 
@@ -45,7 +54,7 @@ int KvStore::KnownTokens(std::span<const int32_t> tokens, const std::string& sal
 }
 
 int KvStore::Missing(const BlockTable& table, int computed, int tokens) const {
-  int missing = 0;
+  auto missing = static_cast<int>(table.fetches_.size());
   for (int g = 0; g < groups(); ++g) {
     const int has = table.empty() ? 0 : static_cast<int>(table.blocks(g).size());
     missing += std::max(0, windows_.EndBlock(g, computed, tokens) - has);
@@ -54,15 +63,49 @@ int KvStore::Missing(const BlockTable& table, int computed, int tokens) const {
 }
 
 bool KvStore::Extend(BlockTable& table, int computed, int tokens) {
-  if (Missing(table, computed, tokens) > pool_.free_blocks()) return false;
+  const int missing = Missing(table, computed, tokens);
+  if (missing > pool_.free_blocks()) return false;
   table.groups_.resize(static_cast<size_t>(groups()));
   table.first_.resize(table.groups_.size());
+  const std::vector<int32_t> taken = Allocate(missing);
+  size_t next = table.fetches_.size();
+  Fetch(table, std::span(taken).first(next));
   for (int g = 0; g < groups(); ++g) {
     std::vector<int32_t>& blocks = table.groups_[static_cast<size_t>(g)];
     const int end = windows_.EndBlock(g, computed, tokens);
-    while (static_cast<int>(blocks.size()) < end) blocks.push_back(pool_.Allocate());
+    while (static_cast<int>(blocks.size()) < end) blocks.push_back(taken[next++]);
   }
   return true;
+}
+
+// Blocks of the pool, when what they held that is still wanted is on its way to the host tier.
+std::vector<int32_t> KvStore::Allocate(int count) {
+  std::vector<int32_t> blocks(static_cast<size_t>(count));
+  for (int32_t& block : blocks) block = pool_.Allocate();
+  const std::vector<BlockInSlot> spills = prefix_cache_.TakeSpills();
+  if (!spills.empty()) memory_.Spill(spills);
+  return blocks;
+}
+
+// Gives the table's fetches these blocks.
+void KvStore::Fetch(BlockTable& table, std::span<const int32_t> blocks) {
+  if (blocks.empty()) return;
+  std::vector<BlockInSlot> copies;
+  for (size_t i = 0; i < blocks.size(); ++i) {
+    const auto& [group, index, slot] = table.fetches_[i];
+    table.groups_[group][index] = blocks[i];
+    copies.push_back({blocks[i], slot});
+    prefix_cache_.NoteFetch(copies.back());
+  }
+  memory_.Fetch(copies);
+  LetFetchesGo(table);
+}
+
+// The last ones first, so that of a prefix the end leaves the host tier before the start.
+void KvStore::LetFetchesGo(BlockTable& table) {
+  for (; !table.fetches_.empty(); table.fetches_.pop_back()) {
+    prefix_cache_.mutable_host_tier().Unpin(table.fetches_.back().slot);
+  }
 }
 
 void KvStore::FreeBehind(BlockTable& table, int computed) {
@@ -94,7 +137,7 @@ void KvStore::Publish(BlockTable& table, std::span<const int32_t> tokens, const 
 }
 
 absl::StatusOr<bool> KvStore::Fork(const BlockTable& parent, int tokens, BlockTable& child) {
-  WINNOW_CHECK(child.empty());
+  WINNOW_CHECK(child.empty() && parent.fetches_.empty());
   const auto shared = static_cast<size_t>(tokens / pool_.block_tokens());
   const int last_tokens = tokens % pool_.block_tokens();
   if (last_tokens > 0 && pool_.free_blocks() < groups()) return false;
@@ -105,8 +148,9 @@ absl::StatusOr<bool> KvStore::Fork(const BlockTable& parent, int tokens, BlockTa
     for (auto i = static_cast<size_t>(child.first_[g]); i < shared; ++i) pool_.Share(blocks[i]);
   }
   if (last_tokens == 0) return true;
+  const std::vector<int32_t> taken = Allocate(groups());
   for (size_t g = 0; g < child.groups_.size(); ++g) {
-    child.groups_[g].push_back(pool_.Allocate());
+    child.groups_[g].push_back(taken[g]);
     const absl::Status status =
         memory_.Copy({parent.groups_[g][shared], child.groups_[g].back(), last_tokens});
     if (!status.ok()) return status;
@@ -115,6 +159,7 @@ absl::StatusOr<bool> KvStore::Fork(const BlockTable& parent, int tokens, BlockTa
 }
 
 void KvStore::Release(BlockTable& table) {
+  LetFetchesGo(table);
   // The last ones first, so that of a prefix that is kept the end is overwritten before the start.
   size_t most = 0;
   for (const std::vector<int32_t>& blocks : table.groups_) most = std::max(most, blocks.size());
@@ -142,6 +187,7 @@ int KvStore::FreeWithout(std::span<const BlockTable* const> tables) const {
 void KvStore::CheckInvariants(std::span<const Holding> holdings) const {
   std::vector<int> owners(static_cast<size_t>(pool_.total_blocks()), 0);
   for (const Holding& holding : holdings) {
+    WINNOW_CHECK(holding.table->fetches_.empty());
     for (int g = 0; g < groups(); ++g) {
       CheckExtent(holding, g);
       const std::span<const int32_t> blocks = holding.table->blocks(g);
@@ -156,6 +202,8 @@ void KvStore::CheckInvariants(std::span<const Holding> holdings) const {
   for (int32_t block = 0; block < pool_.total_blocks(); ++block) {
     WINNOW_CHECK(owners[static_cast<size_t>(block)] == pool_.owners(block));
   }
+  prefix_cache_.CheckInvariants();
+  WINNOW_CHECK(host_tier().pinned_slots() == 0);
 }
 
 void KvStore::CheckExtent(const Holding& holding, int group) const {

@@ -31,8 +31,16 @@ class BlockTable {
  private:
   friend class KvStore;
   std::vector<std::vector<int32_t>> groups_;
-  std::vector<int> first_;  ///< [groups]: those before are kNoBlock
-  PrefixPosition known_;    ///< what the prefix cache knows of the blocks
+  /// A block that is still kNoBlock, and the slot of the host tier that has its contents.
+  struct Fetch {
+    size_t group;
+    size_t index;
+    int32_t slot;
+  };
+
+  std::vector<int> first_;      ///< [groups]: those before are kNoBlock
+  std::vector<Fetch> fetches_;  ///< of a prefix that was taken, until Extend
+  PrefixPosition known_;        ///< what the prefix cache knows of the blocks
 };
 
 /// Which sequence's keys and values lie in which blocks: room, common prefixes, copies. It deals in
@@ -42,13 +50,18 @@ class BlockTable {
 /// whatever a sequence's layers keep of it. A sequence has `computed` tokens when the next row that
 /// is computed of it stands at that position.
 ///
+/// Full blocks of a prefix that the device has lost may be known in the host tier (PrefixCache).
+/// They need room like those that are to be computed, so that they come back when there is room for
+/// all that a sequence needs.
+///
 /// Only blocks of which a sequence is the only owner may be written: those that TakePrefix and Fork
 /// share are full.
 class KvStore {
  public:
-  /// A pool of so many blocks. REQUIRES: `memory`, which has them, outlives the store; `windows`
-  /// are of the same block_tokens.
-  KvStore(int blocks, int block_tokens, const KvWindows& windows, BlockMemory& memory);
+  /// A pool of so many blocks, and so many slots of the host tier. REQUIRES: `memory`, which has
+  /// them, outlives the store; `windows` are of the same block_tokens.
+  KvStore(int blocks, int block_tokens, const KvWindows& windows, BlockMemory& memory,
+          int host_slots = 0);
 
   int block_tokens() const { return pool_.block_tokens(); }
   /// Groups of layers: so many blocks hold a block's tokens.
@@ -56,9 +69,12 @@ class KvStore {
   int total_blocks() const { return pool_.total_blocks(); }
   int free_blocks() const { return pool_.free_blocks(); }
   int used_blocks() const { return pool_.used_blocks(); }
+  const HostTier& host_tier() const { return prefix_cache_.host_tier(); }
+  const HostTraffic& host_traffic() const { return prefix_cache_.host_traffic(); }
 
   /// Gives the empty table the blocks that are known to hold the first tokens of `tokens`, under
-  /// the salt (see PrefixCache). Returns how many tokens they hold.
+  /// the salt (see PrefixCache); those that the host tier has are fetched by the first Extend.
+  /// Returns how many tokens they hold, of which the table is then computed.
   int TakePrefix(std::span<const int32_t> tokens, const std::string& salt, BlockTable& table);
 
   /// How many tokens TakePrefix would find.
@@ -96,8 +112,8 @@ class KvStore {
   const BlockPool& pool() const { return pool_; }
 
   /// Ends the process unless these tables own all used blocks, share none that may still be
-  /// written, have given back what lies behind their windows, and hold from `least` to `most`
-  /// tokens.
+  /// written, have given back what lies behind their windows, hold from `least` to `most` tokens,
+  /// and wait for nothing from the host tier.
   struct Holding {
     const BlockTable* table;
     int computed;
@@ -108,6 +124,9 @@ class KvStore {
 
  private:
   void CheckExtent(const Holding& holding, int group) const;
+  std::vector<int32_t> Allocate(int count);
+  void Fetch(BlockTable& table, std::span<const int32_t> blocks);
+  void LetFetchesGo(BlockTable& table);
 
   BlockPool pool_;
   const KvWindows windows_;

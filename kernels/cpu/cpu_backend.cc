@@ -74,6 +74,11 @@ class CpuBackend : public Backend {
     return std::unique_ptr<Buffer>(*std::move(buffer));
   }
 
+  absl::StatusOr<std::unique_ptr<Buffer>> AllocateHost(int64_t bytes,
+                                                       absl::FunctionRef<void(int64_t)>) override {
+    return Allocate(bytes);
+  }
+
   absl::StatusOr<std::unique_ptr<Matrix>> LoadMatrix(std::span<const HostMatrix> parts) override {
     absl::StatusOr<std::unique_ptr<PackedMatrix>> matrix = PackedMatrix::Pack(parts, widen_);
     if (!matrix.ok()) return matrix.status();
@@ -248,6 +253,18 @@ class CpuBackend : public Backend {
     std::memcpy(destination, source, bytes);
   }
 
+  void CopyToSlots(const BlockCopies& copies) override {
+    ForBlockParts(copies, [](std::byte* block, std::byte* slot, size_t bytes) {
+      std::memcpy(slot, block, bytes);
+    });
+  }
+
+  void CopyFromSlots(const BlockCopies& copies) override {
+    ForBlockParts(copies, [](std::byte* block, const std::byte* slot, size_t bytes) {
+      std::memcpy(block, slot, bytes);
+    });
+  }
+
   double MeasureReadBandwidth() override { return cpu::MeasureReadBandwidth(pool_); }
 
   absl::Status Synchronize() override { return absl::OkStatus(); }
@@ -256,6 +273,20 @@ class CpuBackend : public Backend {
   template <typename Body>
   void ForRows(int64_t rows, int64_t elements_per_row, const Body& body) {
     cpu::ForRows(pool_, rows, elements_per_row, body);
+  }
+
+  // Calls copy(in the block, in the slot, bytes) for the parts of every block.
+  template <typename Copy>
+  void ForBlockParts(const BlockCopies& copies, const Copy& copy) {
+    const int64_t slot_bytes = copies.slot_bytes();
+    pool_.ParallelFor(std::ssize(copies.copies), [&](int64_t i, int) {
+      const auto [block, slot] = copies.copies[i];
+      std::byte* to = copies.slots + slot * slot_bytes;
+      for (const BlockPart& part : copies.parts) {
+        copy(part.data + block * part.bytes, to, static_cast<size_t>(part.bytes));
+        to += part.bytes;
+      }
+    });
   }
 
   // The rotations of the step's rows by this table.

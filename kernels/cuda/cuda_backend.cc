@@ -15,6 +15,7 @@
 #include "absl/status/statusor.h"
 #include "absl/strings/str_cat.h"
 #include "kernels/cpu/thread_pool.h"
+#include "kernels/cuda/block_copies.h"
 #include "kernels/cuda/decode_attention.h"
 #include "kernels/cuda/decode_kernels.h"
 #include "kernels/cuda/decode_rows.h"
@@ -111,6 +112,13 @@ class CudaBackend : public Backend {
         cudaMemsetAsync((*buffer)->data(), 0, static_cast<size_t>((*buffer)->bytes()), stream_),
         "cudaMemsetAsync");
     if (!status.ok()) return status;
+    return std::unique_ptr<Buffer>(*std::move(buffer));
+  }
+
+  absl::StatusOr<std::unique_ptr<Buffer>> AllocateHost(
+      int64_t bytes, absl::FunctionRef<void(int64_t)> progress) override {
+    absl::StatusOr<std::unique_ptr<MappedBuffer>> buffer = MappedBuffer::Create(bytes, progress);
+    if (!buffer.ok()) return buffer.status();
     return std::unique_ptr<Buffer>(*std::move(buffer));
   }
 
@@ -306,6 +314,14 @@ class CudaBackend : public Backend {
     Note(cudaMemcpyAsync(destination, source, static_cast<size_t>(bytes), cudaMemcpyDefault,
                          stream_),
          "cudaMemcpyAsync");
+  }
+
+  void CopyToSlots(const BlockCopies& copies) override {
+    Note(LaunchBlockCopies(copies, /*to_slots=*/true, stream_), "CopyToSlots");
+  }
+
+  void CopyFromSlots(const BlockCopies& copies) override {
+    Note(LaunchBlockCopies(copies, /*to_slots=*/false, stream_), "CopyFromSlots");
   }
 
   double MeasureReadBandwidth() override {

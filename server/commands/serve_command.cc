@@ -13,6 +13,7 @@
 #include "server/base/utf8.h"
 #include "server/commands/commands.h"
 #include "server/commands/flags.h"
+#include "server/commands/host_memory.h"
 #include "server/commands/loaded_model.h"
 #include "server/commands/model_file.h"
 #include "server/commands/serve_flags.h"
@@ -69,6 +70,8 @@ absl::Status Serve(ServeFlags& flags, const Signals& signals) {
                      " would have tokens sent in plaintext: give --tls-cert and --tls-key, or "
                      "--auth-over-plaintext if a mesh or proxy encrypts"));
   }
+  absl::Status host_memory = CheckHostMemory(flags, MachineMemoryBytes());
+  if (!host_memory.ok()) return host_memory;
   absl::StatusOr<ModelFile> file = ModelFile::Open(flags.model, LongestContext(flags));
   if (!file.ok()) return file.status();
   absl::StatusOr<EngineOptions> options = MakeEngineOptions(flags, file->config());
@@ -96,6 +99,9 @@ absl::Status Serve(ServeFlags& flags, const Signals& signals) {
         "--max-context or --max-running"));
   }
   if (!status.ok()) return status;
+  const absl::StatusOr<int> host_slots = TakeHostMemory(flags, *loaded->backend, *loaded->pools);
+  if (!host_slots.ok()) return host_slots.status();
+  options->host_slots = *host_slots;
   if (loaded->calibrated_context < options->max_context) {
     Log(LogLevel::kWarning, "beyond_calibration",
         {{"label_file", flags.label_file},
@@ -142,13 +148,17 @@ absl::Status Serve(ServeFlags& flags, const Signals& signals) {
        {"kv_bytes", loaded->pools->kv_bytes()},
        {"label_bytes", loaded->pools->label_bytes()},
        {"summary_bytes", loaded->pools->summary_bytes()},
+       {"kv_host_blocks", options->host_slots},
+       {"kv_host_bytes", options->host_slots * loaded->pools->slot_bytes()},
        {"tail", loaded->pools->summary_bytes() > 0 ? "by-head" : "off"},
        {"policy", std::string(PolicyName(attention->default_policy.kind))},
        {"sparsity", attention->default_policy.sparsity},
        {"chat", model.chat.has_value()},
        {"seconds", absl::ToDoubleSeconds(absl::Now() - started)}});
 
-  MetricsExporter metrics(model.name, model.architecture, loaded->pools->block_label_bytes());
+  MetricsExporter metrics(
+      model.name, model.architecture,
+      {.labels = loaded->pools->block_label_bytes(), .all = loaded->pools->slot_bytes()});
   if (flags.inference_extension_metrics) metrics.ExportInferenceExtensionNames();
   Engine engine(*options, *loaded->transformer, *loaded->pools, *file->text.tokenizer, metrics);
   SessionContext context = {

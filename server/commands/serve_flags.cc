@@ -52,6 +52,14 @@ void DeclareServeFlags(FlagSet& set, ServeFlags& flags) {
       "How much of a GPU's memory may be used with --kv-tokens auto, by weights, steps and what "
       "others use, too; the rest is for what the driver takes later.",
       {0.01, 1});
+  set.Add(
+      "kv-host-bytes", &flags.kv_host_bytes, "N",
+      "Host memory for KV blocks of known prefixes that the KV pool has no room for any more, so "
+      "that they need not be computed again; 0 is none. See docs/offload.md.",
+      {0, 1e15});
+  set.Add("kv-host-file", &flags.kv_host_file, "FILE",
+          "Have these blocks in a new file instead, of --kv-host-bytes; on the CPU. It has no name "
+          "any more once the server runs, and goes with it.");
   set.Add("max-step-tokens", &flags.max_step_tokens, "TOKENS",
           "Most tokens that one step computes. More speeds up long prompts; less lets running "
           "answers stall less while prompts are read.",

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <cstdint>
 #include <string>
 
 #include "engine/attention/policy.h"
@@ -32,6 +33,8 @@ struct ServeFlags {
   int max_context = 0;
   int kv_tokens = 0;  ///< 0: auto
   double memory_fraction = 0.9;
+  int64_t kv_host_bytes = 0;
+  std::string kv_host_file;
   int max_step_tokens = EngineOptions().max_step_tokens;
   int max_running = EngineOptions().max_running_sequences;
   int max_waiting = EngineOptions().max_waiting_requests;

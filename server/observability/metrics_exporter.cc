@@ -48,8 +48,8 @@ prometheus::Family<prometheus::Histogram>& Histograms(prometheus::Registry& regi
 }  // namespace
 
 MetricsExporter::MetricsExporter(const std::string& model, const std::string& architecture,
-                                 int64_t label_block_bytes)
-    : label_block_bytes_(label_block_bytes), registry_(std::make_shared<prometheus::Registry>()) {
+                                 const BlockBytes& block_bytes)
+    : block_bytes_(block_bytes), registry_(std::make_shared<prometheus::Registry>()) {
   prometheus::Registry& r = *registry_;
   Gauges(r, "winnow_build_info", "Always 1; the labels say what is running.")
       .Add({{"version", kVersion}, {"model", model}, {"architecture", architecture}})
@@ -82,6 +82,20 @@ MetricsExporter::MetricsExporter(const std::string& model, const std::string& ar
   auto& blocks = Gauges(r, "winnow_kv_blocks", "KV blocks of the pool by state.");
   kv_blocks_used_ = &blocks.Add({{"state", "used"}});
   kv_blocks_free_ = &blocks.Add({{"state", "free"}});
+  auto& host_blocks =
+      Gauges(r, "winnow_kv_host_blocks", "KV blocks that the host tier has room for, by state.");
+  host_blocks_used_ = &host_blocks.Add({{"state", "used"}});
+  host_blocks_free_ = &host_blocks.Add({{"state", "free"}});
+  auto& host_moves = Counters(r, "winnow_kv_host_moves_total",
+                              "KV blocks that were spilled to the host tier, fetched from it, and "
+                              "dropped from it for others.");
+  host_spilled_ = &host_moves.Add({{"kind", "spilled"}});
+  host_fetched_ = &host_moves.Add({{"kind", "fetched"}});
+  host_dropped_ = &host_moves.Add({{"kind", "dropped"}});
+  auto& host_bytes = Counters(r, "winnow_kv_host_bytes_total",
+                              "Bytes that were spilled to the host tier and fetched from it.");
+  host_spilled_bytes_ = &host_bytes.Add({{"kind", "spilled"}});
+  host_fetched_bytes_ = &host_bytes.Add({{"kind", "fetched"}});
 
   auto& tokens = Counters(r, "winnow_tokens_total",
                           "Tokens of finished requests. Cached ones are counted as prompt too.");
@@ -216,7 +230,17 @@ void MetricsExporter::OnGauges(const EngineGauges& gauges) {
   estimated_wait_seconds_->Set(gauges.estimated_wait_seconds);
   kv_blocks_used_->Set(gauges.kv_blocks_used);
   kv_blocks_free_->Set(gauges.kv_blocks_total - gauges.kv_blocks_used);
-  label_cache_bytes_->Set(static_cast<double>(gauges.kv_blocks_used * label_block_bytes_));
+  host_blocks_used_->Set(gauges.host_slots_used);
+  host_blocks_free_->Set(gauges.host_slots_total - gauges.host_slots_used);
+  const auto raise_to = [](prometheus::Counter* counter, int64_t total) {
+    counter->Increment(static_cast<double>(total) - counter->Value());
+  };
+  raise_to(host_spilled_, gauges.host_traffic.spilled);
+  raise_to(host_fetched_, gauges.host_traffic.fetched);
+  raise_to(host_dropped_, gauges.host_traffic.dropped);
+  raise_to(host_spilled_bytes_, gauges.host_traffic.spilled * block_bytes_.all);
+  raise_to(host_fetched_bytes_, gauges.host_traffic.fetched * block_bytes_.all);
+  label_cache_bytes_->Set(static_cast<double>(gauges.kv_blocks_used * block_bytes_.labels));
   if (inference_extension_) {
     inference_extension_->running_requests->Set(gauges.running_requests);
     inference_extension_->waiting_requests->Set(gauges.waiting_requests);

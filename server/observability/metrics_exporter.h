@@ -21,10 +21,15 @@ namespace winnow {
 /// docs/metrics.md describes each of them. All methods may be called from any thread.
 class MetricsExporter final : public EngineObserver {
  public:
-  /// `model` and `architecture` label the info metric; `label_block_bytes`: labels of one KV block
-  /// in all layers, 0 without labels.
+  /// Bytes of a KV block of one group of layers.
+  struct BlockBytes {
+    int64_t labels = 0;  ///< 0 without labels
+    int64_t all = 0;     ///< keys, values and labels
+  };
+
+  /// `model` and `architecture` label the info metric.
   MetricsExporter(const std::string& model, const std::string& architecture,
-                  int64_t label_block_bytes);
+                  const BlockBytes& block_bytes);
 
   /// Also exports the gauges that the Gateway API Inference Extension's endpoint picker reads,
   /// under the names that it expects: vLLM's. REQUIRES: called before anything else.
@@ -69,7 +74,7 @@ class MetricsExporter final : public EngineObserver {
     prometheus::Gauge* kv_usage;  ///< 0 to 1
   };
 
-  const int64_t label_block_bytes_;
+  const BlockBytes block_bytes_;
   std::shared_ptr<prometheus::Registry> registry_;
 
   prometheus::Histogram* request_seconds_;
@@ -82,6 +87,13 @@ class MetricsExporter final : public EngineObserver {
   prometheus::Gauge* estimated_wait_seconds_;
   prometheus::Gauge* kv_blocks_used_;
   prometheus::Gauge* kv_blocks_free_;
+  prometheus::Gauge* host_blocks_used_;
+  prometheus::Gauge* host_blocks_free_;
+  prometheus::Counter* host_spilled_;
+  prometheus::Counter* host_fetched_;
+  prometheus::Counter* host_dropped_;
+  prometheus::Counter* host_spilled_bytes_;
+  prometheus::Counter* host_fetched_bytes_;
   prometheus::Counter* prompt_tokens_;
   prometheus::Counter* cached_tokens_;
   prometheus::Counter* generated_tokens_;

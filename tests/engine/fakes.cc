@@ -46,11 +46,13 @@ std::string LetterTokenizer::TokenBytes(int32_t token, bool render_special) cons
   return std::string(1, static_cast<char>('a' + token));
 }
 
-HistoryModel::HistoryModel(int blocks, int block_tokens, int vocab, std::vector<int> windows)
+HistoryModel::HistoryModel(int blocks, int block_tokens, int vocab, std::vector<int> windows,
+                           int host_slots)
     : block_tokens_(block_tokens),
       vocab_(vocab),
       windows_(std::move(windows)),
-      slots_(windows_.size() * static_cast<size_t>(blocks * block_tokens)) {}
+      slots_(windows_.size() * static_cast<size_t>(blocks * block_tokens)),
+      host_(static_cast<size_t>(host_slots * block_tokens)) {}
 
 HistoryModel::Slot& HistoryModel::SlotOf(const int32_t* table, int32_t position) {
   const int32_t block = table[position / block_tokens_];
@@ -161,6 +163,21 @@ absl::Status HistoryModel::Copy(const BlockCopy& copy) {
         slots_.at(static_cast<size_t>(from * block_tokens_ + i));
   }
   return absl::OkStatus();
+}
+
+void HistoryModel::Spill(std::span<const BlockInSlot> copies) {
+  for (const auto& [block, slot] : copies) {
+    CopyBlock(&slots_.at(static_cast<size_t>(block * block_tokens_)),
+              &host_.at(static_cast<size_t>(slot * block_tokens_)));
+  }
+}
+
+void HistoryModel::Fetch(std::span<const BlockInSlot> copies) {
+  for (const auto& [block, slot] : copies) {
+    if (pool_ != nullptr && pool_->owners(block) != 1) ++corruptions_;
+    CopyBlock(&host_.at(static_cast<size_t>(slot * block_tokens_)),
+              &slots_.at(static_cast<size_t>(block * block_tokens_)));
+  }
 }
 
 std::vector<float> HistoryModel::LogitsAfter(std::span<const int32_t> history) const {

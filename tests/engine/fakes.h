@@ -1,5 +1,6 @@
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <functional>
 #include <optional>
@@ -46,8 +47,10 @@ class LetterTokenizer : public Tokenizer {
 /// counted.
 class HistoryModel : public ForwardPass, public BlockMemory {
  public:
-  /// With so many blocks for each of the groups, whose windows are AttentionShape::group_windows.
-  HistoryModel(int blocks, int block_tokens, int vocab, std::vector<int> windows = {0});
+  /// With so many blocks for each of the groups, whose windows are AttentionShape::group_windows,
+  /// and so many slots of a host tier.
+  HistoryModel(int blocks, int block_tokens, int vocab, std::vector<int> windows = {0},
+               int host_slots = 0);
 
   absl::Status Forward(const StepBatch& batch, std::span<float> logits,
                        std::span<ProbedMass> probed) override;
@@ -55,6 +58,8 @@ class HistoryModel : public ForwardPass, public BlockMemory {
                                 std::span<int32_t> tokens, std::span<TokenDescription> descriptions,
                                 std::span<ProbedMass> probed) override;
   absl::Status Copy(const BlockCopy& copy) override;
+  void Spill(std::span<const BlockInSlot> copies) override;
+  void Fetch(std::span<const BlockInSlot> copies) override;
   int vocab() const override { return vocab_; }
   AttentionShape attention_shape() const override {
     return {.layers = 2, .kv_heads = 3, .group_windows = windows_};
@@ -90,6 +95,7 @@ class HistoryModel : public ForwardPass, public BlockMemory {
     int32_t position = -1;
   };
   Slot& SlotOf(const int32_t* table, int32_t position);
+  void CopyBlock(const Slot* from, Slot* to) const { std::copy_n(from, block_tokens_, to); }
   void Store(const StepBatch& batch, int sequence, int32_t row);
   uint64_t ReadHistory(const StepBatch& batch, int sequence, int32_t row);
 
@@ -97,6 +103,7 @@ class HistoryModel : public ForwardPass, public BlockMemory {
   int vocab_;
   std::vector<int> windows_;
   std::vector<Slot> slots_;  ///< [blocks, block_tokens]
+  std::vector<Slot> host_;   ///< [host slots, block_tokens]
   const BlockPool* pool_ = nullptr;
   int corruptions_ = 0;
   int64_t tokens_computed_ = 0;
@@ -167,7 +174,7 @@ struct CoreBench {
 
   explicit CoreBench(const EngineOptions& options, const std::vector<int>& windows = {0})
       : options(options),
-        model(options.kv_blocks, options.block_tokens, kVocab, windows),
+        model(options.kv_blocks, options.block_tokens, kVocab, windows, options.host_slots),
         core(options, model, model, tokenizer, observer, [this] { return now; }) {
     model.Watch(core.store().pool());
   }

@@ -1,6 +1,7 @@
 // The engine under random workloads: tiny pools and queues, n > 1, cancellations, deadlines,
-// priorities, clients, slow readers, common prefixes, drafts, in virtual time and without threads.
-// Every continuation must be what the model answers to it alone, whatever else went on.
+// priorities, clients, slow readers, common prefixes, host tiers, drafts, in virtual time and
+// without threads. Every continuation must be what the model answers to it alone, whatever else
+// went on.
 //
 //     WINNOW_SIMULATION_SEEDS=1000000 simulation_test     more seeds than in a test run
 //     WINNOW_SIMULATION_SEED=17 simulation_test           only this one, which had failed
@@ -93,6 +94,7 @@ class Simulation {
   }
 
   int preemptions() const { return bench_.observer.preemptions; }
+  const HostTraffic& host_traffic() const { return bench_.core.store().host_traffic(); }
   int cached_tokens() const { return cached_tokens_; }
   /// Steps in which a request without a token yet was due a share of the prompts' rows.
   int shares() const { return shares_; }
@@ -131,6 +133,7 @@ class Simulation {
     options.max_context = Between(4, 64);
     options.max_step_tokens = OneIn(4) ? Between(1, 4) : Between(8, 40);
     options.max_running_sequences = Between(1, 10);
+    if (OneIn(2)) options.host_slots = Between(1, OneIn(2) ? 10 : 100);
     if (OneIn(3)) options.max_waiting_requests = Between(1, 6);
     if (OneIn(3)) options.max_waiting_tokens = Between(10, 200);
     return options;
@@ -394,6 +397,8 @@ TEST(SimulationTest, EveryContinuationIsTheOneThatItsRequestAloneWouldGet) {
   int64_t steps = 0;
   int64_t preemptions = 0;
   int64_t cached_tokens = 0;
+  int64_t fetched = 0;
+  int64_t dropped = 0;
   int64_t shares = 0;
   int64_t drafts_kept = 0;
   int64_t drafts_rejected = 0;
@@ -407,6 +412,8 @@ TEST(SimulationTest, EveryContinuationIsTheOneThatItsRequestAloneWouldGet) {
     steps += simulation.steps();
     preemptions += simulation.preemptions();
     cached_tokens += simulation.cached_tokens();
+    fetched += simulation.host_traffic().fetched;
+    dropped += simulation.host_traffic().dropped;
     shares += simulation.shares();
     drafts_kept += simulation.drafts_kept();
     drafts_rejected += simulation.drafts_rejected();
@@ -418,6 +425,8 @@ TEST(SimulationTest, EveryContinuationIsTheOneThatItsRequestAloneWouldGet) {
   if (single) return;
   EXPECT_GT(preemptions, seeds) << "the workloads are too easy";
   EXPECT_GT(cached_tokens, seeds);
+  EXPECT_GT(fetched, seeds);
+  EXPECT_GT(dropped, seeds);
   EXPECT_GT(shares, seeds / 20);
   EXPECT_GT(drafts_kept, seeds);
   EXPECT_GT(drafts_rejected, seeds);

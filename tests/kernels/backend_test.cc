@@ -9,6 +9,7 @@
 
 #include "gtest/gtest.h"
 #include "kernels/cpu/cpu_backend.h"
+#include "tests/kernels/block_copies.h"
 #include "tests/kernels/reference.h"
 
 namespace winnow::test {
@@ -355,6 +356,12 @@ TEST(DescribeTokens, EqualsDoublePrecisionForThoseThatWantItAndLeavesOthersAlone
       expect(alternative.logprob, alternative.token);
     }
   }
+}
+
+TEST(BlockCopies, BlocksComeBackFromTheirSlotsWhole) {
+  const auto backend = CreateCpuBackend({.threads = 2});
+  ExpectBlocksComeBack(*backend, /*parts=*/1, /*copies=*/1);
+  ExpectBlocksComeBack(*backend, /*parts=*/7, /*copies=*/40);
 }
 
 TEST(Float16, ConvertsEveryHalfBackAndForth) {

@@ -8,6 +8,7 @@
 #include <span>
 #include <vector>
 
+#include "engine/cache/file_memory.h"
 #include "gtest/gtest.h"
 #include "kernels/cpu/cpu_backend.h"
 
@@ -150,6 +151,55 @@ TEST_F(KvPoolsTest, CopiesTheFirstTokensOfABlockInEveryLayerAndNothingElse) {
     std::copy_n(labels.begin() + kFrom * layer.block_label_bytes(), layer.block_label_bytes(),
                 labels.begin() + kTo * layer.block_label_bytes());
     EXPECT_EQ(CopyOf(Labels(layer)), labels) << "layer " << l;
+  }
+}
+
+TEST_F(KvPoolsTest, BlocksComeBackFromTheHostTierInEveryLayer) {
+  // All layers have as many blocks here, or their ids would not be those of the store.
+  std::vector<KvShape> layout = kLayout;
+  for (KvShape& shape : layout) shape.blocks = 4;
+  auto from_file = FileMemory::Create(testing::TempDir() + "/host_tier", 2 * 16384);
+  ASSERT_TRUE(from_file.ok()) << from_file.status();
+  auto from_system = backend_->AllocateHost(2 * 16384, [](int64_t) {});
+  ASSERT_TRUE(from_system.ok()) << from_system.status();
+  std::unique_ptr<Buffer> memories[] = {*std::move(from_file), *std::move(from_system)};
+  for (std::unique_ptr<Buffer>& memory : memories) {
+    const auto pools = KvPools::Allocate(*backend_, layout);
+    ASSERT_TRUE(pools.ok()) << pools.status();
+    ASSERT_EQ((*pools)->slot_bytes(), (*pools)->block_bytes());
+    ASSERT_LE(2 * (*pools)->slot_bytes(), memory->bytes());
+    (*pools)->SetHostMemory(std::move(memory));
+    const auto fill = [&](int block, int value) {
+      for (int l = 0; l < 3; ++l) {
+        const KvView& layer = (*pools)->Layer(l);
+        std::fill_n(layer.block(block), layer.block_bytes(), static_cast<std::byte>(value + l));
+        std::fill_n(layer.label_block(block), layer.block_label_bytes(),
+                    static_cast<std::byte>(value + l + 3));
+      }
+    };
+    const auto expect = [&](int block, int value) {
+      for (int l = 0; l < 3; ++l) {
+        const KvView& layer = (*pools)->Layer(l);
+        EXPECT_EQ(std::count(layer.block(block), layer.block(block) + layer.block_bytes(),
+                             static_cast<std::byte>(value + l)),
+                  layer.block_bytes());
+        EXPECT_EQ(std::count(layer.label_block(block),
+                             layer.label_block(block) + layer.block_label_bytes(),
+                             static_cast<std::byte>(value + l + 3)),
+                  layer.block_label_bytes());
+      }
+    };
+    for (int block = 0; block < 4; ++block) fill(block, 10 * block);
+    const BlockInSlot out[] = {{0, 1}, {3, 0}};
+    (*pools)->Spill(out);
+    for (int block = 0; block < 4; ++block) fill(block, 100 + 10 * block);
+    const BlockInSlot in[] = {{2, 0}, {0, 1}};
+    (*pools)->Fetch(in);
+    ASSERT_TRUE(backend_->Synchronize().ok());
+    expect(0, 0);
+    expect(1, 110);
+    expect(2, 30);
+    expect(3, 130);
   }
 }
 

@@ -23,7 +23,12 @@ class PrefixCacheTest : public testing::Test {
   }
   Tokens Match(const Tokens& tokens, const std::string& salt = "") {
     PrefixPosition position;
-    return cache_.Match(tokens, salt, &position)[0];
+    Tokens blocks;
+    const std::vector<std::vector<KnownBlock>> known_blocks = cache_.Match(tokens, salt, &position);
+    for (const KnownBlock& known : known_blocks[0]) {
+      blocks.push_back(known.block);
+    }
+    return blocks;
   }
   void Release(const Tokens& blocks) {
     for (auto block = blocks.rbegin(); block != blocks.rend(); ++block) pool_.Release(*block);
@@ -31,7 +36,7 @@ class PrefixCacheTest : public testing::Test {
 
   BlockPool pool_{6, 2};
   KvWindows windows_{{0}, 1, 2};
-  PrefixCache cache_{pool_, windows_};
+  PrefixCache cache_{pool_, windows_, /*host_slots=*/0};
 };
 
 TEST_F(PrefixCacheTest, FindsTheLongestKnownPrefixOfFullBlocks) {

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "gtest/gtest.h"
+#include "tests/kernels/block_copies.h"
 #include "tests/kernels/cuda/cuda_backend_fixture.h"
 #include "tests/kernels/reference.h"
 
@@ -68,6 +69,12 @@ TEST_F(CudaBackendTest, MatMulEqualsTheDoublePrecisionProductOfRoundedFactors) {
       EXPECT_LT(std::sqrt(biased_error / biased_scale), 2 * kBf16Error) << DataTypeName(type);
     }
   }
+}
+
+TEST_F(CudaBackendTest, BlocksComeBackFromTheirSlotsWhole) {
+  ExpectBlocksComeBack(*backend_, /*parts=*/1, /*copies=*/1);
+  // More than one launch takes, of both.
+  ExpectBlocksComeBack(*backend_, /*parts=*/70, /*copies=*/300);
 }
 
 TEST_F(CudaBackendTest, MatMulStacksParts) {

@@ -62,7 +62,7 @@ class GrpcService : public testing::Test {
                 .attention = {},
                 .tokenizer = &tokenizer_,
                 .chat = {}},
-        metrics_("alphabet", "fake", 0),
+        metrics_("alphabet", "fake", {}),
         engine_(Options(), model_, model_, tokenizer_, metrics_) {
     auto server = GrpcServer::Start({.address = {"127.0.0.1", 0, ""}}, context_);
     EXPECT_EQ(server.status(), absl::OkStatus());

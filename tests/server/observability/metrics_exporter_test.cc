@@ -17,7 +17,7 @@ using ::testing::HasSubstr;
 using ::testing::Not;
 
 TEST(MetricsExporter, CountsWhatARequestUsed) {
-  MetricsExporter metrics("m", "llama", 100);
+  MetricsExporter metrics("m", "llama", {.labels = 100, .all = 3000});
   RequestSummary summary;
   summary.prompt_tokens = 10;
   summary.cached_tokens = 4;
@@ -38,7 +38,7 @@ TEST(MetricsExporter, CountsWhatARequestUsed) {
 }
 
 TEST(MetricsExporter, LeavesRequestsWithoutATokenOutOfTokenLatencies) {
-  MetricsExporter metrics("m", "llama", 100);
+  MetricsExporter metrics("m", "llama", {.labels = 100, .all = 3000});
   RequestSummary summary;
   summary.status = absl::CancelledError("");
   metrics.OnFinished(summary);
@@ -47,7 +47,7 @@ TEST(MetricsExporter, LeavesRequestsWithoutATokenOutOfTokenLatencies) {
 }
 
 TEST(MetricsExporter, TellsStepsApartByWhatTheyComputed) {
-  MetricsExporter metrics("m", "llama", 100);
+  MetricsExporter metrics("m", "llama", {.labels = 100, .all = 3000});
   StepStats step;
   step.prefill_tokens = 5;
   step.forward_seconds = 1;
@@ -88,13 +88,16 @@ TEST(MetricsExporter, TellsStepsApartByWhatTheyComputed) {
 }
 
 TEST(MetricsExporter, ShowsGaugesCallsAndEndings) {
-  MetricsExporter metrics("m", "llama", 100);
+  MetricsExporter metrics("m", "llama", {.labels = 100, .all = 3000});
   metrics.OnGauges({.running_requests = 2,
                     .waiting_requests = 3,
                     .waiting_prompt_tokens = 70,
                     .estimated_wait_seconds = 1.5,
                     .kv_blocks_used = 10,
-                    .kv_blocks_total = 16});
+                    .kv_blocks_total = 16,
+                    .host_slots_used = 5,
+                    .host_slots_total = 7,
+                    .host_traffic = {.spilled = 6, .fetched = 4, .dropped = 1}});
   metrics.OnPreempted();
   metrics.OnRejected(Refusal(ShedReason::kDeadline, "late", absl::Seconds(1)));
   RequestSummary dropped;
@@ -114,6 +117,13 @@ TEST(MetricsExporter, ShowsGaugesCallsAndEndings) {
   EXPECT_THAT(text, HasSubstr("winnow_kv_blocks{state=\"used\"} 10\n"));
   EXPECT_THAT(text, HasSubstr("winnow_kv_blocks{state=\"free\"} 6\n"));
   EXPECT_THAT(text, HasSubstr("winnow_preemptions_total 1\n"));
+  EXPECT_THAT(text, HasSubstr("winnow_kv_host_blocks{state=\"used\"} 5\n"));
+  EXPECT_THAT(text, HasSubstr("winnow_kv_host_blocks{state=\"free\"} 2\n"));
+  EXPECT_THAT(text, HasSubstr("winnow_kv_host_moves_total{kind=\"spilled\"} 6\n"));
+  EXPECT_THAT(text, HasSubstr("winnow_kv_host_moves_total{kind=\"fetched\"} 4\n"));
+  EXPECT_THAT(text, HasSubstr("winnow_kv_host_moves_total{kind=\"dropped\"} 1\n"));
+  EXPECT_THAT(text, HasSubstr("winnow_kv_host_bytes_total{kind=\"spilled\"} 18000\n"));
+  EXPECT_THAT(text, HasSubstr("winnow_kv_host_bytes_total{kind=\"fetched\"} 12000\n"));
   EXPECT_THAT(text, HasSubstr("winnow_requests_rejected_total{code=\"RESOURCE_EXHAUSTED\"} 1\n"));
   EXPECT_THAT(text, HasSubstr("winnow_rpcs_total{code=\"OK\",method=\"Generate\"} 2\n"));
   EXPECT_THAT(text, HasSubstr("winnow_continuations_total{finish_reason=\"length\"} 1\n"));
@@ -123,10 +133,10 @@ TEST(MetricsExporter, ShowsGaugesCallsAndEndings) {
 TEST(MetricsExporter, UsesTheInferenceExtensionsNamesOnlyWhenAsked) {
   const EngineGauges gauges = {
       .running_requests = 3, .waiting_requests = 2, .kv_blocks_used = 4, .kv_blocks_total = 16};
-  MetricsExporter metrics("m", "llama", 0);
+  MetricsExporter metrics("m", "llama", {});
   metrics.OnGauges(gauges);
   EXPECT_THAT(metrics.Text(), Not(HasSubstr("vllm:")));
-  MetricsExporter asked("m", "llama", 0);
+  MetricsExporter asked("m", "llama", {});
   asked.ExportInferenceExtensionNames();
   asked.OnGauges(gauges);
   EXPECT_THAT(asked.Text(), HasSubstr("vllm:num_requests_running 3\n"));
@@ -137,7 +147,7 @@ TEST(MetricsExporter, UsesTheInferenceExtensionsNamesOnlyWhenAsked) {
 // The working directory of tests is the source tree.
 TEST(MetricsExporter, ExportsExactlyTheMetricsThatTheDocumentationLists) {
   std::set<std::string> exported;
-  std::istringstream text(MetricsExporter("m", "llama", 100).Text());
+  std::istringstream text(MetricsExporter("m", "llama", {.labels = 100, .all = 3000}).Text());
   for (std::string line; std::getline(text, line);) {
     std::smatch match;
     if (std::regex_search(line, match, std::regex("^# TYPE (\\S+)"))) exported.insert(match[1]);
@@ -155,11 +165,11 @@ TEST(MetricsExporter, ExportsExactlyTheMetricsThatTheDocumentationLists) {
 }
 
 TEST(MetricsExporter, SaysWhereItCanNotListen) {
-  MetricsExporter first("m", "llama", 0);
+  MetricsExporter first("m", "llama", {});
   const absl::StatusOr<int> port = first.Listen("127.0.0.1:0");
   ASSERT_EQ(port.status(), absl::OkStatus());
   EXPECT_GT(*port, 0);
-  MetricsExporter second("m", "llama", 0);
+  MetricsExporter second("m", "llama", {});
   const absl::StatusOr<int> taken = second.Listen("127.0.0.1:" + std::to_string(*port));
   EXPECT_EQ(taken.status().code(), absl::StatusCode::kUnavailable);
 }

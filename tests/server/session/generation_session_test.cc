@@ -167,7 +167,7 @@ class GenerationSessionTest : public testing::Test {
                                .attention = {},
                                .tokenizer = &tokenizer_,
                                .chat = {}};
-  MetricsExporter metrics_{"alphabet", "fake", 0};
+  MetricsExporter metrics_{"alphabet", "fake", {}};
   Engine engine_{Options(), model_, model_, tokenizer_, metrics_};
   const std::unique_ptr<Authenticator> authenticator_ = MakeAuthenticator();
   SessionContext context_{
